@@ -1,0 +1,1 @@
+"""The mathematics: schedules, denoisers, samplers, guidance, posteriors, likelihood."""

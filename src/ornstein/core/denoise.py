@@ -1,0 +1,415 @@
+"""Denoisers: what every sampler, guidance rule and task calls; prediction types; the loss."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .noise import Schedule, TimeDistribution, UniformTimes
+
+LOG_SNR_LIMIT = 30.0  # nats; networks see the log-SNR clamped to this, so that no end is infinite
+
+
+def align(t: Tensor, x: Tensor) -> Tensor:
+    """View `t`, ``()`` or ``(B,)``, so that it broadcasts against `x` ``(B, ...)``."""
+    return t.reshape(t.shape + (1,) * (x.ndim - t.ndim))
+
+
+# --- Predictions ---------------------------------------------------------------------------------
+
+
+class Coefficients(NamedTuple):
+    """Turns a raw network F into a denoiser: ``x_hat = skip x_t + out F(inp x_t, lambda_t)``."""
+
+    inp: Tensor
+    skip: Tensor
+    out: Tensor
+
+
+Prediction = Callable[[Tensor, Tensor], Coefficients]
+"""The coefficients as a function of (alpha, sigma), float64, of any shape."""
+
+
+def predict_noise(alpha: Tensor, sigma: Tensor) -> Coefficients:
+    """F predicts eps. Blind at alpha = 0: for schedules with a finite ``log_snr(1)``.
+
+    Source: Ho et al. (2020), https://arxiv.org/abs/2006.11239.
+    """
+    return Coefficients((alpha**2 + sigma**2).rsqrt(), 1 / alpha, -sigma / alpha)
+
+
+def predict_score(alpha: Tensor, sigma: Tensor) -> Coefficients:
+    """F predicts ``grad log p(x_t) = -eps_hat / sigma``. Blind at alpha = 0, like `predict_noise`.
+
+    Source: Song et al. (2021), https://arxiv.org/abs/2011.13456.
+    """
+    return Coefficients((alpha**2 + sigma**2).rsqrt(), 1 / alpha, sigma**2 / alpha)
+
+
+def predict_data(alpha: Tensor, sigma: Tensor) -> Coefficients:
+    """F predicts x."""
+    zero = torch.zeros_like(alpha)
+    return Coefficients((alpha**2 + sigma**2).rsqrt(), zero, zero + 1)
+
+
+def predict_velocity(alpha: Tensor, sigma: Tensor) -> Coefficients:
+    """F predicts ``v = (alpha eps - sigma x) / sqrt(alpha^2 + sigma^2)``; the root is 1 in ``vp``.
+
+    Source: Salimans & Ho (2022), https://arxiv.org/abs/2202.00512.
+    """
+    var = alpha**2 + sigma**2
+    return Coefficients(var.rsqrt(), alpha / var, -sigma * var.rsqrt())
+
+
+def predict_flow(alpha: Tensor, sigma: Tensor) -> Coefficients:
+    """F predicts ``u = eps - x``, the velocity of rectified flow.
+
+    Source: Liu et al. (2022), https://arxiv.org/abs/2209.03003.
+    """
+    total = alpha + sigma
+    return Coefficients((alpha**2 + sigma**2).rsqrt(), 1 / total, -sigma / total)
+
+
+def predict_balanced(alpha: Tensor, sigma: Tensor) -> Coefficients:
+    """F has unit-variance input and target at every noise level: EDM's preconditioning.
+
+    The same as `predict_velocity` but for the sign of F.
+
+    Source: Karras et al. (2022), https://arxiv.org/abs/2206.00364, table 1.
+    """
+    var = alpha**2 + sigma**2
+    return Coefficients(var.rsqrt(), alpha / var, sigma * var.rsqrt())
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictMean:
+    """F predicts the mean of ``q(x_s | x_t, x)``, one DDPM step ahead: the teaching form.
+
+    ``mu = (alpha_ts sigma_s^2 x_t + alpha_s sigma_ts^2 x) / sigma_t^2``, s = t - 1 / T. At the
+    first step the mean is x itself.
+
+    Source: Ho et al. (2020), https://arxiv.org/abs/2006.11239, equation 7.
+    """
+
+    schedule: Schedule
+    steps: int
+
+    def __call__(self, alpha: Tensor, sigma: Tensor) -> Coefficients:
+        t = self.schedule.time(2 * (alpha.log() - sigma.log()))
+        alpha_s, sigma_s = self.schedule((t - 1 / self.steps).clamp_min(0))
+        ratio = alpha / alpha_s
+        of_x_t = ratio * (sigma_s / sigma) ** 2
+        of_x = alpha_s * (1 - (ratio * sigma_s / sigma) ** 2)
+        return Coefficients((alpha**2 + sigma**2).rsqrt(), -of_x_t / of_x, 1 / of_x)
+
+
+PREDICTIONS: dict[str, Prediction] = {
+    "noise": predict_noise,
+    "score": predict_score,
+    "data": predict_data,
+    "velocity": predict_velocity,
+    "flow": predict_flow,
+    "balanced": predict_balanced,
+}
+
+
+# --- Weightings ----------------------------------------------------------------------------------
+#
+# A weighting says how much a squared error counts at each noise level, whatever the network
+# predicts. It multiplies the squared error of the velocity, the one error of order 1 at both ends:
+#     |v - v_hat|^2 = |eps - eps_hat|^2 / sigmoid(lambda) = |x - x_hat|^2 / sigmoid(-lambda).
+
+Weighting = Callable[[Tensor], Tensor]
+
+
+def weigh_simple(log_snr: Tensor) -> Tensor:
+    """The error of eps, unweighted: DDPM's L_simple (Ho et al., 2020)."""
+    return torch.sigmoid(log_snr)
+
+
+def weigh_data(log_snr: Tensor) -> Tensor:
+    """The error of x, unweighted."""
+    return torch.sigmoid(-log_snr)
+
+
+def weigh_balanced(log_snr: Tensor) -> Tensor:
+    """The error of v, unweighted: EDM's ``lambda(sigma) = 1 / c_out^2`` (Karras et al., 2022)."""
+    return torch.ones_like(log_snr)
+
+
+def weigh_flow(log_snr: Tensor) -> Tensor:
+    """The error of ``u = eps - x``, unweighted: flow matching."""
+    return 1 + 1 / torch.cosh(log_snr / 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MinSNR:
+    """The error of x times ``min(SNR, gamma)`` (Hang et al., 2023, arXiv 2303.09556)."""
+
+    gamma: float = 5.0
+
+    def __call__(self, log_snr: Tensor) -> Tensor:
+        # sigmoid(-lambda) min(e^lambda, gamma), without the overflow of e^lambda
+        return torch.minimum(torch.sigmoid(log_snr), self.gamma * torch.sigmoid(-log_snr))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SigmoidWeighting:
+    """The error of eps times ``sigmoid(bias - lambda)`` (Kingma & Gao, 2023, arXiv 2303.00848)."""
+
+    bias: float = 2.0
+
+    def __call__(self, log_snr: Tensor) -> Tensor:
+        return torch.sigmoid(log_snr) * torch.sigmoid(self.bias - log_snr)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variational:
+    """The variational bound: ``-1/2 d lambda`` times the error of eps, over the density of lambda.
+
+    The mean of this loss over the times of `times` is the diffusion part of the negative log
+    likelihood bound, in nats per dimension.
+
+    Source: Kingma et al. (2021), https://arxiv.org/abs/2107.00630, equation 17.
+    """
+
+    schedule: Schedule
+    times: TimeDistribution = UniformTimes()  # noqa: RUF009 (frozen)
+
+    def __call__(self, log_snr: Tensor) -> Tensor:
+        density = self.times.log_snr_density(log_snr.double(), self.schedule)
+        return (torch.sigmoid(log_snr.double()) / (2 * density)).to(log_snr)
+
+
+WEIGHTINGS: dict[str, Weighting] = {
+    "simple": weigh_simple,
+    "data": weigh_data,
+    "balanced": weigh_balanced,
+    "flow": weigh_flow,
+    "min-snr": MinSNR(),
+    "sigmoid": SigmoidWeighting(),
+}
+
+
+# --- Denoisers -----------------------------------------------------------------------------------
+
+
+class Denoiser(nn.Module, ABC):
+    """An estimate of the posterior mean ``E[x | x_t]``.
+
+    Attributes:
+        schedule: How x_t was made from x. `along` gives the same denoiser on another path.
+    """
+
+    schedule: Schedule
+
+    @abstractmethod
+    def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
+        """Posterior mean ``(B, C, *S)`` of `x_t` ``(B, C, *S)`` at times `t` ``()`` or ``(B,)``.
+
+        A condition that is left out, and one that is missing (label -1, attribute NaN), is
+        averaged over: ``denoiser(x_t, t)`` is the unconditional denoiser.
+        """
+
+    def moments(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The posterior mean, and the learned place of the reverse variance, if there is one.
+
+        Returns:
+            ``x_hat``, and v ``(B, C, *S)`` in [0, 1] that interpolates between the logarithms of
+            the small (0) and the large (1) reverse variance of `core.sample.Ancestral`; or None.
+        """
+        return self(x_t, t, **cond), None
+
+    def along(self, schedule: Schedule) -> Denoiser:
+        """The same denoiser for examples noised along another `schedule`.
+
+        Only (x_hat, log-SNR) matter: ``x_t / sqrt(alpha_t^2 + sigma_t^2)`` is the same random
+        variable on any path, at equal log-SNR. Exact, whatever was trained.
+
+        Source: Karras et al. (2022), https://arxiv.org/abs/2206.00364, appendix B.
+        """
+        return self if schedule == self.schedule else Rescheduled(self, schedule)
+
+    def given(self, **cond: Tensor) -> Denoiser:
+        """The denoiser of ``p(x | cond)``: the same, with its conditions bound."""
+        return Conditioned(self, cond) if cond else self
+
+
+class Rescheduled(Denoiser):
+    """A denoiser seen along another noise schedule; see `Denoiser.along`."""
+
+    def __init__(self, denoiser: Denoiser, schedule: Schedule) -> None:
+        super().__init__()
+        self.denoiser, self.schedule = denoiser, schedule
+
+    def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
+        return self.denoiser(*self._moved(x_t, t), **cond)
+
+    def moments(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> tuple[Tensor, Tensor | None]:
+        return self.denoiser.moments(*self._moved(x_t, t), **cond)
+
+    def _moved(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        there = self.denoiser.schedule.time(self.schedule.log_snr(t))
+        size = torch.hypot(*self.denoiser.schedule(there)) / torch.hypot(*self.schedule(t))
+        return align(size, x_t).to(x_t) * x_t, there
+
+
+class Conditioned(Denoiser):
+    """A denoiser with conditions bound; those given at the call win. See `Denoiser.given`."""
+
+    def __init__(self, denoiser: Denoiser, cond: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.denoiser, self.schedule, self.cond = denoiser, denoiser.schedule, cond
+
+    def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
+        return self.denoiser(x_t, t, **{**self.cond, **cond})
+
+    def moments(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> tuple[Tensor, Tensor | None]:
+        return self.denoiser.moments(x_t, t, **{**self.cond, **cond})
+
+
+class NetDenoiser(Denoiser):
+    """A network with its preconditioning and its loss.
+
+    Every prediction type is one affine map of the network's output (see `Coefficients`), so no
+    sampler, guidance or task ever asks what the network predicts.
+
+    Args:
+        net: ``net(x, log_snr, **cond)``: x ``(B, C, *S)``, log_snr ``(B,)`` -> ``(B, C, *S)``,
+            or ``(B, 2C, *S)`` with a variance head.
+        schedule: The noise schedule.
+        prediction: The coefficients, as a function of ``(alpha, sigma)``.
+        weighting: The weight of the velocity's squared error, as a function of the log-SNR.
+        uncertainty: Learned ``u(log_snr)``, ``(B,)`` -> ``(B,)``: the loss L becomes
+            ``e^-u L + u``, whose minimum over u weighs every noise level alike.
+        variance_steps: T, if the second half of the network's output is a variance head, trained
+            with the hybrid loss ``L + 0.001 T L_vlb``.
+
+    Raises:
+        ValueError: If the prediction is blind where the schedule has no signal left.
+
+    Source: Karras et al. (2022), https://arxiv.org/abs/2206.00364, section 5; uncertainty:
+    Karras et al. (2023), https://arxiv.org/abs/2312.02696, appendix B.2; variance head: Nichol &
+    Dhariwal (2021), https://arxiv.org/abs/2102.09672, section 3.1.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        schedule: Schedule,
+        prediction: Prediction = predict_balanced,
+        weighting: Weighting = weigh_balanced,
+        uncertainty: nn.Module | None = None,
+        variance_steps: int | None = None,
+    ) -> None:
+        super().__init__()
+        with torch.no_grad():
+            alpha_1, sigma_1 = schedule(torch.ones((), dtype=torch.float64))
+        if not all(c.isfinite() for c in prediction(alpha_1, sigma_1)):
+            raise ValueError(
+                "this prediction is blind at t = 1, where the schedule leaves no signal: give "
+                "the schedule a finite log_snr_min, or predict data, velocity, flow or balanced"
+            )
+        self.net, self.schedule, self.uncertainty = net, schedule, uncertainty
+        self.prediction, self.weighting, self.variance_steps = prediction, weighting, variance_steps
+        curve = getattr(schedule, "net", None)
+        self.curve = curve if isinstance(curve, nn.Module) else None  # its weights are ours
+
+    def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
+        return self.moments(x_t, t, **cond)[0]
+
+    def moments(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> tuple[Tensor, Tensor | None]:
+        t = t.expand(len(x_t))
+        inp, skip, out = (align(c, x_t).to(x_t) for c in self.prediction(*self.schedule(t)))
+        F, v = self._net(inp * x_t, self.schedule.log_snr(t), cond)
+        return skip * x_t + out * F, v
+
+    def loss(self, x: Tensor, t: Tensor, eps: Tensor, **cond: Tensor) -> Tensor:
+        """Weighted squared error of the raw network, one loss for each example.
+
+        The target of F is ``(x - skip x_t) / out``, computed as ``a x + b eps`` with a and b in
+        float64, so that nothing cancels where the noise is small. With `predict_balanced`,
+        `weigh_balanced` and a network that starts at zero, it starts at 1 at every noise level.
+
+        Args:
+            x: Clean data ``(B, C, *S)``, of mean 0 and variance 1.
+            t: Times ``(B,)`` in (0, 1).
+            eps: Standard Gaussian noise ``(B, C, *S)``; an argument, to keep the loss a function.
+            **cond: Conditions, each ``(B, ...)``, for the network.
+
+        Returns:
+            Losses ``(B,)``.
+        """
+        if eps.shape != x.shape or t.shape != x.shape[:1]:
+            raise ValueError(
+                f"expected eps {tuple(x.shape)} and t {tuple(x.shape[:1])} like x, "
+                f"got {tuple(eps.shape)} and {tuple(t.shape)}"
+            )
+        log_snr, (alpha, sigma) = self.schedule.log_snr(t), self.schedule(t)
+        inp, skip, out = self.prediction(alpha, sigma)
+        scale_x, scale_eps = (1 - skip * alpha) / out, -skip * sigma / out
+        weight = self.weighting(log_snr) * out**2 * (1 + torch.exp(log_snr))  # of F's error
+
+        alpha, sigma, inp, scale_x, scale_eps = (
+            align(c, x).to(x) for c in (alpha, sigma, inp, scale_x, scale_eps)
+        )
+        x_t = alpha * x + sigma * eps
+        F, v = self._net(inp * x_t, log_snr, cond)
+        error = F - (scale_x * x + scale_eps * eps)
+        loss = weight.to(x) * error.square().flatten(1).mean(1)
+        if self.uncertainty is not None:
+            u = self.uncertainty(log_snr.clamp(-LOG_SNR_LIMIT, LOG_SNR_LIMIT).to(x))
+            loss = torch.exp(-u) * loss + u
+        if v is not None and self.variance_steps is not None:
+            x_hat = align(skip, x).to(x) * x_t + align(out, x).to(x) * F.detach()
+            bound = self._variance_bound(x, x_hat, v, t)
+            loss = loss + 0.001 * self.variance_steps * bound
+        return loss
+
+    def _net(
+        self, x: Tensor, log_snr: Tensor, cond: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor | None]:
+        """F, and the place v in [0, 1] of the learned variance."""
+        clamped = log_snr.clamp(-LOG_SNR_LIMIT, LOG_SNR_LIMIT)
+        dtype = next((p.dtype for p in self.net.parameters()), x.dtype)
+        output = self.net(x.to(dtype), clamped.to(dtype), **cond).to(x.dtype)
+        if self.variance_steps is None:
+            return output, None
+        F, head = output.chunk(2, dim=1)
+        return F, torch.sigmoid(2 * head)
+
+    def _variance_bound(self, x: Tensor, x_hat: Tensor, v: Tensor, t: Tensor) -> Tensor:
+        """Mean over dimensions of ``KL(q(x_s | x_t, x) || p(x_s | x_t))``, s = t - 1 / T, nats."""
+        assert self.variance_steps is not None
+        s = (t - 1 / self.variance_steps).clamp_min(1 / self.variance_steps)  # as iDDPM clips
+        t = torch.maximum(t, s + 1 / self.variance_steps).clamp_max(1.0)
+        small, large, of_x = reverse_variances(self.schedule, t, s)
+        log_small, log_large = (align(c.log(), x).to(x) for c in (small, large))
+        log_var = torch.lerp(log_small, log_large, v)
+        gap = (align(of_x, x).to(x) * (x - x_hat)).square()
+        kl = 0.5 * (log_var - log_small + torch.exp(log_small - log_var) - 1)
+        return (kl + 0.5 * gap * torch.exp(-log_var)).flatten(1).mean(1)
+
+
+def reverse_variances(schedule: Schedule, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What DDPM's reverse step t -> s knows, in the units of x_s; float64, of the shape of `t`.
+
+    Returns:
+        small: ``beta_tilde``, the variance of ``q(x_s | x_t, x)``.
+        large: ``beta``, that of ``q(x_t | x_s)``, brought from the scale of x_t to that of x_s in
+            the ``vp`` sense, so that it is the same sampler on any scaling.
+        of_x: The coefficient of x in the mean of ``q(x_s | x_t, x)``.
+
+    Source: Ho et al. (2020), https://arxiv.org/abs/2006.11239, equations 6-7.
+    """
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
+    lost = -torch.expm1(schedule.log_snr(t) - schedule.log_snr(s))  # 1 - SNR_t / SNR_s
+    small = sigma_s**2 * lost
+    vp_t, vp_s = torch.hypot(alpha_t, sigma_t), torch.hypot(alpha_s, sigma_s)
+    large = (sigma_t / vp_t) ** 2 * lost * vp_s**2
+    return small, large, alpha_s * lost

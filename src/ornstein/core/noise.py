@@ -1,0 +1,606 @@
+"""Noise schedules, time grids to sample on, and time distributions to train on."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from math import inf, log
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Scaling = Literal["vp", "ve", "flow", "sub-vp"]
+
+
+# --- Schedules -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule(ABC):
+    r"""The kernel ``p(x_t | x) = N(alpha_t x, sigma_t^2 I)``, with data at t = 0, noise at t = 1.
+
+    Two independent choices make a schedule:
+
+    - a *curve*, the log-SNR ``lambda_t = log(alpha_t^2 / sigma_t^2)``, which decreases in t;
+    - a *scaling* of the pair: ``vp`` alpha^2 + sigma^2 = 1, ``ve`` alpha = 1,
+      ``flow`` alpha + sigma = 1, ``sub-vp`` alpha^2 + sigma = 1. Sampling paths in two scalings
+      differ by a factor alone.
+
+    A member states its curve on its own clock u in [0, 1]; t is u, cut to where the curve lies in
+    ``[log_snr_min, log_snr_max]`` and rescaled to [0, 1] again. Infinite bounds cut nothing.
+
+    Args:
+        scaling: How alpha and sigma follow from their ratio.
+        shift: Added to the whole curve; ``2 log(64 / d)`` suits images d > 64 pixels wide.
+        log_snr_min: Log-SNR at t = 1, before the shift.
+        log_snr_max: Log-SNR at t = 0, before the shift.
+
+    Raises:
+        ValueError: If ``log_snr_min >= log_snr_max``, or a parameter is out of its range.
+
+    Source: Kingma & Gao (2023), https://arxiv.org/abs/2303.00848 (log-SNR as the clock);
+    Song et al. (2021), https://arxiv.org/abs/2011.13456, appendix B (sub-VP);
+    Hoogeboom et al. (2023), https://arxiv.org/abs/2301.11093 (shift).
+    """
+
+    scaling: Scaling = "vp"
+    shift: float = 0.0
+    log_snr_min: float = -inf
+    log_snr_max: float = inf
+
+    def __post_init__(self) -> None:
+        if not self.log_snr_min < self.log_snr_max:
+            raise ValueError(f"log_snr_min must be below log_snr_max, got {self}")
+        if not abs(self.shift) < inf:
+            raise ValueError(f"shift must be finite, got {self}")
+
+    @abstractmethod
+    def curve(self, u: Tensor) -> Tensor:
+        """Log-SNR of the uncut, unshifted curve at `u` in [0, 1]; same shape, float64."""
+
+    @abstractmethod
+    def clock(self, log_snr: Tensor) -> Tensor:
+        """Inverse of `curve`; same shape, float64, clamped to [0, 1]."""
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """Log-SNR at the times `t` in [0, 1], in nats; same shape, float64."""
+        start, stop = self._ends
+        return self.curve(start + (stop - start) * t.double()) + self.shift
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        """Inverse of `log_snr`; same shape, float64. Values out of reach give t = 0 or t = 1."""
+        start, stop = self._ends
+        u = self.clock(log_snr.double() - self.shift)
+        return ((u - start) / (stop - start)).clamp(0, 1)
+
+    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Scales ``(alpha_t, sigma_t)``, both >= 0, each of the shape of `t`, float64."""
+        return scales(self.log_snr(t), self.scaling)
+
+    @cached_property
+    def _ends(self) -> tuple[float, float]:
+        start, stop = self.clock(torch.tensor([self.log_snr_max, self.log_snr_min]).double())
+        return start.item(), stop.item()
+
+
+def scales(log_snr: Tensor, scaling: Scaling) -> tuple[Tensor, Tensor]:
+    """The pair ``(alpha, sigma)`` with ``alpha^2 / sigma^2 = exp(log_snr)``, in one scaling."""
+    half = log_snr / 2  # log(alpha / sigma)
+    match scaling:
+        case "vp":
+            return torch.sigmoid(log_snr).sqrt(), torch.sigmoid(-log_snr).sqrt()
+        case "ve":
+            return torch.ones_like(half), torch.exp(-half)
+        case "flow":
+            return torch.sigmoid(half), torch.sigmoid(-half)
+        case "sub-vp":  # the root of alpha^2 + r alpha - 1 = 0, with r = sigma / alpha
+            r = torch.exp(-half)
+            alpha = 2 / (r + torch.sqrt(r * r + 4))
+            return alpha, torch.where(r < 1, alpha * r, 1 - alpha * alpha)
+    raise ValueError(f"scaling must be one of vp, ve, flow, sub-vp, got {scaling!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DDPMSchedule(Schedule):
+    """``alpha_bar_i = prod (1 - beta_j)`` at t = i / T, the betas linear from first to last.
+
+    Exact on the grid i / T; between two grid points beta acts at a constant rate, that is,
+    log alpha_bar is linear, so that the same schedule serves continuous times.
+
+    Args:
+        steps: T.
+        beta_first: beta_1.
+        beta_last: beta_T.
+
+    Source: Ho et al. (2020), https://arxiv.org/abs/2006.11239, section 4.
+
+    >>> DDPMSchedule()(torch.tensor(1.0))[0].square()
+    tensor(4.0358e-05, dtype=torch.float64)
+    """
+
+    steps: int = 1000
+    beta_first: float = 1e-4
+    beta_last: float = 0.02
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.steps <= 100_000:
+            raise ValueError(f"steps must lie in [1, 100000], got {self}")
+        if not (0 < self.beta_first < 1 and 0 < self.beta_last < 1):
+            raise ValueError(f"betas must lie strictly between 0 and 1, got {self}")
+
+    @cached_property
+    def _decay(self) -> Tensor:
+        """``-log alpha_bar`` at u = i / T, ``(T + 1,)``: zero first, strictly increasing."""
+        betas = torch.linspace(self.beta_first, self.beta_last, self.steps, dtype=torch.float64)
+        return torch.cat([betas.new_zeros(1), -torch.log1p(-betas).cumsum(0)])
+
+    def curve(self, u: Tensor) -> Tensor:
+        decay = self._decay.to(u.device)
+        place = u.clamp(0, 1) * self.steps
+        i = (place.floor().long()).clamp(max=self.steps - 1)
+        return _log_snr_of_decay(torch.lerp(decay[i], decay[i + 1], place - i))
+
+    def clock(self, log_snr: Tensor) -> Tensor:
+        decay, target = self._decay.to(log_snr.device), _decay_of_log_snr(log_snr)
+        i = (torch.searchsorted(decay, target.contiguous()) - 1).clamp(0, self.steps - 1)
+        part = (target - decay[i]) / (decay[i + 1] - decay[i])
+        return ((i + part.clamp(0, 1)) / self.steps).clamp(0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearSchedule(Schedule):
+    """The VP SDE: ``-log alpha_bar = beta_min u + (beta_max - beta_min) u^2 / 2``.
+
+    With the scaling ``sub-vp``, use `SubVPSchedule`: there the curve differs too.
+
+    Source: Song et al. (2021), https://arxiv.org/abs/2011.13456, equation 11.
+    """
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.beta_min <= self.beta_max < inf:
+            raise ValueError(f"need 0 < beta_min <= beta_max, got {self}")
+
+    def curve(self, u: Tensor) -> Tensor:
+        return _log_snr_of_decay(_beta_integral(self, u))
+
+    def clock(self, log_snr: Tensor) -> Tensor:
+        return _beta_integral_inverse(self, _decay_of_log_snr(log_snr))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubVPSchedule(Schedule):
+    """The sub-VP SDE: ``alpha = exp(-I / 2)``, ``sigma = 1 - exp(-I)``, I that of the VP SDE.
+
+    Its marginals are those of a schedule like any other, in the scaling ``sub-vp``. Its SDE has
+    a diffusion of its own; stochastic samplers here use the one that follows from the marginals.
+
+    Source: Song et al. (2021), https://arxiv.org/abs/2011.13456, equation 29.
+    """
+
+    scaling: Scaling = "sub-vp"
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.beta_min <= self.beta_max < inf:
+            raise ValueError(f"need 0 < beta_min <= beta_max, got {self}")
+
+    def curve(self, u: Tensor) -> Tensor:
+        integral = _beta_integral(self, u)
+        return -integral - 2 * torch.log(-torch.expm1(-integral))
+
+    def clock(self, log_snr: Tensor) -> Tensor:
+        alpha, sigma = scales(log_snr, "sub-vp")
+        decay = torch.where(sigma < 0.5, -torch.log1p(-sigma), -2 * torch.log(alpha))
+        return _beta_integral_inverse(self, decay)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CosineSchedule(Schedule):
+    r"""``lambda = -2 log tan(pi u / 2)``: the angle of (alpha, sigma) turns at a constant rate.
+
+    Nichol and Dhariwal's offset s = 0.008 is ``log_snr_max = 8.77``.
+
+    Source: Nichol & Dhariwal (2021), https://arxiv.org/abs/2102.09672.
+
+    >>> torch.stack(CosineSchedule()(torch.tensor(0.5)))
+    tensor([0.7071, 0.7071], dtype=torch.float64)
+    """
+
+    log_snr_min: float = -15.0
+    log_snr_max: float = 15.0
+
+    def curve(self, u: Tensor) -> Tensor:
+        angle = u * (torch.pi / 2)
+        return 2 * (torch.cos(angle).clamp_min(0).log() - torch.sin(angle).log())
+
+    def clock(self, log_snr: Tensor) -> Tensor:
+        return torch.atan(torch.exp(-log_snr / 2)) * (2 / torch.pi)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SigmoidSchedule(Schedule):
+    """``alpha_bar`` falls as a sigmoid between `start` and `end`, rescaled to reach 1 and 0.
+
+    Source: Jabri et al. (2022), https://arxiv.org/abs/2212.11972, algorithm 2.
+    """
+
+    log_snr_min: float = -15.0
+    log_snr_max: float = 15.0
+    start: float = -3.0
+    end: float = 3.0
+    tau: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (-inf < self.start < self.end < inf and 0 < self.tau < inf):
+            raise ValueError(f"need start < end and tau > 0, all finite, got {self}")
+
+    @cached_property
+    def _levels(self) -> tuple[float, float]:
+        ends = torch.tensor([self.start, self.end], dtype=torch.float64) / self.tau
+        first, last = torch.sigmoid(ends).tolist()
+        return first, last
+
+    def curve(self, u: Tensor) -> Tensor:
+        first, last = self._levels
+        level = torch.sigmoid((self.start + (self.end - self.start) * u) / self.tau)
+        return torch.log((last - level).clamp_min(0)) - torch.log((level - first).clamp_min(0))
+
+    def clock(self, log_snr: Tensor) -> Tensor:
+        first, last = self._levels
+        level = first + (last - first) * torch.sigmoid(-log_snr)
+        return ((torch.logit(level) * self.tau - self.start) / (self.end - self.start)).clamp(0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowSchedule(Schedule):
+    """Rectified flow: ``x_t = (1 - t) x + t eps``. No cut: alpha_1 = 0 and sigma_0 = 0.
+
+    Source: Liu et al. (2022), https://arxiv.org/abs/2209.03003; Lipman et al. (2022),
+    https://arxiv.org/abs/2210.02747.
+    """
+
+    scaling: Scaling = "flow"
+
+    def curve(self, u: Tensor) -> Tensor:
+        return 2 * (torch.log1p(-u) - torch.log(u))
+
+    def clock(self, log_snr: Tensor) -> Tensor:
+        return torch.sigmoid(-log_snr / 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KarrasSchedule(Schedule):
+    """``sigma / alpha`` linear in u after the power 1 / rho, from sigma_min to sigma_max.
+
+    Source: Karras et al. (2022), https://arxiv.org/abs/2206.00364, equation 5.
+    """
+
+    scaling: Scaling = "ve"
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    rho: float = 7.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (0 < self.sigma_min < self.sigma_max < inf and 0 < self.rho < inf):
+            raise ValueError(f"need 0 < sigma_min < sigma_max and rho > 0, got {self}")
+
+    def curve(self, u: Tensor) -> Tensor:
+        low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
+        return -2 * self.rho * torch.log(low + (high - low) * u)
+
+    def clock(self, log_snr: Tensor) -> Tensor:
+        low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
+        root = torch.exp(-log_snr / (2 * self.rho))
+        return ((root - low) / (high - low)).clamp(0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeometricSchedule(Schedule):
+    """Log-SNR linear in t: the VE SDE's geometric sigmas, and the VDM's fixed schedule.
+
+    Source: Song et al. (2021), https://arxiv.org/abs/2011.13456, appendix C;
+    Kingma et al. (2021), https://arxiv.org/abs/2107.00630.
+    """
+
+    scaling: Scaling = "ve"
+    log_snr_min: float = -2 * log(50.0)
+    log_snr_max: float = 2 * log(100.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.log_snr_min > -inf and self.log_snr_max < inf):
+            raise ValueError(f"log_snr_min and log_snr_max must be finite, got {self}")
+
+    def curve(self, u: Tensor) -> Tensor:
+        return self.log_snr_max + (self.log_snr_min - self.log_snr_max) * u
+
+    def clock(self, log_snr: Tensor) -> Tensor:
+        part = (self.log_snr_max - log_snr) / (self.log_snr_max - self.log_snr_min)
+        return part.clamp(0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedSchedule(Schedule):
+    """Log-SNR between two ends along a monotone function that is learned.
+
+    The variational bound depends on the ends alone; the curve between them decides the variance
+    of its estimate, and is trained to lower it.
+
+    Args:
+        net: An increasing map of [0, 1] onto [0, 1], applied elementwise.
+
+    Source: Kingma et al. (2021), https://arxiv.org/abs/2107.00630, appendix H.
+    """
+
+    net: Callable[[Tensor], Tensor]
+    log_snr_min: float = -13.3
+    log_snr_max: float = 5.0
+
+    def curve(self, u: Tensor) -> Tensor:
+        part = self.net(u).double()
+        return self.log_snr_max + (self.log_snr_min - self.log_snr_max) * part
+
+    @torch.no_grad()
+    def clock(self, log_snr: Tensor) -> Tensor:
+        low, high = torch.zeros_like(log_snr), torch.ones_like(log_snr)
+        for _ in range(54):  # bisection to the last bit of a float64 in [0, 1]
+            middle = (low + high) / 2
+            above = self.curve(middle) > log_snr
+            low, high = torch.where(above, middle, low), torch.where(above, high, middle)
+        return (low + high) / 2
+
+    @cached_property
+    def _ends(self) -> tuple[float, float]:
+        return 0.0, 1.0  # the net reaches both by construction
+
+
+def _log_snr_of_decay(decay: Tensor) -> Tensor:
+    """``log(alpha_bar / (1 - alpha_bar))`` for ``alpha_bar = exp(-decay)``, at full precision."""
+    return -decay - torch.log(-torch.expm1(-decay))
+
+
+def _decay_of_log_snr(log_snr: Tensor) -> Tensor:
+    """Inverse of `_log_snr_of_decay`: ``-log sigmoid(log_snr)``."""
+    return torch.nn.functional.softplus(-log_snr, threshold=700.0)
+
+
+def _beta_integral(schedule: LinearSchedule | SubVPSchedule, u: Tensor) -> Tensor:
+    return schedule.beta_min * u + (schedule.beta_max - schedule.beta_min) / 2 * u * u
+
+
+def _beta_integral_inverse(schedule: LinearSchedule | SubVPSchedule, integral: Tensor) -> Tensor:
+    slope = schedule.beta_max - schedule.beta_min
+    integral = integral.clamp(max=schedule.beta_min + slope / 2)  # its value at u = 1
+    root = torch.sqrt(schedule.beta_min**2 + 2 * slope * integral)
+    return (2 * integral / (schedule.beta_min + root)).clamp(0, 1)
+
+
+# --- Time grids, to sample on --------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeGrid(ABC):
+    """The times a sampler visits: decreasing, N + 1 of them, the last one 0."""
+
+    @abstractmethod
+    def __call__(self, schedule: Schedule, steps: int, start: float = 1.0) -> Tensor:
+        """Times ``(steps + 1,)``, float64, from at most `start` down to 0.
+
+        Args:
+            schedule: The schedule of the path to sample along.
+            steps: N >= 1.
+            start: Where to begin, in (0, 1]: below 1 for a partly noised example.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class UniformGrid(TimeGrid):
+    """Equal steps of t, after an optional warp ``t^power`` that packs the steps near the data."""
+
+    power: float = 1.0
+
+    def __call__(self, schedule: Schedule, steps: int, start: float = 1.0) -> Tensor:
+        return start * _line(1.0, 0.0, steps) ** self.power
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogSNRGrid(TimeGrid):
+    """Equal steps of the log-SNR, between bounds that keep infinite ends out; then t = 0.
+
+    Args:
+        log_snr_min: Where to begin, if the schedule begins lower.
+        log_snr_max: The last positive noise level, if the schedule ends higher.
+    """
+
+    log_snr_min: float = -9.0
+    log_snr_max: float = 9.0
+
+    def __call__(self, schedule: Schedule, steps: int, start: float = 1.0) -> Tensor:
+        low, high = _bounds(schedule, start, self.log_snr_min, self.log_snr_max)
+        return _then_zero(schedule.time(_line(low, high, steps - 1) if steps > 1 else low[None]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class KarrasGrid(TimeGrid):
+    """Equal steps of ``(sigma / alpha)^(1 / rho)``; then t = 0.
+
+    Args:
+        rho: 1 is uniform in sigma / alpha, infinity uniform in log-SNR.
+        sigma_min: The last positive noise level, if the schedule ends lower.
+        sigma_max: The first, if the schedule begins higher.
+
+    Source: Karras et al. (2022), https://arxiv.org/abs/2206.00364, equation 5.
+    """
+
+    rho: float = 7.0
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+
+    def __call__(self, schedule: Schedule, steps: int, start: float = 1.0) -> Tensor:
+        low, high = _bounds(schedule, start, -2 * log(self.sigma_max), -2 * log(self.sigma_min))
+        roots = torch.exp(-torch.stack([low, high]) / (2 * self.rho))
+        line = _line(roots[0], roots[1], steps - 1) if steps > 1 else roots[:1]
+        return _then_zero(schedule.time(-2 * self.rho * line.log()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrideGrid(TimeGrid):
+    """A subset of DDPM's times i / T, evenly or quadratically spaced, always with i = T and 0.
+
+    Args:
+        train_steps: T; N may not exceed it.
+        spacing: ``quadratic`` packs the steps near the data, as DDIM does for CIFAR-10.
+
+    Source: Song et al. (2020), https://arxiv.org/abs/2010.02502, appendix D.2.
+    """
+
+    train_steps: int = 1000
+    spacing: Literal["linear", "quadratic"] = "linear"
+
+    def __call__(self, schedule: Schedule, steps: int, start: float = 1.0) -> Tensor:
+        first = round(start * self.train_steps)
+        if not 1 <= steps <= first:
+            raise ValueError(f"steps must lie in [1, {first}], got {steps}")
+        line = _line(1.0, 0.0, steps) ** (2 if self.spacing == "quadratic" else 1)
+        floor = torch.arange(steps, -1, -1, dtype=torch.float64)  # keeps neighbours distinct
+        return torch.maximum((first * line).round(), floor) / self.train_steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplicitGrid(TimeGrid):
+    """The times one gives, decreasing to 0."""
+
+    times: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        t = self.times
+        if (
+            len(t) < 2
+            or t[-1] != 0
+            or t[0] > 1
+            or any(a <= b for a, b in zip(t, t[1:], strict=False))
+        ):
+            raise ValueError(f"times must decrease from at most 1 to 0, got {t}")
+
+    def __call__(self, schedule: Schedule, steps: int, start: float = 1.0) -> Tensor:
+        if steps != len(self.times) - 1:
+            raise ValueError(f"this grid has {len(self.times) - 1} steps, asked for {steps}")
+        return torch.tensor(self.times, dtype=torch.float64) * start
+
+
+def _line(first: float | Tensor, last: float | Tensor, steps: int) -> Tensor:
+    """From `first` to `last` in equal steps ``(steps + 1,)``, float64, the ends exact."""
+    part = torch.arange(steps + 1, dtype=torch.float64) / steps
+    return torch.as_tensor(first) * (1 - part) + torch.as_tensor(last) * part
+
+
+def _bounds(schedule: Schedule, start: float, low: float, high: float) -> tuple[Tensor, Tensor]:
+    """The log-SNRs at `start` and at t = 0, kept inside ``[low, high]``."""
+    ends = schedule.log_snr(torch.tensor([start, 0.0], dtype=torch.float64)).detach()
+    return ends[0].clamp(low, high), ends[1].clamp(low, high)
+
+
+def _then_zero(times: Tensor) -> Tensor:
+    return torch.cat([times, times.new_zeros(1)])
+
+
+# --- Time distributions, to train on -------------------------------------------------------------
+
+
+def low_discrepancy(offset: float, count: int) -> Tensor:
+    """Evenly spaced uniforms ``(count,)``, float64, all moved by one random `offset` in [0, 1).
+
+    Each is uniform on its own; together they cover [0, 1) evenly, which lowers the variance of
+    a mean over them.
+
+    Source: Kingma et al. (2021), https://arxiv.org/abs/2107.00630, appendix I.1.
+    """
+    return (offset + torch.arange(count, dtype=torch.float64) / count) % 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeDistribution(ABC):
+    """Which times to train on: a density on (0, 1), sampled through its quantile function."""
+
+    @abstractmethod
+    def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
+        """Times of the shape of `u`, float64, for uniform `u` in [0, 1): the quantiles."""
+
+    @abstractmethod
+    def log_snr_density(self, log_snr: Tensor, schedule: Schedule) -> Tensor:
+        """Density of ``lambda_t`` in 1 / nats; same shape. For importance weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UniformTimes(TimeDistribution):
+    """Uniform t: the density of the log-SNR is that of the schedule, ``-dt / dlambda``."""
+
+    def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
+        return u.double().clamp(_TINY, 1 - _TINY)
+
+    def log_snr_density(self, log_snr: Tensor, schedule: Schedule) -> Tensor:
+        with torch.enable_grad():
+            t = schedule.time(log_snr.detach()).requires_grad_()
+            (slope,) = torch.autograd.grad(schedule.log_snr(t).sum(), t)
+        return -1 / slope
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogNormalTimes(TimeDistribution):
+    """``log(sigma / alpha) ~ N(mean, std^2)``, whatever the schedule.
+
+    EDM's log-normal sigma (mean -1.2, std 1.2) and rectified flow's logit-normal t (mean 0,
+    std 1) are one family: on the flow path sigma / alpha = t / (1 - t), whose logarithm is
+    the logit of t.
+
+    Source: Karras et al. (2022), https://arxiv.org/abs/2206.00364, table 1;
+    Esser et al. (2024), https://arxiv.org/abs/2403.03206, section 3.1.
+    """
+
+    mean: float = 0.0
+    std: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (abs(self.mean) < inf and 0 < self.std < inf):
+            raise ValueError(f"need a finite mean and std > 0, got {self}")
+
+    def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
+        z = torch.special.ndtri(u.double().clamp(_TINY, 1 - _TINY))
+        return schedule.time(-2 * (self.mean + self.std * z)).clamp(_TINY, 1 - _TINY)
+
+    def log_snr_density(self, log_snr: Tensor, schedule: Schedule) -> Tensor:
+        z = (-log_snr / 2 - self.mean) / self.std
+        return torch.exp(-z * z / 2) / (2 * self.std * (2 * torch.pi) ** 0.5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UniformLogSNR(TimeDistribution):
+    """Uniform log-SNR between two bounds: every noise level as often as any other."""
+
+    log_snr_min: float = -9.0
+    log_snr_max: float = 9.0
+
+    def __post_init__(self) -> None:
+        if not -inf < self.log_snr_min < self.log_snr_max < inf:
+            raise ValueError(f"need log_snr_min < log_snr_max, both finite, got {self}")
+
+    def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
+        span = self.log_snr_max - self.log_snr_min
+        return schedule.time(self.log_snr_max - span * u.double()).clamp(_TINY, 1 - _TINY)
+
+    def log_snr_density(self, log_snr: Tensor, schedule: Schedule) -> Tensor:
+        inside = (log_snr >= self.log_snr_min) & (log_snr <= self.log_snr_max)
+        return inside / (self.log_snr_max - self.log_snr_min)
+
+
+_TINY = 1e-6  # no time is trained on where a schedule without a cut has an infinite log-SNR
