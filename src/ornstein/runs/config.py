@@ -1,0 +1,227 @@
+"""The typed description of a run: what `config.toml` holds. Closed: unknown keys are refused."""
+
+import tomllib
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from functools import cache
+from math import inf
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Interval, Len
+
+from ..data.options import DataOptions
+from ..errors import UsageError
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+Share = Annotated[float, Interval(ge=0, le=1)]
+Number = int | float | str | bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetConfig:
+    """The network.
+
+    Args:
+        kind: Its architecture.
+        size: The one dial: its base width in channels; all else follows from it and the data.
+        depth: Blocks: for each level of a U-Net, in all for the others; 0 for the default.
+    """
+
+    kind: Literal["mlp", "unet", "dit"] = "unet"
+    size: Annotated[int, Interval(ge=8, le=2048)] = 32
+    depth: Annotated[int, Interval(ge=0, le=64)] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """The noise schedule.
+
+    Args:
+        name: A key of `SCHEDULES`.
+        options: The parameters that differ from its defaults.
+    """
+
+    name: str = "flow"
+    options: dict[str, Number] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenoiserConfig:
+    """What the network predicts, and how its errors count.
+
+    Args:
+        prediction: What the network predicts.
+        weighting: How much the squared error counts at each noise level.
+        uncertainty: Learn the weight of each noise level beside the network.
+        variance_steps: T of a learned reverse variance; 0 for none.
+    """
+
+    prediction: Literal["noise", "score", "data", "velocity", "flow", "balanced", "mean"] = "flow"
+    weighting: Literal[
+        "simple", "data", "balanced", "flow", "min-snr", "sigmoid", "variational"
+    ] = "flow"
+    uncertainty: bool = False
+    variance_steps: Annotated[int, Interval(ge=0, le=100_000)] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimesConfig:
+    """Which noise levels to train on.
+
+    Args:
+        name: Uniform in t, log(sigma / alpha) ~ N(mean, std^2), or uniform in log-SNR.
+        mean: Of the log-normal.
+        std: Of the log-normal.
+    """
+
+    name: Literal["uniform", "log-normal", "uniform-log-snr"] = "log-normal"
+    mean: Annotated[float, Interval(ge=-20, le=20)] = 0.0
+    std: Annotated[float, Interval(gt=0, le=20)] = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How to train.
+
+    Args:
+        seen: The budget, in examples seen.
+        batch: Examples for each update, over all processes.
+        micro_batch: Examples at once in one process; 0 for as many as fit.
+        optimizer: AdamW, or Muon for the matrices with AdamW for the rest.
+        learning_rate: At its peak.
+        warmup: Share of the budget over which the learning rate rises from 0.
+        decay: How it falls to 0 at the end of the budget.
+        weight_decay: Decoupled, on matrices only.
+        clip: Largest norm of the gradient.
+        precision: Of the network's products; weights and states are float32 always.
+        condition_dropout: Share of examples whose conditions are hidden, for guidance.
+        ema: Relative widths of the averages of the weights to track.
+        ema_snapshots: Snapshots of each average over the budget, for any width afterwards.
+    """
+
+    seen: Annotated[int, Interval(ge=1, le=10**13)] = 100_000
+    batch: Annotated[int, Interval(ge=1, le=10**6)] = 64
+    micro_batch: Annotated[int, Interval(ge=0, le=10**6)] = 0
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    learning_rate: Annotated[float, Interval(gt=0, le=10)] = 2e-3
+    warmup: Share = 0.02
+    decay: Literal["cosine", "linear", "none"] = "cosine"
+    weight_decay: Annotated[float, Ge(0)] = 0.0
+    clip: Annotated[float, Gt(0)] = 1.0
+    precision: Literal["auto", "f32", "bf16"] = "auto"
+    condition_dropout: Share = 0.1
+    ema: Annotated[tuple[Annotated[float, Interval(gt=0, lt=0.28)], ...], Len(1, 4)] = (0.05, 0.1)
+    ema_snapshots: Annotated[int, Interval(ge=1, le=1000)] = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+    """How this run samples unless told otherwise.
+
+    Args:
+        sampler: A key of `ornstein.core.sample.SAMPLERS`.
+        steps: Steps of the time grid.
+        grid: A key of `GRIDS`.
+        guidance: Weight of classifier-free guidance; 1 is none.
+    """
+
+    sampler: str = "adams-bashforth"
+    steps: Annotated[int, Interval(ge=1, le=100_000)] = 16
+    grid: Literal["uniform", "log-snr", "karras", "stride"] = "uniform"
+    guidance: Annotated[float, Interval(ge=-100, le=100)] = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that decides what a run becomes.
+
+    Args:
+        source: The data: a path, or the name of a built-in dataset.
+        seed: Of everything random.
+    """
+
+    source: str = "digits"
+    seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
+    data: DataOptions = field(default_factory=DataOptions)
+    net: NetConfig = field(default_factory=NetConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
+    times: TimesConfig = field(default_factory=TimesConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+
+    def to_toml(self) -> str:
+        """The text of `config.toml`. ``RunConfig.from_toml(c.to_toml()) == c``."""
+        lines, tables = [], []
+        for name, value in asdict(self).items():
+            (tables if isinstance(value, dict) else lines).append((name, value))
+        text = "".join(f"{name} = {_toml(value)}\n" for name, value in lines)
+        for name, table in tables:
+            rows = "".join(f"{k} = {_toml(v)}\n" for k, v in table.items() if v is not None)
+            text += f"\n[{name}]\n{rows}"
+        return text
+
+    @classmethod
+    def from_toml(cls, text: str, place: str = "config.toml") -> "RunConfig":
+        """Parse and check. Raises `UsageError` naming `place`, the key and what it should be."""
+        try:
+            return cls.from_dict(tomllib.loads(text), place)
+        except tomllib.TOMLDecodeError as error:
+            raise UsageError(f"{place} is not TOML: {error}. Mend or remove the line.") from None
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], place: str = "the configuration") -> "RunConfig":
+        """As `from_toml`, from nested dictionaries."""
+        from pydantic import ValidationError
+
+        _refuse_unknown(cls, values, place)
+        try:
+            return _adapter().validate_python(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            value = repr(first["input"])[:80]
+            raise UsageError(f"{place}: {key} = {value}: {first['msg']}.") from None
+
+
+@cache
+def _adapter() -> "TypeAdapter[RunConfig]":
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(RunConfig)
+
+
+def _refuse_unknown(cls: type, values: dict[str, Any], place: str) -> None:
+    known = {f.name: f for f in fields(cls)}
+    for name, value in values.items():
+        if name not in known:
+            choices = ", ".join(known)
+            raise UsageError(f"{place}: there is no {name!r}; there are: {choices}.")
+        inner = known[name].type
+        if isinstance(inner, type) and is_dataclass(inner) and isinstance(value, dict):
+            _refuse_unknown(inner, value, f"{place}: [{name}]")
+
+
+def _toml(value: Any) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case float() if value in (inf, -inf):
+            return "inf" if value > 0 else "-inf"
+        case int() | float():
+            return repr(value)
+        case str():
+            return '"' + "".join(_escape(c) for c in value) + '"'
+        case list() | tuple():
+            return "[" + ", ".join(_toml(v) for v in value) + "]"
+        case dict():
+            return "{ " + ", ".join(f"{_toml(k)} = {_toml(v)}" for k, v in value.items()) + " }"
+    raise TypeError(f"no TOML for {type(value).__name__}")
+
+
+def _escape(character: str) -> str:
+    if character in '"\\':
+        return "\\" + character
+    plain = character == "\t" or (ord(character) >= 0x20 and ord(character) != 0x7F)
+    return character if plain else f"\\u{ord(character):04x}"

@@ -1,0 +1,239 @@
+"""A trained run, ready to use: its denoiser, its codec, and the words for its conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..core import noise
+from ..core.denoise import PREDICTIONS, WEIGHTINGS, NetDenoiser, PredictMean, Variational
+from ..data.codec import Codec
+from ..errors import ModelFileError, StorageError, UsageError
+from ..nets import NETS, Conditions, MonotoneCurve, Uncertainty
+from .config import RunConfig, ScheduleConfig, TimesConfig
+from .folder import RunFolder
+
+SCHEDULES: dict[str, type[noise.Schedule]] = {
+    "ddpm": noise.DDPMSchedule,
+    "linear": noise.LinearSchedule,
+    "sub-vp": noise.SubVPSchedule,
+    "cosine": noise.CosineSchedule,
+    "sigmoid": noise.SigmoidSchedule,
+    "flow": noise.FlowSchedule,
+    "karras": noise.KarrasSchedule,
+    "geometric": noise.GeometricSchedule,
+    "learned": noise.LearnedSchedule,
+}
+
+GRIDS: dict[str, noise.TimeGrid] = {
+    "uniform": noise.UniformGrid(),
+    "log-snr": noise.LogSNRGrid(),
+    "karras": noise.KarrasGrid(),
+    "stride": noise.StrideGrid(),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    """The conditions of a run in the user's words.
+
+    Args:
+        classes: Names of the labels, in order; empty if the data have none.
+        attributes: Names of the numeric attributes.
+        means: Of each attribute in the training data, in its own unit.
+        stds: Likewise, > 0.
+    """
+
+    classes: tuple[str, ...] = ()
+    attributes: tuple[str, ...] = ()
+    means: tuple[float, ...] = ()
+    stds: tuple[float, ...] = ()
+
+    def label(self, name: str | int) -> int:
+        """The number of a class given by its name or its number; -1 for ``any``."""
+        if not self.classes:
+            raise UsageError("This run was trained without labels: leave --label out.")
+        if str(name) in self.classes:
+            return self.classes.index(str(name))
+        if str(name) in ("any", "-1"):
+            return -1
+        if str(name).isdecimal() and int(name) < len(self.classes):
+            return int(name)
+        raise UsageError(f"There is no class {name!r} in this run; there are: {self._known()}.")
+
+    def tensors(
+        self,
+        count: int,
+        label: str | int | Sequence[str | int] | None = None,
+        attributes: dict[str, float] | None = None,
+    ) -> dict[str, Tensor]:
+        """Conditions for `count` examples: labels are dealt out in turn, NaN is 'not given'."""
+        cond: dict[str, Tensor] = {}
+        if label is not None:
+            names = [label] if isinstance(label, (str, int)) else list(label)
+            if not names:
+                raise UsageError("An empty list of labels: give at least one.")
+            numbers = torch.tensor([self.label(name) for name in names])
+            cond["label"] = numbers.repeat(count // len(numbers) + 1)[:count]
+        if attributes:
+            row = torch.full((len(self.attributes),), torch.nan)
+            for name, value in attributes.items():
+                if name not in self.attributes:
+                    known = ", ".join(self.attributes) or "none"
+                    raise UsageError(f"There is no attribute {name!r} in this run; known: {known}.")
+                i = self.attributes.index(name)
+                row[i] = torch.nan if isnan(value) else (value - self.means[i]) / self.stds[i]
+            cond["attributes"] = row.expand(count, -1)
+        return cond
+
+    def _known(self) -> str:
+        shown = ", ".join(self.classes[:20])
+        return shown + (", ..." if len(self.classes) > 20 else "")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained run, ready to use. Made by `load`.
+
+    Args:
+        denoiser: With averaged weights, in evaluation mode.
+        codec: Between the user's files and x.
+        vocabulary: Of the conditions.
+        config: Of the run.
+        seen: Examples the weights have seen.
+        run: The folder, if it has one.
+    """
+
+    denoiser: NetDenoiser
+    codec: Codec
+    vocabulary: Vocabulary
+    config: RunConfig
+    seen: int = 0
+    run: RunFolder | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(C, *S)`` of one example."""
+        return self.codec.shape
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.denoiser.parameters()).device
+
+
+def load(run: str | Path, *, seen: int | None = None, device: str | torch.device = "cpu") -> Model:
+    """Open a trained run.
+
+    Args:
+        run: The run folder.
+        seen: Which checkpoint, by examples seen; the newest that verifies by default.
+        device: Where to put the network.
+
+    Raises:
+        UsageError: If `run` is no run folder.
+        StorageError: If it has no checkpoint that verifies.
+        ModelFileError: If its weights do not fit its configuration.
+    """
+    folder = RunFolder.open(run)
+    config = RunConfig.from_toml(folder.config_toml, str(folder.path / "config.toml"))
+    checkpoint = folder.latest() if seen is None else folder.checkpoint(seen)
+    if checkpoint is None:
+        raise StorageError(
+            f"{folder.path} has no checkpoint that verifies. Train it with `ornstein train`."
+        )
+    codec = Codec.from_dict(folder.identity["codec"])
+    vocabulary = Vocabulary(**{k: tuple(v) for k, v in folder.identity["vocabulary"].items()})
+    denoiser = build_denoiser(config, codec.shape, vocabulary)
+    try:
+        denoiser.load_state_dict(checkpoint.load("ema-0"))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise ModelFileError(f"{folder.path}: weights and config.toml disagree: {reason}") from None
+    denoiser.to(device).eval().requires_grad_(False)
+    return Model(denoiser, codec, vocabulary, config, checkpoint.seen, folder)
+
+
+def build_denoiser(
+    config: RunConfig, shape: tuple[int, ...], vocabulary: Vocabulary
+) -> NetDenoiser:
+    """The untrained denoiser that `config` describes, for examples of `shape` ``(C, *S)``.
+
+    The initial weights are a function of ``config.seed`` alone; the global random state is kept.
+    """
+    c, steps = config.denoiser, config.denoiser.variance_steps
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        schedule = build_schedule(config.schedule)
+        net = build_net(config, shape, vocabulary)
+        uncertainty = Uncertainty() if c.uncertainty else None
+    if c.prediction == "mean":
+        prediction = PredictMean(schedule=schedule, steps=getattr(schedule, "steps", 1000))
+    else:
+        prediction = PREDICTIONS[c.prediction]
+    if c.weighting == "variational":
+        weighting = Variational(schedule=schedule, times=build_times(config.times))
+    else:
+        weighting = WEIGHTINGS[c.weighting]
+    try:
+        return NetDenoiser(net, schedule, prediction, weighting, uncertainty, steps or None)
+    except ValueError as error:
+        raise UsageError(f"[denoiser] and [schedule] disagree: {error}.") from None
+
+
+def build_net(config: RunConfig, shape: tuple[int, ...], vocabulary: Vocabulary) -> nn.Module:
+    """The network alone."""
+    conditions = Conditions(
+        classes=len(vocabulary.classes),
+        attributes=len(vocabulary.attributes),
+        augment=config.data.augmentations,
+    )
+    options: dict[str, Any] = {"depth": config.net.depth} if config.net.depth else {}
+    channels = shape[0] * (2 if config.denoiser.variance_steps else 1)
+    net = NETS[config.net.kind]
+    try:
+        return net(
+            shape, size=config.net.size, conditions=conditions, out_channels=channels, **options
+        )
+    except ValueError as error:
+        raise UsageError(f"[net] of the configuration does not fit the data: {error}.") from None
+
+
+def build_schedule(config: ScheduleConfig) -> noise.Schedule:
+    """The schedule of that name with those options; anything else is a `UsageError`."""
+    if config.name not in SCHEDULES:
+        known = ", ".join(SCHEDULES)
+        raise UsageError(f"There is no schedule {config.name!r}; there are: {known}.")
+    kind = SCHEDULES[config.name]
+    types = {f.name: f.type for f in fields(kind) if f.name != "net"}
+    for name, value in config.options.items():
+        if name not in types:
+            raise UsageError(
+                f"The schedule {config.name!r} has no option {name!r}; it has: {', '.join(types)}."
+            )
+        wanted = {float: (int, float), int: int}.get(types[name], str)
+        if isinstance(value, bool) or not isinstance(value, wanted):
+            raise UsageError(f"[schedule] {name} = {value!r} is not of the right type.")
+    options: dict[str, Any] = dict(config.options)
+    if kind is noise.LearnedSchedule:
+        options["net"] = MonotoneCurve()
+    try:
+        return kind(**options)
+    except ValueError as error:
+        raise UsageError(f"[schedule] of the configuration: {error}.") from None
+
+
+def build_times(config: TimesConfig) -> noise.TimeDistribution:
+    """The distribution of training times."""
+    match config.name:
+        case "uniform":
+            return noise.UniformTimes()
+        case "log-normal":
+            return noise.LogNormalTimes(mean=config.mean, std=config.std)
+        case "uniform-log-snr":
+            return noise.UniformLogSNR()

@@ -1,0 +1,63 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ornstein.errors import UsageError
+from ornstein.runs.config import NetConfig, RunConfig, ScheduleConfig, TrainConfig
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+KEYS = st.sampled_from(["source", "seed", "data", "net", "schedule", "train", "sample", "x"])
+
+
+@given(
+    source=st.text(st.characters(exclude_categories=["Cs"])),
+    seed=st.integers(0, 2**63 - 1),
+    rate=st.floats(1e-12, 10),
+    options=st.dictionaries(
+        st.text("abc_", min_size=1), st.floats(allow_nan=False) | st.text("é\n\"'\\")
+    ),
+)
+def test_toml_gives_the_configuration_back(source, seed, rate, options):
+    config = RunConfig(
+        source=source,
+        seed=seed,
+        train=TrainConfig(learning_rate=rate, ema=(0.05, 0.1)),
+        schedule=ScheduleConfig(name="cosine", options=options),
+    )
+    assert RunConfig.from_toml(config.to_toml()) == config
+
+
+@given(st.dictionaries(KEYS, JSON))
+def test_any_json_is_a_configuration_or_a_usage_error(values):
+    try:
+        config = RunConfig.from_dict(values)
+    except UsageError as error:
+        assert "\n" not in str(error)
+    else:
+        assert isinstance(config, RunConfig)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[net]\nsize = 1000000000", "net.size"),
+        ("[train]\nlearning_rate = nan", "train.learning_rate"),
+        ("[train]\nseen = 0", "train.seen"),
+        ("[train]\nema = []", "train.ema"),
+        ("[net]\nwidth = 3", "'width'"),
+        ("[net]\nkind = 'os.system'", "net.kind"),
+        ("typo = 1", "'typo'"),
+        ("[net", "not TOML"),
+    ],
+)
+def test_a_bad_configuration_is_refused_by_name(text, named):
+    with pytest.raises(UsageError, match=named.replace(".", r"\.")):
+        RunConfig.from_toml(text)
+
+
+def test_the_default_network_is_the_one_the_documentation_names():
+    assert RunConfig().net == NetConfig(kind="unet", size=32)
