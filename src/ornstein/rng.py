@@ -45,6 +45,6 @@ class Streams:
         if len(like) != len(self._generators):
             raise ValueError(f"expected a batch of {len(self._generators)}, got {len(like)}")
         draws = np.empty(like.shape, np.float32)
-        for row, stream in zip(draws, self._generators, strict=True):
-            stream.standard_normal(out=row, dtype=np.float32)
+        for i, stream in enumerate(self._generators):
+            draws[i] = stream.standard_normal(draws.shape[1:], dtype=np.float32)
         return torch.from_numpy(draws).to(like)

@@ -413,3 +413,38 @@ def reverse_variances(schedule: Schedule, t: Tensor, s: Tensor) -> tuple[Tensor,
     vp_t, vp_s = torch.hypot(alpha_t, sigma_t), torch.hypot(alpha_s, sigma_s)
     large = (sigma_t / vp_t) ** 2 * lost * vp_s**2
     return small, large, alpha_s * lost
+
+
+# --- Derivatives ---------------------------------------------------------------------------------
+
+
+def with_signal(schedule: Schedule, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """`x_t` and `t`, brought to the nearest time that has a signal to differentiate by.
+
+    The derivatives of a denoiser carry the factor alpha / sigma^2, which whoever uses them
+    divides by. Below an SNR of the square root of the machine epsilon, the rounding that this
+    magnifies exceeds what changes between there and the noise; at alpha = 0 it is 0 / 0.
+    """
+    floor = torch.tensor(torch.finfo(x_t.dtype).eps, dtype=torch.float64, device=t.device).log() / 2
+    near = torch.minimum(t.double(), schedule.time(floor))
+    size = torch.hypot(*schedule(near)) / torch.hypot(*schedule(t))
+    return align(size, x_t).to(x_t) * x_t, near
+
+
+def covariance(
+    denoiser: Denoiser, x_t: Tensor, t: Tensor, **cond: Tensor
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """The first two moments of ``p(x | x_t)``: the mean, and the product u -> C u.
+
+    ``C = Cov[x | x_t] = (sigma^2 / alpha) d x_hat / d x_t``, Tweedie's formula of second order.
+    One call of the denoiser, two where there is no signal to differentiate by, and one
+    vector-Jacobian product for each C u. Works under ``torch.no_grad``.
+
+    Source: Efron (2011), https://doi.org/10.1198/jasa.2011.tm11181.
+    """
+    near_x, near_t = with_signal(denoiser.schedule, x_t, t)
+    x_hat, vjp = torch.func.vjp(lambda x: denoiser(x, near_t, **cond), near_x)[:2]
+    if (near_t < t).any():
+        x_hat = denoiser(x_t, t, **cond)
+    alpha, sigma = (align(c, x_t).to(x_t) for c in denoiser.schedule(near_t))
+    return x_hat, lambda u: sigma**2 / alpha * vjp(u)[0]

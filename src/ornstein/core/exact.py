@@ -100,7 +100,7 @@ class GaussianDenoiser(MixtureDenoiser):
         return alpha_s.to(x_t) * mean + (gap * scale) @ axes.T
 
     def posterior(self, x_t: Tensor, t: Tensor, A: Tensor, y: Tensor, sigma_y: float) -> Tensor:
-        """``E[x | x_t, y]`` for ``y = A x + sigma_y n``, A ``(M, D)``, y ``(B, M)``; cov regular."""
+        """``E[x | x_t, y]``, ``y = A x + sigma_y n``, A ``(M, D)``, y ``(B, M)``; regular cov."""
         alpha, sigma = (c.to(x_t) for c in self.schedule(t))
         prior = torch.linalg.inv(self.covs[0])
         eye = torch.eye(len(prior), dtype=prior.dtype, device=prior.device)

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from math import inf, log
 from typing import Literal
 
@@ -484,12 +485,7 @@ class ExplicitGrid(TimeGrid):
 
     def __post_init__(self) -> None:
         t = self.times
-        if (
-            len(t) < 2
-            or t[-1] != 0
-            or t[0] > 1
-            or any(a <= b for a, b in zip(t, t[1:], strict=False))
-        ):
+        if len(t) < 2 or t[-1] != 0 or t[0] > 1 or any(a <= b for a, b in pairwise(t)):
             raise ValueError(f"times must decrease from at most 1 to 0, got {t}")
 
     def __call__(self, schedule: Schedule, steps: int, start: float = 1.0) -> Tensor:

@@ -1,0 +1,209 @@
+"""Guidance: from a denoiser to one that follows a condition harder, or a better denoiser.
+
+Every rule is a map denoiser -> denoiser, so rules compose with each other, with posterior sampling
+and with every sampler. The weight w = 1 means none for the rules that extrapolate; w = 0 means
+none for those that add a gradient.
+
+Guidance does not sample ``p(x | c)^w p(x)^(1 - w)``: what it samples depends on the whole path.
+For two Gaussians the truth is known, and is what the tests hold it to.
+"""
+
+from collections.abc import Callable, Mapping
+from math import inf
+
+import torch
+from torch import Tensor
+
+from .denoise import Denoiser, align, covariance, with_signal
+
+Interval = tuple[float, float]
+"""The log-SNRs, lowest and highest, between which a rule acts."""
+
+ALWAYS: Interval = (-inf, inf)
+
+
+class ClassifierFree(Denoiser):
+    """Away from what would be drawn without the condition: ``x_hat = u + w (c - u)``.
+
+    c is the denoiser's answer with its conditions and u without. Where it does not act it is c,
+    at one call; where it acts it costs two. Bind conditions to the result, not to `denoiser`:
+    ``ClassifierFree(denoiser, weight=2).given(label=label)``.
+
+    Args:
+        denoiser: A denoiser trained with and without its conditions.
+        weight: w, a number or one for each example ``(B,)``; 1 is none, 0 drops the conditions.
+        interval: The log-SNRs between which it acts. Both ends are often better left alone.
+        negative: The conditions of u that differ from those of c: a tensor to steer away from,
+            or None for one to leave out; those not named are kept. By default, all left out.
+
+    Raises:
+        ValueError: If a weight is not finite, or the interval is empty.
+
+    Source: Ho & Salimans (2022), https://arxiv.org/abs/2207.12598; interval: Kynkaanniemi et al.
+    (2024), https://arxiv.org/abs/2404.07724.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        weight: float | Tensor,
+        interval: Interval = ALWAYS,
+        negative: Mapping[str, Tensor | None] | None = None,
+    ) -> None:
+        super().__init__()
+        _check(weight, interval)
+        self.denoiser, self.schedule = denoiser, denoiser.schedule
+        self.weight, self.interval, self.negative = weight, interval, negative
+
+    def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
+        return self.moments(x_t, t, **cond)[0]
+
+    def moments(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> tuple[Tensor, Tensor | None]:
+        x_hat, v = self.denoiser.moments(x_t, t, **cond)
+        weight = _weight_at(self.schedule.log_snr(t), self.weight, self.interval)
+        if (not cond and self.negative is None) or (weight == 1).all():
+            return x_hat, v
+        reference = self.denoiser(x_t, t, **self._negative(cond))
+        return torch.lerp(reference, x_hat, align(weight, x_t).to(x_hat)), v
+
+    def _negative(self, cond: dict[str, Tensor]) -> dict[str, Tensor]:
+        if self.negative is None:
+            return {}
+        merged = {**cond, **self.negative}
+        return {name: value for name, value in merged.items() if value is not None}
+
+
+class Autoguidance(Denoiser):
+    """Away from the mistakes of a weaker model: ``x_hat = weak + w (strong - weak)``.
+
+    The weak one is smaller, trained for less long, or an earlier EMA of the same run. It needs no
+    conditions, and does not thin out the variety of what is drawn as `ClassifierFree` does.
+
+    Args:
+        denoiser: The strong one.
+        weak: The weak one, on any noise schedule.
+        weight: w, a number or one for each example ``(B,)``; 1 is none.
+        interval: The log-SNRs between which it acts.
+
+    Raises:
+        ValueError: If a weight is not finite, or the interval is empty.
+
+    Source: Karras et al. (2024), https://arxiv.org/abs/2406.02507.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        weak: Denoiser,
+        weight: float | Tensor,
+        interval: Interval = ALWAYS,
+    ) -> None:
+        super().__init__()
+        _check(weight, interval)
+        self.denoiser, self.schedule = denoiser, denoiser.schedule
+        self.weak, self.weight, self.interval = weak.along(denoiser.schedule), weight, interval
+
+    def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
+        return self.moments(x_t, t, **cond)[0]
+
+    def moments(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> tuple[Tensor, Tensor | None]:
+        x_hat, v = self.denoiser.moments(x_t, t, **cond)
+        weight = _weight_at(self.schedule.log_snr(t), self.weight, self.interval)
+        if (weight == 1).all():
+            return x_hat, v
+        reference = self.weak(x_t, t, **cond)
+        return torch.lerp(reference, x_hat, align(weight, x_t).to(x_hat)), v
+
+
+class ClassifierGuidance(Denoiser):
+    """Up the gradient of a classifier of noisy data.
+
+        x_hat = E[x | x_t] + w (sigma^2 / alpha) grad log p(c | x_t)
+
+    At w = 1 and with the exact classifier, this is the denoiser of ``p(x | c)``: Bayes' rule for
+    the score, seen through Tweedie's formula.
+
+    Args:
+        denoiser: The denoiser to guide; its conditions pass through.
+        log_prob: ``log p(c | x_t)``, ``(B,)``, of x_t ``(B, C, *S)`` and its log-SNR ``(B,)``.
+        weight: w, a number or one for each example ``(B,)``; 0 is none.
+
+    Raises:
+        ValueError: If a weight is not finite.
+
+    Source: Dhariwal & Nichol (2021), https://arxiv.org/abs/2105.05233, section 4.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        log_prob: Callable[[Tensor, Tensor], Tensor],
+        weight: float | Tensor = 1.0,
+    ) -> None:
+        super().__init__()
+        _check(weight, ALWAYS)
+        self.denoiser, self.schedule = denoiser, denoiser.schedule
+        self.log_prob, self.weight = log_prob, weight
+
+    def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
+        return self.moments(x_t, t, **cond)[0]
+
+    def moments(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> tuple[Tensor, Tensor | None]:
+        x_hat, v = self.denoiser.moments(x_t, t, **cond)
+        near_x, near_t = with_signal(self.schedule, x_t, t)
+        log_snr = self.schedule.log_snr(near_t).expand(len(x_t)).to(x_t)
+        gradient = torch.func.grad(lambda x: self.log_prob(x, log_snr).sum())(near_x)
+        alpha, sigma = self.schedule(near_t)
+        gain = torch.as_tensor(self.weight).to(sigma) * sigma**2 / alpha
+        return x_hat + align(gain, x_t).to(x_t) * gradient, v
+
+
+class GradientGuidance(Denoiser):
+    """Up the gradient of anything known of clean data, taken through the denoiser.
+
+        x_hat = E[x | x_t] + w C grad log p(c | E[x | x_t]),  C = Cov[x | x_t]
+
+    A classifier of clean data serves, as does any measure of fit. It treats ``log E[p(c | x)]``
+    as ``log p(c | E[x])``, so even the exact classifier at w = 1 leaves a bias; for a linear
+    measurement, `core.posterior.PosteriorDenoiser` has no such bias.
+
+    Args:
+        denoiser: The denoiser to guide; its conditions pass through.
+        log_prob: ``log p(c | x)``, ``(B,)``, of x ``(B, C, *S)``.
+        weight: w, a number or one for each example ``(B,)``; 0 is none.
+
+    Raises:
+        ValueError: If a weight is not finite.
+
+    Source: Chung et al. (2023), https://arxiv.org/abs/2209.14687; Bansal et al. (2023),
+    https://arxiv.org/abs/2302.07121.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        log_prob: Callable[[Tensor], Tensor],
+        weight: float | Tensor = 1.0,
+    ) -> None:
+        super().__init__()
+        _check(weight, ALWAYS)
+        self.denoiser, self.schedule = denoiser, denoiser.schedule
+        self.log_prob, self.weight = log_prob, weight
+
+    def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
+        x_hat, spread = covariance(self.denoiser, x_t, t, **cond)
+        gradient = torch.func.grad(lambda x: self.log_prob(x).sum())(x_hat)
+        return x_hat + align(torch.as_tensor(self.weight), x_t).to(x_t) * spread(gradient)
+
+
+def _check(weight: float | Tensor, interval: Interval) -> None:
+    if not torch.as_tensor(weight).isfinite().all():
+        raise ValueError(f"the guidance weight must be finite, got {weight}")
+    if not interval[0] < interval[1]:
+        raise ValueError(f"the interval must go from a lower to a higher log-SNR, got {interval}")
+
+
+def _weight_at(log_snr: Tensor, weight: float | Tensor, interval: Interval) -> Tensor:
+    """The weight where the rule acts, 1 where it does not; ``()`` or ``(B,)``, float64."""
+    inside = (interval[0] <= log_snr) & (log_snr <= interval[1])
+    return torch.where(inside, torch.as_tensor(weight).to(log_snr), 1.0)
