@@ -1,0 +1,16 @@
+"""Networks ``net(x, log_snr, **cond)``: x ``(B, C, *S)`` to ``(B, out_channels, *S)``.
+
+They know no diffusion: the log-SNR and the conditions are what they are told, and that is all.
+"""
+
+from torch import nn
+
+from .conditions import Conditions
+from .curves import MonotoneCurve, Uncertainty
+from .dit import DiT
+from .mlp import MLP
+from .unet import UNet
+
+NETS: dict[str, type[nn.Module]] = {"mlp": MLP, "unet": UNet, "dit": DiT}
+
+__all__ = ["MLP", "NETS", "Conditions", "DiT", "MonotoneCurve", "UNet", "Uncertainty"]

@@ -1,0 +1,208 @@
+"""What the networks are made of. The choice among operators that do the same is made here.
+
+Which operator is fastest depends on the device and the dtype alone; `benchmarks/networks.py`
+measures each choice on a CPU with AVX-512:
+
+- maps lie in channels-last memory, in which every product runs at its best;
+- LayerNorm over channels, in that memory one contiguous row at each point, in place of GroupNorm,
+  whose backward in bfloat16 is several times slower there;
+- products of rows run as convolutions in float32: see `Linear`;
+- attention is written out in bfloat16 for short sequences, fused otherwise: see `attend`.
+"""
+
+import math
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+MEMORY_FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+# --- Operators -----------------------------------------------------------------------------------
+
+
+def product_dtype(x: Tensor) -> torch.dtype:
+    """The dtype in which a matrix product of `x` runs, given autocast."""
+    device = x.device.type
+    if x.dtype == torch.float64 or not torch.is_autocast_enabled(device):
+        return x.dtype
+    return torch.get_autocast_dtype(device)
+
+
+class Linear(nn.Linear):
+    """`nn.Linear`, which runs as a 1x1 convolution where that is faster.
+
+    In float32 on a CPU, oneDNN's convolution can be twice as fast as the BLAS product, which on
+    AMD leaves AVX-512 unused. PyTorch asks oneDNN from a batch of 16 on, so many rows are dealt
+    into 16 images, one pixel high; the views cost nothing.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        rows = math.prod(input.shape[:-1])
+        on_cpu_in_float32 = input.device.type == "cpu" and product_dtype(input) == torch.float32
+        if not on_cpu_in_float32 or rows < 256 or rows % 16:
+            return F.linear(input, self.weight, self.bias)
+        pixels = input.reshape(16, 1, rows // 16, self.in_features).permute(0, 3, 1, 2)
+        kernel = self.weight.view(self.out_features, 1, 1, self.in_features).permute(0, 3, 1, 2)
+        output = F.conv2d(pixels, kernel, self.bias).permute(0, 2, 3, 1)
+        return output.reshape(*input.shape[:-1], self.out_features)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """``softmax(q k^T / sqrt(D)) v`` of ``(B, heads, N, D)``.
+
+    On a CPU in bfloat16 and for N <= 512, written out is 1.5 to 5 times as fast as fused; in
+    float32 it is the other way around.
+    """
+    if q.device.type != "cpu" or q.dtype != torch.bfloat16 or k.shape[2] > 512:
+        return F.scaled_dot_product_attention(q, k, v)
+    return torch.softmax(q.shape[-1] ** -0.5 * q @ k.transpose(-1, -2), -1) @ v
+
+
+def normalise(x: Tensor) -> Tensor:
+    """Mean 0 and variance 1 over the last axis of `x`, its channels, at each point by itself."""
+    return F.layer_norm(x, x.shape[-1:])
+
+
+def convolution(
+    channels: int, out_channels: int, kernel: tuple[int, ...], stride: tuple[int, ...] | int = 1
+) -> nn.Module:
+    """A convolution over 2 or 3 axes, its weights in channels-last memory.
+
+    An axis of length n leaves with ``ceil(n / stride)`` points; `kernel` is odd on each axis.
+    """
+    kind = {2: nn.Conv2d, 3: nn.Conv3d}[len(kernel)]
+    padding = tuple(n // 2 for n in kernel)
+    conv = kind(channels, out_channels, kernel, stride, padding)  # type: ignore[arg-type]
+    return conv.to(memory_format=MEMORY_FORMATS[len(kernel)])  # type: ignore[call-overload]
+
+
+def zero(module: Module) -> Module:
+    """`module`, all its parameters set to zero: a branch that starts silent."""
+    for p in module.parameters():
+        nn.init.zeros_(p)
+    return module
+
+
+def heads_of(width: int) -> int:
+    """The least number of heads that divide `width`, a multiple of 8, into at most 64 each."""
+    return next(width // d for d in range(64, 0, -8) if width % d == 0)
+
+
+# --- Blocks --------------------------------------------------------------------------------------
+
+
+class FourierFeatures(nn.Module):
+    """Cosines and sines of a log-SNR ``(B,)``, of periods from 2 to 120 nats: ``(B, 2 count)``.
+
+    All log-SNRs in [-30, 30] are told apart by the longest period, and a tenth of a nat by the
+    shortest; the features lie in [-1, 1] for any log-SNR.
+    """
+
+    rate: Tensor
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        rate = 2 * math.pi * torch.logspace(math.log10(1 / 120), math.log10(1 / 2), count)
+        self.register_buffer("rate", rate, persistent=False)
+
+    def forward(self, log_snr: Tensor) -> Tensor:
+        phase = log_snr[:, None] * self.rate
+        return torch.cat([phase.cos(), phase.sin()], 1)
+
+
+class Modulation(nn.Module):
+    """``parts`` vectors of `width` channels that depend on the embedding; they start at zero.
+
+    Args:
+        told: Width of the embedding.
+        width: Channels of what is modulated.
+        parts: How many vectors.
+        ndim: Axes between batch and channels, over which each vector is constant.
+    """
+
+    def __init__(self, told: int, width: int, parts: int, ndim: int) -> None:
+        super().__init__()
+        self.parts, self.axes = parts, (1,) * ndim
+        self.linear = zero(Linear(told, parts * width))
+
+    def forward(self, told: Tensor) -> tuple[Tensor, ...]:
+        return self.linear(told).view(len(told), *self.axes, -1).chunk(self.parts, -1)
+
+
+def modulate(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """``normalise(x) (1 + scale) + shift``, channels last."""
+    return torch.addcmul(shift, normalise(x), 1 + scale)
+
+
+class ResidualBlock(nn.Module):
+    """``x + conv(silu(modulate(conv(silu(normalise(x))))))``, zero but for the x at the start.
+
+    Args:
+        channels: Of the input.
+        out_channels: Of the output; where they differ, x passes a 1x1 convolution.
+        told: Width of the embedding.
+        kernel: Of both convolutions, odd on each axis.
+
+    Source: Dhariwal & Nichol (2021), https://arxiv.org/abs/2105.05233, section 3.
+    """
+
+    def __init__(
+        self, channels: int, out_channels: int, told: int, kernel: tuple[int, ...]
+    ) -> None:
+        super().__init__()
+        same, point = channels == out_channels, (1,) * len(kernel)
+        self.skip = nn.Identity() if same else convolution(channels, out_channels, point)
+        self.first = convolution(channels, out_channels, kernel)
+        self.modulation = Modulation(told, out_channels, 2, len(kernel))
+        self.last = zero(convolution(out_channels, out_channels, kernel))
+
+    def forward(self, x: Tensor, told: Tensor) -> Tensor:
+        h = self.first(F.silu(normalise(x.movedim(1, -1))).movedim(-1, 1))
+        h = F.silu(modulate(h.movedim(1, -1), *self.modulation(told))).movedim(-1, 1)
+        return self.skip(x) + self.last(h)
+
+
+class Attention(nn.Module):
+    """Self-attention of the points ``(B, N, width)``."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.heads = heads_of(width)
+        self.qkv, self.out = Linear(width, 3 * width), Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return self.out(attend(q, k, v).transpose(1, 2).flatten(2))
+
+
+def feed_forward(width: int, ratio: int) -> nn.Module:
+    """``W2 silu(W1 x)`` over the last axis, `ratio` times wider in between."""
+    return nn.Sequential(Linear(width, ratio * width), nn.SiLU(), Linear(ratio * width, width))
+
+
+class AdaptiveBranch(nn.Module):
+    """``x + gate branch(modulate(x))``, where scale, shift and gate come from the embedding.
+
+    The gate starts at zero, so the whole does nothing at the start.
+
+    Args:
+        branch: Keeps the shape ``(B, *S, width)``.
+        told: Width of the embedding.
+        width: Of the last axis of x.
+        ndim: Number of axes S.
+
+    Source: Peebles & Xie (2022), https://arxiv.org/abs/2212.09748, section 3.2 (adaLN-Zero).
+    """
+
+    def __init__(self, branch: nn.Module, told: int, width: int, ndim: int) -> None:
+        super().__init__()
+        self.branch, self.modulation = branch, Modulation(told, width, 3, ndim)
+
+    def forward(self, x: Tensor, told: Tensor) -> Tensor:
+        scale, shift, gate = self.modulation(told)
+        return torch.addcmul(x, gate, self.branch(modulate(x, scale, shift)))

@@ -1,0 +1,203 @@
+"""What a network is told beside the noisy data, and how it hears it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from math import prod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .blocks import FourierFeatures, Linear
+
+LARGEST_EXAMPLE = 2**28  # numbers: a gibibyte in float32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """The conditions a network is built for; each is optional at every call.
+
+    What is not given is not the same as zero: a label is -1, an attribute NaN, a context NaN
+    anywhere in its example, and a condition left out is all of these for the whole batch. So one
+    network is both the conditional and the unconditional one, as guidance needs.
+
+    Args:
+        classes: ``label`` ``(B,)``, int64, in [0, classes).
+        attributes: ``attributes`` ``(B, attributes)``, standardised; given or not one by one.
+        context: ``context`` ``(B, context, *S)``, seen beside the data, point by point.
+        augment: ``augment`` ``(B, augment)``, how the example was augmented. Left out is zeros,
+            not augmented: so augmentation does not leak into samples.
+
+    Raises:
+        ValueError: If a count is negative or beyond 1,000,000 classes, 4096 of the others.
+    """
+
+    classes: int = 0
+    attributes: int = 0
+    context: int = 0
+    augment: int = 0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            most = 1_000_000 if field.name == "classes" else 4096
+            check_range(field.name, getattr(self, field.name), 0, most)
+
+
+UNCONDITIONAL = Conditions()
+
+
+class Inputs(nn.Module):
+    """Checks what a network is called with, joins the context to x, embeds all the rest.
+
+    The embedding is one vector for each example, a small MLP of the sum of what is known: Fourier
+    features of the log-SNR, a vector for the label, a linear map of the attributes and of which
+    of them are given, a linear map of the augmentation. What is not given adds zero.
+
+    Args:
+        shape: Of one example, ``(C, *S)``.
+        conditions: What the network can be told.
+        width: Of the embedding.
+
+    Attributes:
+        channels: Of x joined with the context and, if there can be one, with the channel that
+            says whether it was given.
+
+    Source: non-leaking augmentation: Karras et al. (2022), https://arxiv.org/abs/2206.00364,
+    appendix F.2.
+    """
+
+    def __init__(self, shape: tuple[int, ...], conditions: Conditions, width: int) -> None:
+        super().__init__()
+        self.shape, self.conditions = tuple(shape), conditions
+        self.channels = shape[0] + (conditions.context + 1 if conditions.context else 0)
+        self.features = FourierFeatures(width // 2)
+        self.log_snr = Linear(width // 2 * 2, width)
+        if conditions.classes:
+            self.label = nn.Embedding(conditions.classes, width)
+            nn.init.normal_(self.label.weight, std=0.5)  # heard as loudly as the log-SNR
+        if conditions.attributes:
+            self.attributes = Linear(2 * conditions.attributes, width, bias=False)
+        if conditions.augment:
+            self.augment = Linear(conditions.augment, width, bias=False)
+        self.out = Linear(width, width)
+
+    def forward(
+        self,
+        x: Tensor,
+        log_snr: Tensor,
+        label: Tensor | None,
+        attributes: Tensor | None,
+        context: Tensor | None,
+        augment: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """x with its context ``(B, channels, *S)``, and the embedding ``(B, width)``."""
+        self._check(x, log_snr)
+        told = self.log_snr(self.features(log_snr.to(x)))
+        told = told + self._embed(x, label, attributes, augment)
+        return self._join(x, context), F.silu(self.out(F.silu(told)))
+
+    def _embed(
+        self, x: Tensor, label: Tensor | None, attributes: Tensor | None, augment: Tensor | None
+    ) -> Tensor:
+        """Sum of the embeddings of the conditions ``(B, width)`` or, of none, ``()``."""
+        told, batch, known = self.conditions, len(x), x.new_zeros(())
+        absent = x.new_full((batch,), -1, dtype=torch.int64)
+        if (label := _or_absent("label", label, told.classes, absent)) is not None:
+            self._check_label(label, batch)
+            known = known + self.label(label.clamp_min(0)) * (label >= 0)[:, None]
+        absent = x.new_full((batch, told.attributes), torch.nan)
+        attributes = _or_absent("attributes", attributes, told.attributes, absent)
+        if attributes is not None:
+            _check_tensor("attributes", attributes, tuple(absent.shape))
+            given = ~attributes.isnan()
+            values = torch.where(given, attributes, 0)
+            known = known + self.attributes(torch.cat([values, given], 1).to(x))
+        absent = x.new_zeros(batch, told.augment)
+        if (augment := _or_absent("augment", augment, told.augment, absent)) is not None:
+            _check_tensor("augment", augment, tuple(absent.shape))
+            known = known + self.augment(augment.to(x))
+        return known
+
+    def _join(self, x: Tensor, context: Tensor | None) -> Tensor:
+        count = self.conditions.context
+        absent = x.new_full((len(x), count, *self.shape[1:]), torch.nan)
+        if (context := _or_absent("context", context, count, absent)) is None:
+            return x
+        _check_tensor("context", context, tuple(absent.shape))
+        given = ~context.isnan().flatten(1).any(1).view(-1, *(1 for _ in self.shape))
+        seen = torch.where(given, context, 0)
+        return torch.cat([x, seen.to(x), given.expand_as(x[:, :1]).to(x)], 1)
+
+    def _check(self, x: Tensor, log_snr: Tensor) -> None:
+        if x.ndim != len(self.shape) + 1 or tuple(x.shape[1:]) != self.shape:
+            raise ValueError(f"expected x {_batched(self.shape)}, got {tuple(x.shape)}")
+        if x.dtype != (dtype := self.out.weight.dtype):
+            raise ValueError(f"expected x of {dtype}, like the network, got {x.dtype}")
+        _check_tensor("log_snr", log_snr, (len(x),))
+
+    def _check_label(self, label: Tensor, batch: int) -> None:
+        if label.shape != (batch,) or label.dtype != torch.int64:
+            raise ValueError(
+                f"expected label {(batch,)} of torch.int64, "
+                f"got {tuple(label.shape)} of {label.dtype}"
+            )
+        if label.device.type != "cpu" or torch.compiler.is_compiling() or not batch:
+            return  # to look would be to wait for the device, which traps what is out of range
+        low, high = (int(end) for end in label.aminmax())
+        if low < -1 or high >= self.conditions.classes:
+            raise ValueError(
+                f"expected label in [0, {self.conditions.classes}), or -1 for not given, "
+                f"got {low if low < -1 else high}"
+            )
+
+
+def check_shape(shape: Sequence[int], ndims: Sequence[int]) -> tuple[int, ...]:
+    """The shape ``(C, *S)`` of one example as a tuple, if S has as many axes as one of `ndims`."""
+    shape = tuple(shape)
+    if len(shape) - 1 not in ndims:
+        axes = " or ".join(str(n) for n in ndims)
+        raise ValueError(f"expected shape (C, *S) with {axes} axes in S, got {shape}")
+    if not all(isinstance(n, int) and n >= 1 for n in shape) or prod(shape) > LARGEST_EXAMPLE:
+        raise ValueError(f"expected shape of at least 1 and at most 2^28 numbers, got {shape}")
+    check_range("channels", shape[0], 1, 4096)
+    return shape
+
+
+def check_size(size: int) -> int:
+    """The base width `size`, if it is a multiple of 8 in [8, 2048]."""
+    check_range("size", size, 8, 2048)
+    if size % 8:
+        raise ValueError(f"expected size a multiple of 8, got {size}")
+    return size
+
+
+def check_range(name: str, value: int, least: int, most: int) -> int:
+    """`value`, if it is an int in [least, most]."""
+    if not isinstance(value, int) or not least <= value <= most:
+        raise ValueError(f"expected {name} an int in [{least}, {most}], got {value!r}")
+    return value
+
+
+def _or_absent(name: str, value: Tensor | None, count: int, absent: Tensor) -> Tensor | None:
+    """`value` or, left out, `absent`; None if the network was built without it.
+
+    So a condition left out takes the path of one not given, and every weight has a gradient in
+    every step, as distributed training expects.
+    """
+    if count:
+        return absent if value is None else value
+    if value is not None:
+        raise ValueError(f"expected no {name}, which the network was built without, got one")
+    return None
+
+
+def _check_tensor(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
+    if tuple(value.shape) != shape or not value.is_floating_point():
+        raise ValueError(
+            f"expected {name} {shape} of a floating dtype, "
+            f"got {tuple(value.shape)} of {value.dtype}"
+        )
+
+
+def _batched(shape: tuple[int, ...]) -> str:
+    return f"(B, {', '.join(str(n) for n in shape)})"

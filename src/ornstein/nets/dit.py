@@ -1,0 +1,131 @@
+"""A diffusion transformer, for signals, images and volumes."""
+
+from math import prod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .blocks import AdaptiveBranch, Attention, Linear, Modulation, feed_forward, modulate, zero
+from .conditions import UNCONDITIONAL, Conditions, Inputs, check_range, check_shape, check_size
+
+MOST_TOKENS = 2**14
+
+
+class DiT(nn.Module):
+    """Network that cuts x ``(B, C, *S)`` into patches and lets all of them attend to each other.
+
+    An axis that is not a multiple of the patch is padded with zeros, and the output cropped.
+
+    Args:
+        shape: ``(C, *S)``, S of one, two or three axes.
+        size: Width of a token, a multiple of 8.
+        depth: Number of blocks, each of self-attention and feed-forward.
+        patch: Points along each axis of a patch, at most the axis. If not given, the least power
+            of two that leaves at most 256 tokens.
+        conditions: What the network can be told.
+        out_channels: Of the output ``(B, out_channels, *S)``; C if not given.
+
+    Raises:
+        ValueError: If an argument is out of its range, or there would be more than 16,384 tokens.
+
+    Source: Peebles & Xie (2022), https://arxiv.org/abs/2212.09748; large patches, with data as
+    the prediction: Li & He (2025), https://arxiv.org/abs/2511.13720.
+    """
+
+    position: Tensor
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        *,
+        size: int = 256,
+        depth: int = 8,
+        patch: int | None = None,
+        conditions: Conditions = UNCONDITIONAL,
+        out_channels: int | None = None,
+    ) -> None:
+        super().__init__()
+        shape, size = check_shape(shape, [1, 2, 3]), check_size(size)
+        check_range("depth", depth, 1, 64)
+        out_channels = check_range("out_channels", out_channels or shape[0], 1, 8192)
+        self.patch, self.grid = cut(shape[1:], patch)
+        points = prod(self.patch)
+        check_range("numbers in a patch", points * max(shape[0], out_channels), 1, 2**16)
+
+        self.inputs = Inputs(shape, conditions, size)
+        self.first = Linear(self.inputs.channels * points, size)
+        self.register_buffer("position", positions(self.grid, size), persistent=False)
+        self.blocks = nn.ModuleList()
+        for _ in range(depth):
+            self.blocks.append(AdaptiveBranch(Attention(size), size, size, 1))
+            self.blocks.append(AdaptiveBranch(feed_forward(size, 4), size, size, 1))
+        self.modulation = Modulation(size, size, 2, 1)
+        self.last = zero(Linear(size, out_channels * points))
+
+    def forward(
+        self,
+        x: Tensor,
+        log_snr: Tensor,
+        *,
+        label: Tensor | None = None,
+        attributes: Tensor | None = None,
+        context: Tensor | None = None,
+        augment: Tensor | None = None,
+    ) -> Tensor:
+        x, told = self.inputs(x, log_snr, label, attributes, context, augment)
+        h = self.first(self._patches(x)) + self.position
+        for block in self.blocks:
+            h = block(h, told)
+        return self._assemble(self.last(modulate(h, *self.modulation(told))), x.shape[2:])
+
+    def _patches(self, x: Tensor) -> Tensor:
+        """Patches ``(B, N, C points)`` of `x` ``(B, C, *S)``."""
+        pads = list[int]()
+        for n, p, count in zip(x.shape[2:], self.patch, self.grid, strict=True):
+            pads = [0, p * count - n, *pads]  # F.pad counts axes from the last
+        x = F.pad(x, pads)
+        for axis, p in enumerate(self.patch):  # (B, C, n1, p1, n2, p2, ...)
+            x = x.unflatten(2 + 2 * axis, (-1, p))
+        grid, points = range(2, x.ndim, 2), range(3, x.ndim, 2)
+        return x.permute(0, *grid, 1, *points).flatten(1 + len(grid)).flatten(1, len(grid))
+
+    def _assemble(self, patches: Tensor, space: torch.Size) -> Tensor:
+        """Inverse of `_patches`, cropped to `space`."""
+        x = patches.unflatten(2, (-1, *self.patch)).unflatten(1, self.grid)
+        ndim = len(self.grid)  # (B, n1, n2, ..., C, p1, p2, ...)
+        pairs = [axis for i in range(ndim) for axis in (1 + i, 2 + ndim + i)]
+        x = x.permute(0, 1 + ndim, *pairs)
+        for axis in range(ndim):
+            x = x.flatten(2 + axis, 3 + axis)
+        return x[(..., *(slice(n) for n in space))]
+
+
+def cut(space: tuple[int, ...], patch: int | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The patch, its points along each axis, and the grid, the patches along each axis."""
+    if patch is None:
+        patch = 1
+        while prod(-(-n // patch) for n in space) > 256:
+            patch *= 2
+    else:
+        check_range("patch", patch, 1, max(space))
+    sides = tuple(min(patch, n) for n in space)
+    grid = tuple(-(-n // p) for n, p in zip(space, sides, strict=True))
+    if prod(grid) > MOST_TOKENS:
+        raise ValueError(
+            f"expected at most {MOST_TOKENS} tokens, got {prod(grid)} of patch {patch}"
+        )
+    return sides, grid
+
+
+def positions(grid: tuple[int, ...], width: int) -> Tensor:
+    """Sines and cosines of the place on the grid, ``(N, width)``, a share of channels per axis.
+
+    Source: Vaswani et al. (2017), https://arxiv.org/abs/1706.03762, section 3.5.
+    """
+    count = width // (2 * len(grid))
+    rates = 10_000.0 ** -(torch.arange(count) / count)
+    places = torch.meshgrid(*(torch.arange(n) for n in grid), indexing="ij")
+    phases = torch.cat([place.reshape(-1, 1) * rates for place in places], 1)
+    waves = torch.cat([phases.sin(), phases.cos()], 1)
+    return F.pad(waves, [0, width - waves.shape[1]])

@@ -1,0 +1,171 @@
+"""A U-Net, for signals, images and volumes."""
+
+from collections.abc import Sequence
+from math import prod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .blocks import (
+    MEMORY_FORMATS,
+    AdaptiveBranch,
+    Attention,
+    ResidualBlock,
+    convolution,
+    normalise,
+    zero,
+)
+from .conditions import UNCONDITIONAL, Conditions, Inputs, check_range, check_shape, check_size
+
+
+class UNet(nn.Module):
+    """Network for signals ``(B, C, L)``, images ``(B, C, H, W)``, volumes ``(B, C, D, H, W)``.
+
+    Residual blocks at each level on the way down and, beside their outputs, again on the way up;
+    self-attention at the coarse levels. No axis has to be a multiple of anything.
+
+    Args:
+        shape: ``(C, *S)``.
+        size: Width of the finest level, a multiple of 8.
+        multipliers: Width of each level over `size`, the finest first. If not given, 1, 2, 2, 4,
+            4, ... for as many levels as `coarsen` finds.
+        depth: Residual blocks at each level, down as well as up.
+        attended: A level attends if it has at most this many points and is not the finest.
+        conditions: What the network can be told.
+        out_channels: Of the output ``(B, out_channels, *S)``; C if not given.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Source: Ho et al. (2020), https://arxiv.org/abs/2006.11239; Dhariwal & Nichol (2021),
+    https://arxiv.org/abs/2105.05233.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        *,
+        size: int = 64,
+        multipliers: Sequence[int] | None = None,
+        depth: int = 2,
+        attended: int = 256,
+        conditions: Conditions = UNCONDITIONAL,
+        out_channels: int | None = None,
+    ) -> None:
+        super().__init__()
+        shape, size = check_shape(shape, [1, 2, 3]), check_size(size)
+        check_range("depth", depth, 1, 16)
+        check_range("attended", attended, 0, 2**14)
+        out_channels = check_range("out_channels", out_channels or shape[0], 1, 8192)
+        spaces = coarsen(shape[1:], None if multipliers is None else len(multipliers))
+        multipliers = multipliers or ((1, 2, 2) + (4,) * len(spaces))[: len(spaces)]
+        widths = [check_range("size times multiplier", size * m, 8, 2048) for m in multipliers]
+
+        told = 4 * size
+        kernel = tuple(3 if n > 1 else 1 for n in _lift(shape[1:]))
+        attends = [i > 0 and prod(s) <= attended for i, s in enumerate(spaces)]
+        self.inputs = Inputs(shape, conditions, told)
+        self.steps, self.down, self.up = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        channels, skips = self.inputs.channels + 1, list[int]()
+        before = spaces[0]
+        for width, space, attend in zip(widths, spaces, attends, strict=True):
+            stride = _lift(tuple(-(-n // m) for n, m in zip(before, space, strict=True)))
+            before = space
+            reach = tuple(k if s < 4 else 5 for k, s in zip(kernel, stride, strict=True))
+            self.steps.append(convolution(channels, width, reach, stride))
+            self.down.append(
+                nn.ModuleList(Stage(width, width, told, kernel, attend) for _ in range(depth))
+            )
+            channels, skips = width, skips + [width] * depth
+        self.middle = Stage(channels, channels, told, kernel, attends[-1])
+        for width, attend in zip(reversed(widths), reversed(attends), strict=True):
+            level = nn.ModuleList()
+            for _ in range(depth):
+                level.append(Stage(channels + skips.pop(), width, told, kernel, attend))
+                channels = width
+            self.up.append(level)
+        self.last = zero(convolution(channels, out_channels, kernel))
+
+    def forward(
+        self,
+        x: Tensor,
+        log_snr: Tensor,
+        *,
+        label: Tensor | None = None,
+        attributes: Tensor | None = None,
+        context: Tensor | None = None,
+        augment: Tensor | None = None,
+    ) -> Tensor:
+        x, told = self.inputs(x, log_snr, label, attributes, context, augment)
+        space = x.shape[2:]
+        # ones, which the zeros beyond the border are not; and two channels have a memory format
+        h = torch.cat([x, torch.ones_like(x[:, :1])], 1)
+        h = h.unsqueeze(2) if h.ndim == 3 else h
+        h = h.contiguous(memory_format=MEMORY_FORMATS[h.ndim - 2])
+        skips = list[Tensor]()
+        for step, level in zip(self.steps, self.down, strict=True):
+            h = step(h)
+            for stage in level:
+                h = stage(h, told)
+                skips.append(h)
+        h = self.middle(h, told)
+        for level in self.up:
+            for stage in level:
+                skip = skips.pop()
+                if h.shape[2:] != skip.shape[2:]:
+                    h = F.interpolate(h, skip.shape[2:])
+                h = stage(torch.cat([h, skip], 1), told)
+        h = self.last(F.silu(normalise(h.movedim(1, -1))).movedim(-1, 1))
+        return h.view(len(h), -1, *space) if h.ndim == len(space) + 3 else h
+
+
+class Stage(nn.Module):
+    """A residual block and, where the level attends, self-attention of all its points."""
+
+    def __init__(
+        self, channels: int, width: int, told: int, kernel: tuple[int, ...], attends: bool
+    ) -> None:
+        super().__init__()
+        self.block = ResidualBlock(channels, width, told, kernel)
+        self.attention = AdaptiveBranch(Attention(width), told, width, 1) if attends else None
+
+    def forward(self, x: Tensor, told: Tensor) -> Tensor:
+        x = self.block(x, told)
+        if self.attention is None:
+            return x
+        points = self.attention(x.flatten(2).transpose(1, 2), told)
+        return points.transpose(1, 2).unflatten(2, x.shape[2:])
+
+
+def coarsen(space: tuple[int, ...], levels: int | None = None) -> list[tuple[int, ...]]:
+    """The sizes of the levels of a U-Net, the finest first.
+
+    A step halves, rounding up, the axes longer than half the longest; it quarters the axis of a
+    signal longer than 16, whose points would else stay many for long. Without a number of
+    `levels`, they end when no axis is longer than 8, yet not before the third if one has 7.
+
+    Raises:
+        ValueError: If `levels` is more than the axes can be halved.
+
+    >>> coarsen((28, 28)), coarsen((12, 40))
+    ([(28, 28), (14, 14), (7, 7)], [(12, 40), (12, 20), (6, 10), (3, 5)])
+    >>> coarsen((1000,))
+    [(1000,), (250,), (63,), (16,), (8,)]
+    """
+    spaces, enough = [space], levels or 1
+    while len(spaces) < enough or (
+        levels is None and (max(space) > 8 or (max(space) >= 7 and len(spaces) < 3))
+    ):
+        longest = max(space)
+        if longest == 1:
+            raise ValueError(f"expected at most {len(spaces)} levels of {spaces[0]}, got {levels}")
+        factor = 4 if len(space) == 1 and longest > 16 else 2
+        space = tuple(-(-n // factor) if 2 * n > longest else n for n in space)
+        spaces.append(space)
+    return spaces
+
+
+def _lift(space: tuple[int, ...]) -> tuple[int, ...]:
+    """A signal is an image one pixel high: convolutions of images have a fast memory format."""
+    return (1, *space) if len(space) == 1 else space
