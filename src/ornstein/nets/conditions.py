@@ -13,6 +13,33 @@ from .blocks import FourierFeatures, Linear
 LARGEST_EXAMPLE = 2**28  # numbers: a gibibyte in float32
 
 
+def check_shape(shape: Sequence[int], ndims: Sequence[int]) -> tuple[int, ...]:
+    """The shape ``(C, *S)`` of one example as a tuple, if S has as many axes as one of `ndims`."""
+    shape = tuple(shape)
+    if len(shape) - 1 not in ndims:
+        axes = " or ".join(str(n) for n in ndims)
+        raise ValueError(f"expected shape (C, *S) with {axes} axes in S, got {shape}")
+    if not all(isinstance(n, int) and n >= 1 for n in shape) or prod(shape) > LARGEST_EXAMPLE:
+        raise ValueError(f"expected shape of at least 1 and at most 2^28 numbers, got {shape}")
+    check_range("channels", shape[0], 1, 4096)
+    return shape
+
+
+def check_size(size: int) -> int:
+    """The base width `size`, if it is a multiple of 8 in [8, 2048]."""
+    check_range("size", size, 8, 2048)
+    if size % 8:
+        raise ValueError(f"expected size a multiple of 8, got {size}")
+    return size
+
+
+def check_range(name: str, value: int, least: int, most: int) -> int:
+    """`value`, if it is an int in [least, most]."""
+    if not isinstance(value, int) or not least <= value <= most:
+        raise ValueError(f"expected {name} an int in [{least}, {most}], got {value!r}")
+    return value
+
+
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
     """The conditions a network is built for; each is optional at every call.
@@ -149,33 +176,6 @@ class Inputs(nn.Module):
                 f"expected label in [0, {self.conditions.classes}), or -1 for not given, "
                 f"got {low if low < -1 else high}"
             )
-
-
-def check_shape(shape: Sequence[int], ndims: Sequence[int]) -> tuple[int, ...]:
-    """The shape ``(C, *S)`` of one example as a tuple, if S has as many axes as one of `ndims`."""
-    shape = tuple(shape)
-    if len(shape) - 1 not in ndims:
-        axes = " or ".join(str(n) for n in ndims)
-        raise ValueError(f"expected shape (C, *S) with {axes} axes in S, got {shape}")
-    if not all(isinstance(n, int) and n >= 1 for n in shape) or prod(shape) > LARGEST_EXAMPLE:
-        raise ValueError(f"expected shape of at least 1 and at most 2^28 numbers, got {shape}")
-    check_range("channels", shape[0], 1, 4096)
-    return shape
-
-
-def check_size(size: int) -> int:
-    """The base width `size`, if it is a multiple of 8 in [8, 2048]."""
-    check_range("size", size, 8, 2048)
-    if size % 8:
-        raise ValueError(f"expected size a multiple of 8, got {size}")
-    return size
-
-
-def check_range(name: str, value: int, least: int, most: int) -> int:
-    """`value`, if it is an int in [least, most]."""
-    if not isinstance(value, int) or not least <= value <= most:
-        raise ValueError(f"expected {name} an int in [{least}, {most}], got {value!r}")
-    return value
 
 
 def _or_absent(name: str, value: Tensor | None, count: int, absent: Tensor) -> Tensor | None:

@@ -62,29 +62,24 @@ class UNet(nn.Module):
         multipliers = multipliers or ((1, 2, 2) + (4,) * len(spaces))[: len(spaces)]
         widths = [check_range("size times multiplier", size * m, 8, 2048) for m in multipliers]
 
-        told = 4 * size
+        told, self.depth = 4 * size, depth
         kernel = tuple(3 if n > 1 else 1 for n in _lift(shape[1:]))
         attends = [i > 0 and prod(s) <= attended for i, s in enumerate(spaces)]
         self.inputs = Inputs(shape, conditions, told)
         self.steps, self.down, self.up = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         channels, skips = self.inputs.channels + 1, list[int]()
-        before = spaces[0]
-        for width, space, attend in zip(widths, spaces, attends, strict=True):
-            stride = _lift(tuple(-(-n // m) for n, m in zip(before, space, strict=True)))
-            before = space
-            reach = tuple(k if s < 4 else 5 for k, s in zip(kernel, stride, strict=True))
+        for i, width in enumerate(widths):
+            stride = _stride(spaces[max(i - 1, 0)], spaces[i])
+            reach = tuple(5 if s == 4 else k for k, s in zip(kernel, stride, strict=True))
             self.steps.append(convolution(channels, width, reach, stride))
-            self.down.append(
-                nn.ModuleList(Stage(width, width, told, kernel, attend) for _ in range(depth))
-            )
-            channels, skips = width, skips + [width] * depth
+            self.down.extend(Stage(width, width, told, kernel, attends[i]) for _ in range(depth))
+            channels = width
+            skips += [width] * depth
         self.middle = Stage(channels, channels, told, kernel, attends[-1])
-        for width, attend in zip(reversed(widths), reversed(attends), strict=True):
-            level = nn.ModuleList()
+        for i, width in reversed(list(enumerate(widths))):
             for _ in range(depth):
-                level.append(Stage(channels + skips.pop(), width, told, kernel, attend))
+                self.up.append(Stage(channels + skips.pop(), width, told, kernel, attends[i]))
                 channels = width
-            self.up.append(level)
         self.last = zero(convolution(channels, out_channels, kernel))
 
     def forward(
@@ -104,18 +99,17 @@ class UNet(nn.Module):
         h = h.unsqueeze(2) if h.ndim == 3 else h
         h = h.contiguous(memory_format=MEMORY_FORMATS[h.ndim - 2])
         skips = list[Tensor]()
-        for step, level in zip(self.steps, self.down, strict=True):
-            h = step(h)
-            for stage in level:
-                h = stage(h, told)
-                skips.append(h)
+        for i, stage in enumerate(self.down):
+            if i % self.depth == 0:
+                h = self.steps[i // self.depth](h)
+            h = stage(h, told)
+            skips.append(h)
         h = self.middle(h, told)
-        for level in self.up:
-            for stage in level:
-                skip = skips.pop()
-                if h.shape[2:] != skip.shape[2:]:
-                    h = F.interpolate(h, skip.shape[2:])
-                h = stage(torch.cat([h, skip], 1), told)
+        for stage in self.up:
+            skip = skips.pop()
+            if h.shape[2:] != skip.shape[2:]:
+                h = F.interpolate(h, skip.shape[2:])
+            h = stage(torch.cat([h, skip], 1), told)
         h = self.last(F.silu(normalise(h.movedim(1, -1))).movedim(-1, 1))
         return h.view(len(h), -1, *space) if h.ndim == len(space) + 3 else h
 
@@ -169,3 +163,7 @@ def coarsen(space: tuple[int, ...], levels: int | None = None) -> list[tuple[int
 def _lift(space: tuple[int, ...]) -> tuple[int, ...]:
     """A signal is an image one pixel high: convolutions of images have a fast memory format."""
     return (1, *space) if len(space) == 1 else space
+
+
+def _stride(fine: tuple[int, ...], coarse: tuple[int, ...]) -> tuple[int, ...]:
+    return _lift(tuple(-(-n // m) for n, m in zip(fine, coarse, strict=True)))
