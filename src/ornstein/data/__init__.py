@@ -1,0 +1,40 @@
+"""The user's files <-> tensors; knows no network. `open_data` in, `Codec.save` out.
+
+The names below are loaded when first used, so that the options can be read without torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .codec import Codec as Codec
+    from .dataset import Dataset as Dataset
+    from .dataset import order as order
+    from .image import ImageCodec as ImageCodec
+    from .names import Problem as Problem
+    from .open import open_data as open_data
+    from .options import DataOptions as DataOptions
+    from .points import PointsCodec as PointsCodec
+    from .profile import Profile as Profile
+    from .profile import profile_data as profile_data
+
+_HOME = {
+    "Codec": "codec",
+    "DataOptions": "options",
+    "Dataset": "dataset",
+    "ImageCodec": "image",
+    "PointsCodec": "points",
+    "Problem": "names",
+    "Profile": "profile",
+    "open_data": "open",
+    "order": "dataset",
+    "profile_data": "profile",
+}
+
+__all__ = list(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)

@@ -1,0 +1,61 @@
+"""Arrays in .npy and .npz files: the header is judged before anything is allocated; no pickle."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+
+from .files import Zip
+from .names import Problem, Unreadable
+
+HEADER_BYTES = 4096
+
+
+def read_npy(path: Path) -> np.ndarray:
+    """The array in a .npy file.
+
+    Raises:
+        Unreadable: If the header is not that of plain numbers, or does not fit the file.
+    """
+    if not path.is_file():  # a pipe would hang
+        raise Unreadable("it is not a regular file")
+    with path.open("rb") as file:
+        return _read(file, path.stat().st_size)
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """The arrays in a .npz file, by name. Raises as `read_npy`, and `DataError` as `Zip`."""
+    arrays: dict[str, np.ndarray] = {}
+    with Zip(path, lambda name: name.endswith(".npy")) as archive:
+        for name, data in archive.stream(archive.sizes):
+            if isinstance(data, Problem):
+                raise Unreadable(str(data))
+            arrays[name.removesuffix(".npy")] = _read(io.BytesIO(data), len(data))
+    return arrays
+
+
+def _read(file: io.BufferedReader | io.BytesIO, size: int) -> np.ndarray:
+    try:
+        version = np.lib.format.read_magic(file)
+        read_header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }.get(version)
+        if read_header is None:
+            raise Unreadable(f"its NPY version {version} is not read; save it again with numpy")
+        shape, fortran, dtype = read_header(file, max_header_size=HEADER_BYTES)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError, EOFError) as error:
+        raise Unreadable(f"it is not an array of numbers ({str(error)[:80]})") from None
+    if dtype.kind not in "buif" or dtype.itemsize > 8 or dtype == np.uint64:
+        raise Unreadable(f"its values are of type {dtype}: only plain numbers are read")
+    if any(n < 0 for n in shape):
+        raise Unreadable(f"its shape {shape} is negative")
+    count = int(np.prod(shape, dtype=object))
+    claimed, there = count * dtype.itemsize, size - file.tell()
+    if claimed != there:
+        raise Unreadable(f"its header claims {claimed:,} bytes of values, the file holds {there:,}")
+    flat = np.empty(count, dtype)
+    if count and file.readinto(flat.view(np.uint8).data) != claimed:
+        raise Unreadable("it is cut short")
+    array = flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
+    return array.astype(dtype.newbyteorder("="), copy=False)

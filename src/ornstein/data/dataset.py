@@ -1,0 +1,347 @@
+"""A dataset in memory, the order in which training sees it, and its variations."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from hashlib import blake2b
+from math import floor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import DataError
+from ..rng import generator
+from .codec import Codec
+from .names import Problem, natural, shown
+from .options import DataOptions
+
+CLASSES = 100_000
+_BLOCK = 1024  # draws are made in blocks of so many positions
+
+
+# --- Labels and attributes -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attributes:
+    """Numeric attributes of each example, in their own units.
+
+    Args:
+        names: Of the A attributes.
+        values: ``(N, A)``, float32, NaN where missing.
+        mean: Of each, over the examples that have it.
+        std: Likewise, > 0.
+    """
+
+    names: tuple[str, ...]
+    values: Tensor
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def measured(cls, names: Sequence[str], values: np.ndarray) -> "Attributes":
+        """From raw values ``(N, A)``; a constant attribute has std 1, an absent one mean 0."""
+        there = np.isfinite(values)
+        count = np.maximum(1, there.sum(0))
+        mean = np.where(there, values, 0).sum(0) / count
+        std = np.sqrt(np.where(there, (values - mean) ** 2, 0).sum(0) / count)
+        std = np.where(std > 0, std, 1.0)
+        raw = torch.from_numpy(np.where(there, values, np.nan).astype(np.float32))
+        return cls(
+            names=tuple(names), values=raw, mean=tuple(mean.tolist()), std=tuple(std.tolist())
+        )
+
+    def standard(self, indices: Tensor) -> Tensor:
+        """Values of mean 0 and variance 1, ``(B, A)``; NaN stays NaN."""
+        values = self.values[indices]
+        return (values - values.new_tensor(self.mean)) / values.new_tensor(self.std)
+
+
+def number_classes(names: Sequence[object], place: str) -> tuple[Tensor | None, list[str]]:
+    """Labels ``(N,)``, int64, and the names of the classes, in natural order.
+
+    None, NaN, the empty text and -1 mean missing: label -1. Numbers must be whole.
+
+    Raises:
+        DataError: If numbers are negative or fractions, or there are too many classes.
+    """
+    texts = ["" if n is None or n != n else str(n).strip() for n in names]  # NaN differs from NaN
+    numbers = [_number(t) for t in texts]
+    if all(v is not None for v, t in zip(numbers, texts, strict=True) if t):
+        for number in numbers:
+            if number is not None and (number != floor(number) or number < -1):
+                raise DataError(
+                    f"{shown(place)}: {number:g} is no class; classes are names or whole numbers "
+                    "from 0, -1 for missing. A measurement is an attribute: name its column."
+                )
+        texts = ["" if v in (None, -1) else str(int(v)) for v in numbers]
+    classes = sorted(set(texts) - {""}, key=natural)
+    if not classes:
+        return None, []
+    if len(classes) > CLASSES:
+        raise DataError(f"{shown(place)} has {len(classes):,} classes; the limit is {CLASSES:,}.")
+    place_of = {name: i for i, name in enumerate(classes)} | {"": -1}
+    return torch.tensor([place_of[t] for t in texts]), classes
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if abs(value) < 2**53 else None
+
+
+# --- The dataset ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Dataset:
+    """Examples in memory, in the dtype of their source.
+
+    Args:
+        codec: Between the examples and x; measured on all that was opened.
+        stored: ``(N, C, *S)``.
+        ids: A name for each example: its path, or its row.
+        label: ``(N,)``, int64, -1 where missing; None without classes.
+        classes: Their names.
+        attributes: Numbers known of each example.
+        fingerprint: A hash of ids, labels, attributes and content of all that was opened.
+        problems: What was found and left out.
+        source: What was opened.
+        options: How it was opened.
+    """
+
+    codec: Codec
+    stored: Tensor
+    ids: list[str]
+    label: Tensor | None = None
+    classes: list[str] = field(default_factory=list)
+    attributes: Attributes | None = None
+    fingerprint: str = ""
+    problems: list[Problem] = field(default_factory=list)
+    source: str = ""
+    options: DataOptions = field(default_factory=DataOptions)
+
+    def __post_init__(self) -> None:
+        count = len(self.stored)
+        lengths = [len(self.ids), count if self.label is None else len(self.label)]
+        lengths.append(count if self.attributes is None else len(self.attributes.values))
+        if any(n != count for n in lengths):
+            raise ValueError(f"expected {count} ids, labels and attributes, got {lengths}")
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def to(self, device: str | torch.device) -> "Dataset":
+        """The same, its tensors on another device."""
+        attributes = self.attributes
+        if attributes is not None:
+            attributes = replace(attributes, values=attributes.values.to(device))
+        label = None if self.label is None else self.label.to(device)
+        return replace(self, stored=self.stored.to(device), label=label, attributes=attributes)
+
+    def batch(
+        self, indices: Tensor, draws: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Examples for the network, and their conditions.
+
+        Args:
+            indices: ``(B,)``.
+            draws: ``(B, 3)`` from `draws_at`, to vary the examples by; None leaves them as they
+                are.
+
+        Returns:
+            x ``(B, C, *S)`` and, as far as they exist, ``label`` ``(B,)``, ``attributes``
+            ``(B, A)`` of mean 0 and variance 1 with NaN for missing, and ``augment``
+            ``(B, options.augmentations)``: how each example was varied, zeros for untouched.
+        """
+        indices = indices.to(self.stored.device)
+        stored, cond = self.stored[indices], {}
+        if self.label is not None:
+            cond["label"] = self.label[indices]
+        if self.attributes is not None:
+            cond["attributes"] = self.attributes.standard(indices)
+        if self.options.augmentations and stored.ndim == 4:
+            augment = torch.zeros(len(stored), self.options.augmentations, device=stored.device)
+            if draws is not None:
+                stored, augment = vary(stored, draws.to(stored.device), self.options)
+            cond["augment"] = augment
+        return self.codec.pack(stored), cond
+
+    def order(self, seed: int, positions: Sequence[int] | Tensor) -> Tensor:
+        """`order` for this dataset, balanced if its options say so."""
+        return order(seed, len(self), positions, self.label if self.options.balance else None)
+
+    def subset(self, indices: Tensor) -> "Dataset":
+        """The examples at `indices`, with the same codec, classes and fingerprint."""
+        attributes = self.attributes
+        if attributes is not None:
+            attributes = replace(attributes, values=attributes.values[indices])
+        return replace(
+            self,
+            stored=self.stored[indices],
+            ids=[self.ids[i] for i in indices.tolist()],
+            label=None if self.label is None else self.label[indices],
+            attributes=attributes,
+        )
+
+    def split(self, fraction: float, seed: int) -> tuple["Dataset", "Dataset"]:
+        """Training and held-out examples, about `fraction` of each class held out.
+
+        A function of the content of each example and the seed: new examples leave the side of
+        most others as it was, and copies of one example fall on the same side. Training is never
+        empty; with two different examples or more and ``fraction > 0``, nor is the other.
+        """
+        keys = [_digest(row, seed) for row in _rows(self.stored)]
+        groups: dict[int, list[int]] = {}
+        for i, c in enumerate([0] * len(self) if self.label is None else self.label.tolist()):
+            groups.setdefault(c, []).append(i)
+        held: set[int] = set()
+        for members in groups.values():
+            held |= _first(members, keys, floor(fraction * len(members) + 0.5))
+        if fraction > 0 and not held:
+            held = _first(list(range(len(self))), keys, 1)
+        sides = [i in held for i in range(len(self))]
+        train = torch.tensor([i for i, out in enumerate(sides) if not out], dtype=torch.int64)
+        rest = torch.tensor([i for i, out in enumerate(sides) if out], dtype=torch.int64)
+        return self.subset(train), self.subset(rest)
+
+
+def _first(members: list[int], keys: list[bytes], count: int) -> set[int]:
+    """The first `count` members by key, with their copies; never all of them."""
+    ranked = sorted(members, key=lambda i: keys[i])
+    while 0 < count < len(ranked) and keys[ranked[count]] == keys[ranked[count - 1]]:
+        count += 1
+    return set(ranked[:count]) if count < len(ranked) else set()
+
+
+def _rows(stored: Tensor) -> list[memoryview]:
+    flat = np.ascontiguousarray(stored.cpu().numpy()).reshape(len(stored), -1).view(np.uint8)
+    return [row.data for row in flat]
+
+
+def _digest(row: memoryview, seed: int) -> bytes:
+    return blake2b(row, digest_size=16, salt=seed.to_bytes(8, "little")).digest()
+
+
+def fingerprint(
+    stored: Tensor, ids: Sequence[str], label: Tensor | None, attributes: Attributes | None
+) -> str:
+    """A hash of everything training can see."""
+    digest = blake2b(digest_size=16)
+    digest.update(repr((tuple(stored.shape), str(stored.dtype), list(ids))).encode())
+    digest.update(np.ascontiguousarray(stored.numpy()).view(np.uint8).reshape(-1).data)
+    if label is not None:
+        digest.update(label.numpy().tobytes())
+    if attributes is not None:
+        digest.update(repr(attributes.names).encode() + attributes.values.numpy().tobytes())
+    return digest.hexdigest()
+
+
+# --- Order ---------------------------------------------------------------------------------------
+
+
+def order(
+    seed: int, count: int, positions: Sequence[int] | Tensor, label: Tensor | None = None
+) -> Tensor:
+    """Which example training sees at each position of its clock `seen`.
+
+    Positions ``e count ... (e + 1) count - 1`` are epoch e, a permutation that is a function of
+    (seed, e) alone. With labels, an epoch is a systematic sample instead, in which every class is
+    shown ``count / classes`` times, to within one; a class of -1 counts as one.
+
+    Args:
+        seed: Of the run.
+        count: Examples in the dataset.
+        positions: ``(B,)``, >= 0.
+        label: ``(count,)``, to balance.
+
+    Returns:
+        Indices ``(B,)``, int64.
+    """
+    place = torch.as_tensor(positions, dtype=torch.int64)
+    if count < 1:
+        raise ValueError(f"count must be positive, got {count}")
+    if len(place) and place.min() < 0:
+        raise ValueError(f"positions must not be negative, got {place.min()}")
+    epoch, within = place // count, place % count
+    weights = None if label is None else label.cpu().numpy().astype(np.int32).tobytes()
+    indices = torch.empty_like(place)
+    for e in epoch.unique().tolist():
+        here = epoch == e
+        indices[here] = _epoch(seed, e, count, weights)[within[here]]
+    return indices
+
+
+@lru_cache(maxsize=4)
+def _epoch(seed: int, epoch: int, count: int, label: bytes | None) -> Tensor:
+    draw = generator("order", seed, epoch)
+    if label is None:
+        return torch.from_numpy(draw.permutation(count))
+    kinds, place, sizes = np.unique(
+        np.frombuffer(label, np.int32), return_inverse=True, return_counts=True
+    )
+    mixed = draw.permutation(count)
+    mixed = mixed[np.argsort(place[mixed], kind="stable")]  # by class, in random order within
+    share = 1 / (len(kinds) * sizes[place[mixed]])
+    ends = np.cumsum(share)
+    picks = np.searchsorted(ends / ends[-1], (np.arange(count) + draw.random()) / count, "right")
+    return torch.from_numpy(draw.permutation(mixed[np.minimum(picks, count - 1)]))
+
+
+# --- Variation -----------------------------------------------------------------------------------
+
+
+def draws_at(seed: int, positions: Sequence[int] | Tensor) -> Tensor:
+    """Uniform numbers ``(B, 3)`` in [0, 1), float64: row i a function of (seed, position i)."""
+    place = torch.as_tensor(positions, dtype=torch.int64)
+    block, within = place // _BLOCK, place % _BLOCK
+    draws = torch.empty(len(place), 3, dtype=torch.float64)
+    for b in block.unique().tolist():
+        here = block == b
+        draws[here] = _block(seed, b)[within[here]]
+    return draws
+
+
+@lru_cache(maxsize=4)
+def _block(seed: int, block: int) -> Tensor:
+    return torch.from_numpy(generator("augment", seed, block).random((_BLOCK, 3)))
+
+
+def vary(stored: Tensor, draws: Tensor, options: DataOptions) -> tuple[Tensor, Tensor]:
+    """Mirror and move pictures, and say how.
+
+    Args:
+        stored: ``(B, C, H, W)``.
+        draws: ``(B, 3)`` in [0, 1): for the mirror, the move down, the move right.
+        options: ``flip`` and ``shift``.
+
+    Returns:
+        The pictures, and ``(B, options.augmentations)``: 1 if mirrored; the moves over ``shift``.
+
+    A network that is told how its example was varied, and is asked for zeros, does not draw
+    varied examples: the variation does not leak.
+    Source: Karras et al. (2020), https://arxiv.org/abs/2006.06676; Karras et al. (2022),
+    https://arxiv.org/abs/2206.00364, appendix F.2.
+    """
+    batch, _, height, width = stored.shape
+    rows = torch.arange(height, device=stored.device).expand(batch, -1)
+    columns = torch.arange(width, device=stored.device).expand(batch, -1)
+    told = []
+    if options.flip:
+        mirrored = draws[:, :1] < 0.5
+        columns = torch.where(mirrored, columns.flip(1), columns)
+        told.append(mirrored)
+    if options.shift:
+        moves = torch.floor(draws[:, 1:] * (2 * options.shift + 1)).long() - options.shift
+        rows = (rows - moves[:, :1]).clamp(0, height - 1)
+        # the mirror was made first: what moves right is the mirrored picture
+        columns = columns.gather(
+            1, (torch.arange(width, device=stored.device) - moves[:, 1:]).clamp(0, width - 1)
+        )
+        told.append(moves / options.shift)
+    each = torch.arange(batch, device=stored.device)[:, None, None]
+    varied = stored.movedim(1, 3)[each, rows[:, :, None], columns[:, None, :]].movedim(3, 1)
+    return varied, torch.cat([t.float() for t in told], 1)

@@ -1,0 +1,238 @@
+"""The bytes of one picture file -> arrays ``(H, W, C)``; scaling, and changes of channels.
+
+The policy: the first frame of an animation; turned as EXIF says; palettes become colour; CMYK and
+other colour spaces become RGB by Pillow's formulas, without colour management; transparency is
+laid on white unless four channels are asked for; 16 bits, floats and any number of channels are
+kept. A TIFF may hold a stack: axes S and C are channels, all others count examples.
+"""
+
+import io
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from .names import Unreadable
+
+PIXELS = 2**26  # largest picture, by the size its header claims; Pillow's own limit is above it
+STACK_BYTES = 2**32  # largest TIFF stack, by the size its header claims
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".pgm", ".ppm")
+TIFF_SUFFIXES = (".tif", ".tiff")
+
+Array = np.ndarray
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file's name is that of a picture."""
+    return name.lower().endswith(SUFFIXES)
+
+
+def decode(data: bytes, channels: int | None = None) -> list[Array]:
+    """The pictures in one file, each ``(H, W, C)`` in the file's own dtype.
+
+    Args:
+        data: The content of the file.
+        channels: 4 keeps transparency; all else lays it on white.
+
+    Raises:
+        Unreadable: With the reason, whatever is wrong.
+    """
+    if not data:
+        raise Unreadable("it is empty")
+    try:
+        if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+            stack = _decode_tiff(data)
+            if stack is not None:
+                return stack
+        return [_decode_picture(data, channels)]
+    except Unreadable:
+        raise
+    except (MemoryError, RecursionError):
+        raise Unreadable("it does not fit into memory") from None
+    except Exception as error:  # decoders raise nearly anything on damaged files
+        reason = str(error).split("\n")[0][:150] or type(error).__name__
+        if "cannot identify image file" in reason:
+            reason = f"it is not a picture (it begins with {data[:12]!r})"
+        raise Unreadable(reason) from None
+
+
+@contextmanager
+def strict_pillow() -> Iterator[None]:
+    """Pillow's warning of decompression bombs is an error inside. Not for use in threads."""
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
+        yield
+
+
+def _decode_picture(data: bytes, channels: int | None) -> Array:
+    from PIL import Image, ImageOps
+
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        _check_size(*image.size)
+        if image.format == "PNG" and len(data) > 25 and data[24] == 16 and data[25] != 0:
+            raise Unreadable(
+                "it is a colour PNG of 16 bits a channel, which would be read in 8: "
+                "convert it to TIFF"
+            )
+        depth16 = image.format == "PNG" and image.mode == "I"
+        image.load()
+        if image.getexif().get(0x0112, 1) != 1:
+            image = ImageOps.exif_transpose(image)
+        if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+            array = np.asarray(image)
+            return (array.astype(np.uint16) if depth16 else array)[..., None]
+        if "transparency" in image.info or image.mode in ("LA", "La", "RGBA", "RGBa", "PA"):
+            image = image.convert("RGBA")
+            if channels != 4:
+                paper = Image.new("RGBA", image.size, "white")
+                image = Image.alpha_composite(paper, image).convert("RGB")
+        elif image.mode == "1":
+            image = image.convert("L")
+        elif image.mode not in ("L", "RGB"):
+            image = image.convert("RGB")
+        array = np.asarray(image)
+        return array[..., None] if array.ndim == 2 else array
+
+
+def _check_size(width: int, height: int) -> None:
+    if not 0 < width * height <= PIXELS:
+        raise Unreadable(f"it claims {width} x {height} pixels; the limit is {PIXELS:,} in all")
+
+
+# --- TIFF ----------------------------------------------------------------------------------------
+
+
+def _decode_tiff(data: bytes) -> list[Array] | None:
+    """The examples of a TIFF stack, or None if it is one for Pillow (8 bits, palette, JPEG)."""
+    import tifffile
+
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        first = tiff.pages.first
+        plain = first.photometric in (0, 1, 2) and not first.extrasamples
+        many = len(tiff.pages) > 1 or first.samplesperpixel not in (1, 3)
+        if first.compression not in (1, 8, 32946, 32773) or (first.dtype == np.uint8 and not many):
+            if first.dtype != np.uint8:
+                name = getattr(first.compression, "name", first.compression)
+                raise Unreadable(f"it is compressed by {name}: save it uncompressed or as Deflate")
+            return None
+        if not plain and first.photometric not in (0, 1, 2):
+            return None
+        found: list[Array] = []
+        for series in tiff.series:
+            size = int(np.prod(series.shape, dtype=object)) * np.dtype(series.dtype).itemsize
+            if size > STACK_BYTES or size > 1100 * len(data):
+                raise Unreadable(f"it claims {size:,} bytes of pixels in {len(data):,} of file")
+            for page in series.pages:
+                if page is not None:
+                    _check_strips(tiff, page.aspage())
+            found += _examples(series.asarray(), series.axes)
+        if first.photometric == 0:  # white is zero
+            found = [np.iinfo(a.dtype).max - a if a.dtype.kind == "u" else a for a in found]
+        tag = first.tags.get(274)
+        turn = int(tag.value) if tag is not None else 1
+        return [_turn(a, turn) for a in found]
+
+
+def _check_strips(tiff, page) -> None:
+    """Refuse a page whose Deflate strips unpack to more than a strip holds: a bomb."""
+    _check_size(page.imagewidth, page.imagelength)
+    if page.compression not in (8, 32946):
+        return
+    expected = int(np.prod(page.chunks, dtype=object)) * page.dtype.itemsize
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+        tiff.filehandle.seek(offset)
+        strip = tiff.filehandle.read(count)
+        if len(zlib.decompressobj().decompress(strip, expected + 1)) > expected:
+            raise Unreadable("a strip unpacks to more than its size, as in a bomb")
+
+
+def _examples(array: Array, axes: str) -> list[Array]:
+    """Split a stack with the named axes into examples ``(H, W, C)``."""
+    if "Y" not in axes or "X" not in axes or len(axes) != array.ndim:
+        raise Unreadable(f"its axes {axes!r} are not those of pictures")
+    inner = [i for i, name in enumerate(axes) if name in "SC"]
+    outer = [i for i, name in enumerate(axes) if name not in "SCYX"]
+    array = array.transpose(*outer, axes.index("Y"), axes.index("X"), *inner)
+    height, width = array.shape[len(outer) : len(outer) + 2]
+    return list(array.reshape(-1, height, width, max(1, *(1, *array.shape[len(outer) + 2 :]))))
+
+
+def _turn(array: Array, orientation: int) -> Array:
+    """Undo the EXIF `orientation` 1 to 8 of an array ``(H, W, C)``."""
+    if orientation >= 5:
+        array = array.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    return array[::-1] if orientation in (3, 4, 7, 8) else array
+
+
+# --- Size and channels ---------------------------------------------------------------------------
+
+
+def cover(array: Array, height: int, width: int) -> Array:
+    """Scale ``(H, W, C)`` to the smallest size that covers height x width, and cut the centre.
+
+    Pillow's antialiased Lanczos filter, in 8 bits or in float32; integers are rounded and clipped.
+    """
+    from PIL import Image
+
+    h, w = array.shape[:2]
+    if (h, w) == (height, width):
+        return array
+    ratio = max(height / h, width / w)
+    size = max(width, round(w * ratio)), max(height, round(h * ratio))
+    if array.dtype == np.uint8 and array.shape[2] in (1, 3):
+        scaled = np.asarray(
+            Image.fromarray(array.squeeze(2) if array.shape[2] == 1 else array).resize(
+                size, Image.Resampling.LANCZOS
+            )
+        ).reshape(size[1], size[0], -1)
+    else:
+        planes = [
+            np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.LANCZOS))
+            for plane in np.moveaxis(array, 2, 0).astype(np.float32)
+        ]
+        scaled = like(np.stack(planes, 2), array.dtype)
+    top, left = (size[1] - height) // 2, (size[0] - width) // 2
+    return scaled[top : top + height, left : left + width]
+
+
+def like(values: Array, dtype: np.dtype) -> Array:
+    """Float `values` in another dtype: rounded and clipped for integers and truth values."""
+    if dtype.kind == "f":
+        return values.astype(dtype)
+    low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    return np.clip(np.rint(values), low, high).astype(dtype)
+
+
+def rechannel(array: Array, channels: int | None) -> Array:
+    """``(H, W, C)`` with so many channels; C in 1, 3, 4.
+
+    Colour becomes grey by the weights of Rec. 601, 0.299 R + 0.587 G + 0.114 B.
+    """
+    found = array.shape[2]
+    if channels is None or found == channels:
+        return array
+    if found not in (1, 3, 4):
+        raise Unreadable(f"its {found} channels cannot become {channels}: leave channels out")
+    if array.dtype.kind == "f" and 4 in (found, channels):
+        raise Unreadable("pictures in floats have no transparency: ask for 1 or 3 channels")
+    top = 1.0 if array.dtype.kind in "bf" else np.iinfo(array.dtype).max
+    if found == 4:
+        alpha = array[..., 3:] / top
+        array = like(array[..., :3] * alpha + top * (1 - alpha), array.dtype)
+    if channels == 1:
+        if array.shape[2] == 3:
+            grey = array.astype(np.float64) @ np.array([0.299, 0.587, 0.114])
+            array = like(grey, array.dtype)[..., None]
+        return array
+    array = np.repeat(array, 3, 2) if array.shape[2] == 1 else array
+    if channels == 4:
+        array = np.concatenate([array, np.full_like(array[..., :1], top)], 2)
+    return array

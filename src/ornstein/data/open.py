@@ -1,0 +1,259 @@
+"""`open_data`: whatever the user points at -> a dataset."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import DataError
+from .arrays import read_npy, read_npz
+from .builtin import BUILT_IN
+from .codec import measure, storage
+from .dataset import Dataset
+from .decode import is_picture
+from .image import Format, ImageCodec, Layout
+from .names import Problem, Unreadable, shown
+from .options import DataOptions
+from .pictures import (
+    Progress,
+    assemble,
+    conform,
+    describe,
+    fits_memory,
+    make_codec,
+    open_pictures,
+    pick,
+    stop_at,
+)
+from .points import PointsCodec
+from .table import read_table
+
+Source = str | Path | np.ndarray | Tensor | tuple | list
+
+TABLES = (".csv", ".tsv", ".txt")
+PICTURES = ("x_train", "train_images", "images", "image", "x", "data", "arr_0")
+LABELS = ("y_train", "train_labels", "labels", "label", "y", "arr_1")
+
+
+def open_data(
+    source: Source, options: DataOptions | None = None, progress: Progress | None = None
+) -> Dataset:
+    """Read a dataset into memory.
+
+    Args:
+        source: The name of a built-in dataset; a folder, zip, tar or tar.gz of pictures; a CSV;
+            a .npy or .npz file; an array ``(N, D)`` of points or ``(N, H, W[, C])`` of pictures;
+            a tensor ``(N, C, H, W)``; a list of pictures ``(H, W[, C])``; a pair
+            ``(data, labels)`` of these.
+        options: How.
+        progress: Called now and then with the files read and all files.
+
+    Raises:
+        DataError: If there is nothing to read, or something that must be mended.
+    """
+    options = options or DataOptions()
+    if isinstance(source, (str, Path)):
+        return _open_path(source, options, progress)
+    data, labels = source if isinstance(source, tuple) and len(source) == 2 else (source, None)
+    if isinstance(data, (list, tuple)):
+        return _open_list(list(data), labels, options)
+    return open_array(data, labels, options, "array")
+
+
+def _open_path(source: str | Path, options: DataOptions, progress: Progress | None) -> Dataset:
+    if str(source) in BUILT_IN and not Path(source).exists():
+        return BUILT_IN[str(source)](options)
+    path = Path(source)
+    if "\0" in str(source) or not path.exists():
+        known = ", ".join(BUILT_IN)
+        raise DataError(
+            f"There is no {shown(source)}; give a folder or file, or a built-in: {known}."
+        )
+    suffix = path.suffix.lower()
+    try:
+        if path.is_dir():
+            return open_pictures(path, options, progress)
+        if not path.is_file():
+            raise DataError(f"{shown(path)} is not a regular file; give a folder or a file.")
+        if suffix in TABLES:
+            return _open_table(path, options)
+        if suffix == ".npy":
+            return open_array(read_npy(path), None, options, str(path), "npy")
+        if suffix == ".npz":
+            return _open_npz(path, options)
+        if is_picture(path.name):
+            raise DataError(f"{shown(path)} is one picture; give the folder it is in.")
+        return open_pictures(path, options, progress)
+    except Unreadable as error:
+        raise DataError(f"{shown(path)} cannot be used: {shown(error, 200)}.") from None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DataError(f"{shown(path)} cannot be read ({reason}); check its rights.") from None
+
+
+# --- Tables --------------------------------------------------------------------------------------
+
+
+def _open_table(path: Path, options: DataOptions) -> Dataset:
+    table = read_table(path, options)
+    ids = [f"line-{line}" for line in table.lines]
+    kept = set(pick(ids, options.limit))
+    rows = [i for i, name in enumerate(ids) if name in kept]
+    stored = torch.from_numpy(table.values[rows])
+    mean, std = measure(stored)
+    codec = PointsCodec(
+        shape=(stored.shape[1],),
+        dtype="float64",
+        mean=mean,
+        std=std,
+        columns=table.columns,
+        whole=tuple(i for i, whole in enumerate(table.whole) if whole),
+        delimiter=table.delimiter,  # pyright: ignore[reportArgumentType] (one of the four)
+        decimal=table.decimal,  # pyright: ignore[reportArgumentType]
+        label=options.label,
+    )
+    dataset = Dataset(
+        codec=codec,
+        stored=stored,
+        ids=[ids[i] for i in rows],
+        problems=table.problems,
+        source=str(path),
+        options=options,
+    )
+    return describe(dataset, [table.labels[i] for i in rows] if table.labels else None)
+
+
+# --- Arrays --------------------------------------------------------------------------------------
+
+
+def _open_npz(path: Path, options: DataOptions) -> Dataset:
+    arrays = read_npz(path)
+    wide = [name for name, array in arrays.items() if array.ndim >= 2 and len(array)]
+    data = next((n for n in PICTURES if n in arrays), wide[0] if len(wide) == 1 else None)
+    if data is None:
+        names = ", ".join(shown(n, 30) for n in list(arrays)[:10])
+        raise DataError(
+            f"{shown(path)} holds the arrays {names}; name the one with the data x or images."
+        )
+    label = next((n for n in (options.label, *LABELS) if n in arrays and n != data), None)
+    labels = None if label is None else arrays[label]
+    return open_array(arrays[data], labels, options, str(path), "npy")
+
+
+def _open_list(pictures: list, labels: object, options: DataOptions) -> Dataset:
+    """A list of pictures, which may differ in size if one is chosen."""
+    arrays = [np.asarray(p) for p in pictures]
+    if arrays and all(a.ndim == 1 for a in arrays) and len({a.shape for a in arrays}) == 1:
+        return open_array(np.stack(arrays), labels, options, "list")
+    found = []
+    for i, array in enumerate(arrays):
+        array = array[..., None] if array.ndim == 2 else array
+        try:
+            if array.ndim != 3 or not array.size:
+                raise Unreadable(f"its shape {array.shape} is not (H, W) or (H, W, C)")
+            found.append((f"item-{i:06d}", conform(array, options)))
+        except Unreadable as error:
+            problem = Problem(f"item-{i:06d}", str(error))
+            stop_at([problem], options, "list")
+            found.append((problem.path, problem))
+    dataset = assemble(found, options, source="list")
+    given = _given_labels(labels, len(arrays), "list")
+    kept = [int(name.removeprefix("item-")) for name in dataset.ids]
+    return describe(dataset, None if given is None else [given[i] for i in kept])
+
+
+def open_array(
+    data: np.ndarray | Tensor,
+    labels: object,
+    options: DataOptions,
+    source: str,
+    kind: Format = "png",
+) -> Dataset:
+    """An array of points ``(N, D)`` or pictures; see `open_data` for the axes.
+
+    Of an array ``(N, *, *, *)`` the last axis is channels; the second is where it alone has one,
+    three or four entries, and always in a tensor.
+    """
+    array = data.detach().cpu().numpy() if isinstance(data, Tensor) else np.asarray(data)
+    if array.dtype.kind not in "buif" or array.dtype in (np.uint64, np.longdouble):
+        raise DataError(f"{shown(source)} holds values of type {array.dtype}; give plain numbers.")
+    if not array.size or array.ndim not in (1, 2, 3, 4):
+        raise DataError(
+            f"{shown(source)} has the shape {array.shape}; give (N, D) for points, (N, H, W) or "
+            "(N, H, W, C) for pictures, none of them empty."
+        )
+    given = _given_labels(labels, len(array), source)
+    finite = np.ones(len(array), bool)
+    if array.dtype.kind == "f":
+        finite = np.array([np.isfinite(row).all() for row in array])
+    bad = [Problem(f"row {i}", "it holds NaN or infinite values") for i in np.flatnonzero(~finite)]
+    stop_at(bad, options, source)
+    if not finite.any():
+        raise DataError(f"{shown(source)} holds NaN or infinite values in every row.")
+    ids = [f"row-{i:06d}" for i in range(len(array))]
+    kept = set(pick([ids[i] for i in np.flatnonzero(finite)], options.limit))
+    rows = [i for i, name in enumerate(ids) if name in kept]
+    fits_memory(2 * array[:1].nbytes * len(rows), source)
+    array = array if len(rows) == len(array) else array[rows]
+    if array.ndim <= 2:
+        codec, stored = _points(array)
+    else:
+        codec, stored = _pictures(array, isinstance(data, Tensor), kind, options, source)
+    dataset = Dataset(
+        codec=codec,
+        stored=stored,
+        ids=[ids[i] for i in rows],
+        problems=bad,
+        source=source,
+        options=options,
+    )
+    return describe(dataset, None if given is None else [given[i] for i in rows])
+
+
+def _points(array: np.ndarray) -> tuple[PointsCodec, Tensor]:
+    """Rows ``(N, D)`` or ``(N,)``."""
+    array = array[:, None] if array.ndim == 1 else array
+    stored = torch.from_numpy(np.array(array, storage(array.dtype.name), order="C"))
+    mean, std = measure(stored)
+    codec = PointsCodec(
+        shape=(stored.shape[1],), dtype=array.dtype.name, mean=mean, std=std, format="npy"
+    )
+    return codec, stored
+
+
+def _pictures(
+    array: np.ndarray, channels_first: bool, kind: Format, options: DataOptions, source: str
+) -> tuple[ImageCodec, Tensor]:
+    """Pictures ``(N, H, W)``, ``(N, H, W, C)`` or ``(N, C, H, W)``."""
+    layout: Layout = "HW" if array.ndim == 3 else "HWC"
+    few = (1, 3, 4)
+    if array.ndim == 4 and (
+        channels_first or (array.shape[1] in few and array.shape[3] not in few)
+    ):
+        layout, array = "CHW", np.moveaxis(array, 1, 3)
+    array = array[..., None] if layout == "HW" else array
+    if options.size is not None or options.channels not in (None, array.shape[3]):
+        try:
+            array = np.stack([conform(picture, options) for picture in array])
+        except Unreadable as error:
+            raise DataError(f"{shown(source)} cannot be used: {error}.") from None
+        layout = "HWC" if layout == "HW" and array.shape[3] > 1 else layout
+    dtype = array.dtype.name
+    stored = torch.from_numpy(np.array(array.transpose(0, 3, 1, 2), storage(dtype), order="C"))
+    return make_codec(stored, dtype, kind, layout), stored
+
+
+def _given_labels(labels: object, count: int, source: str) -> Sequence[object] | None:
+    """Labels as given in memory or in an array, one for each example."""
+    if labels is None:
+        return None
+    array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    array = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
+    if array.ndim != 1 or len(array) != count:
+        raise DataError(
+            f"{shown(source)} has {count} examples and labels of shape {array.shape}; "
+            "give one label for each."
+        )
+    return array.tolist()

@@ -1,0 +1,62 @@
+"""How data are read: the table ``[data]`` of a run's configuration."""
+
+from dataclasses import dataclass, fields
+from typing import Annotated, Literal, get_type_hints
+
+from annotated_types import Ge, Interval, Len
+
+from ..errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """How data are read, cleaned, varied and split. Plain values, stored in `config.toml`.
+
+    Args:
+        size: Pictures are scaled until their short side has so many pixels, then cut to the
+            central square. None keeps them as they are; then they must all be of one size.
+        channels: 1 grey, 3 colour, 4 colour with transparency. None keeps what is there; where
+            grey and colour mix, grey becomes colour. Transparency lies on white unless 4.
+        on_bad: What to do about a file that cannot be read, or a row with a missing number: stop
+            and name it, or leave it out and list it.
+        balance: Show all classes equally often in training.
+        flip: Mirror half of the pictures, left to right.
+        shift: Move pictures by up to so many pixels each way; the edge pixels are repeated.
+        validation: Share held out from training, of each class.
+        label: Name of the column (of metadata or a CSV) or of the array (of an npz) with classes.
+        limit: Read at most so many examples, picked evenly by name. For built-in data that are
+            drawn from a seed, how many to draw.
+        seed: Of built-in data that are drawn.
+    """
+
+    size: Annotated[int | None, Interval(ge=1, le=4096)] = None
+    channels: Literal[1, 3, 4] | None = None
+    on_bad: Literal["error", "skip"] = "error"
+    balance: bool = False
+    flip: bool = False
+    shift: Annotated[int, Interval(ge=0, le=64)] = 0
+    validation: Annotated[float, Interval(ge=0, le=0.5)] = 0.1
+    label: Annotated[str, Len(1, 200)] = "label"
+    limit: Annotated[int | None, Ge(1)] = None
+    seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(DataOptions, include_extras=True)
+        for field in fields(self):
+            value = getattr(self, field.name)
+            for bound in getattr(hints[field.name], "__metadata__", ()):
+                low, high = getattr(bound, "ge", None), getattr(bound, "le", None)
+                if value is None or isinstance(value, str):
+                    continue
+                if (low is not None and not value >= low) or (high is not None and value > high):
+                    ends = f"at least {low}" if high is None else f"from {low} to {high}"
+                    raise UsageError(f"The data option {field.name} = {value} must be {ends}.")
+        if self.channels not in (None, 1, 3, 4):
+            raise UsageError(f"The data option channels = {self.channels} must be 1, 3 or 4.")
+        if self.on_bad not in ("error", "skip"):
+            raise UsageError(f"The data option on_bad = {self.on_bad!r} must be error or skip.")
+
+    @property
+    def augmentations(self) -> int:
+        """Entries of the condition ``augment``; 0 when nothing is varied."""
+        return int(self.flip) + 2 * bool(self.shift)

@@ -1,0 +1,391 @@
+"""A folder or archive of pictures -> a dataset: which files, which classes, one shape."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from hashlib import blake2b
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import DataError
+from .codec import measure, storage
+from .dataset import Attributes, Dataset, fingerprint, number_classes
+from .decode import TIFF_SUFFIXES, cover, decode, is_picture, rechannel, strict_pillow
+from .files import Files, open_files
+from .image import Format, ImageCodec, Layout, fits_png
+from .names import Problem, Unreadable, natural, shown
+from .options import DataOptions
+from .table import MISSING, read_rows
+
+METADATA = ("metadata.jsonl", "metadata.csv")
+METADATA_BYTES = 2**28
+TRAIN = ("train", "training")
+OTHER_SPLITS = ("validation", "valid", "val", "dev", "test", "testing")
+SHAPES = 32  # different sizes of pictures after which reading stops to ask for one size
+THREADS_FROM = 16_384  # mean bytes of a file from which threads gain more than they cost
+
+Progress = Callable[[int, int], None]
+Picture = np.ndarray
+
+
+def open_pictures(path: Path, options: DataOptions, progress: Progress | None = None) -> Dataset:
+    """Read a folder, zip, tar or tar.gz of pictures.
+
+    A common folder around all is passed over. Of ``train``, ``validation`` and ``test``, the
+    first is read. The folder next below names the class, unless ``metadata.jsonl`` or ``.csv``
+    has a column for it; its other numeric columns are attributes.
+
+    Raises:
+        DataError: Naming the file, unless ``on_bad = skip``; always, if none can be read.
+    """
+    with open_files(path, lambda name: is_picture(name) or _is_metadata(name)) as files:
+        names = sorted((n for n in files.sizes if is_picture(n)), key=natural)
+        root, names = find_root(names)
+        problems = [p for p in files.problems if p.path.startswith(root)]
+        stop_at(problems, options, path)
+        if not names:
+            raise DataError(f"{shown(path)} holds no pictures; they end in .png, .jpg, .tif ...")
+        rows = _read_metadata(files, path, root)
+        absent = [n for n in rows if n not in files.sizes]
+        missing = [Problem(n, "named in the metadata, but not there") for n in absent]
+        stop_at(missing, options, path)
+        chosen = pick(names, options.limit)
+        found = _decode_all(files, chosen, options, progress, path)
+    tiff = sum(n.lower().endswith(TIFF_SUFFIXES) for n in chosen)
+    dataset = assemble(
+        found,
+        options,
+        source=str(path),
+        problems=problems + missing,
+        prefer="tiff" if tiff > len(chosen) / 2 else "png",
+    )
+    origin = [i.split("#")[0] if i.split("#")[0] in files.sizes else i for i in dataset.ids]
+    labels = _labels(origin, rows, root, options)
+    return describe(dataset, labels, _attributes(origin, rows, options))
+
+
+# --- Which files ---------------------------------------------------------------------------------
+
+
+def _is_metadata(name: str) -> bool:
+    return name.rsplit("/", 1)[-1].lower() in METADATA
+
+
+def find_root(names: Sequence[str]) -> tuple[str, list[str]]:
+    """The folder that is the dataset's own, with ``/`` behind, and the names within it."""
+    root, inside = "", list(names)
+    while inside:
+        tops = {n[len(root) :].split("/", 1)[0] if "/" in n[len(root) :] else "" for n in inside}
+        splits = {t for t in tops if t.lower() in (*TRAIN, *OTHER_SPLITS)}
+        train = sorted(t for t in tops if t.lower() in TRAIN)
+        if splits == tops and train:
+            root += train[0] + "/"
+        elif len(tops) == 1 and "" not in tops:
+            root += tops.pop() + "/"
+        else:
+            break
+        inside = [n for n in inside if n.startswith(root)]
+    return root, inside
+
+
+def pick(names: list[str], limit: int | None) -> list[str]:
+    """At most `limit` names, those of the lowest hash, in their old order."""
+    if limit is None or limit >= len(names):
+        return names
+    ranked = sorted(names, key=lambda n: blake2b(n.encode(errors="surrogatepass")).digest())
+    kept = set(ranked[:limit])
+    return [n for n in names if n in kept]
+
+
+def stop_at(problems: Sequence[Problem], options: DataOptions, path: object) -> None:
+    if problems and options.on_bad == "error":
+        first = problems[0]
+        raise DataError(
+            f"{shown(path)}: {shown(first.path)} cannot be used: {shown(first.reason, 250)}; "
+            "mend or remove it, or leave such files out with on_bad = skip."
+        )
+
+
+# --- Metadata ------------------------------------------------------------------------------------
+
+
+def _read_metadata(files: Files, path: Path, root: str) -> dict[str, dict[str, Any]]:
+    """Rows by the name of their picture; a later file adds to an earlier one."""
+    rows: dict[str, dict[str, Any]] = {}
+    names = [n for n in files.sizes if _is_metadata(n)]
+    names = [n for n in names if n.startswith(root) or root.startswith(n.rpartition("/")[0])]
+    for name, data in files.stream(sorted(names)):
+        place = f"{path}/{name}"
+        if isinstance(data, Problem) or len(data) > METADATA_BYTES:
+            raise DataError(f"{shown(place)} cannot be read; mend or remove it.")
+        table = read_rows(data, place) if name.lower().endswith("csv") else _json_rows(data, place)
+        folder = name.rpartition("/")[0]
+        for row in table:
+            file_name = row.pop("file_name", None)
+            if not isinstance(file_name, str):
+                raise DataError(f"{shown(place)} has a row without file_name; add that column.")
+            full = f"{folder}/{file_name}" if folder else file_name
+            if full.startswith(root):
+                rows.setdefault(full, {}).update(row)
+    return rows
+
+
+def _json_rows(data: bytes, place: str) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(data.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line) if len(line) <= 2**20 else None
+        except (ValueError, RecursionError):
+            row = None
+        if not isinstance(row, dict):
+            raise DataError(f"{shown(place)}, line {number} is no JSON object; mend the line.")
+        yield row
+
+
+def _labels(
+    origin: Sequence[str], rows: dict[str, dict[str, Any]], root: str, options: DataOptions
+) -> list[object] | None:
+    """The name of each picture's class: of the metadata, else of the folder."""
+    if any(options.label in row for row in rows.values()):
+        return [_scalar(rows.get(n, {}).get(options.label)) for n in origin]
+    folders = [n[len(root) :].split("/")[0] if "/" in n[len(root) :] else None for n in origin]
+    return list(folders) if any(folders) else None
+
+
+def _attributes(
+    origin: Sequence[str], rows: dict[str, dict[str, Any]], options: DataOptions
+) -> tuple[list[str], np.ndarray] | None:
+    """The columns that hold numbers in every row that has them."""
+    names = dict.fromkeys(k for row in rows.values() for k in row if k != options.label)
+    columns: dict[str, list[float]] = {}
+    for name in names:
+        values = [_measurement(rows.get(n, {}).get(name)) for n in origin]
+        if None not in values and not np.isnan(np.array(values, float)).all():
+            columns[name] = [float(v) for v in values if v is not None]
+    if not columns:
+        return None
+    return list(columns), np.stack([np.array(v) for v in columns.values()], 1)
+
+
+def _scalar(value: Any) -> object:
+    if isinstance(value, bool) or value is None or isinstance(value, (str, int, float)):
+        missing = isinstance(value, str) and value.strip().lower() in MISSING
+        return None if missing else value
+    raise DataError(f"A class in the metadata is {shown(repr(value))}; write a name or a number.")
+
+
+def _measurement(value: Any) -> float | None:
+    """A number; NaN if missing; None if it is text or anything else."""
+    if value is None or (isinstance(value, str) and value.strip().lower() in MISSING):
+        return np.nan
+    try:
+        return float(value) if isinstance(value, (str, int, float)) else None
+    except (ValueError, OverflowError):
+        return None
+
+
+# --- Decoding ------------------------------------------------------------------------------------
+
+
+def _decode_all(
+    files: Files, names: list[str], options: DataOptions, progress: Progress | None, path: Path
+) -> list[tuple[str, Picture | Problem]]:
+    """Every picture of `names`, in their order; stacks count each of theirs."""
+    found: dict[str, list[Picture] | Problem] = {}
+    seen: dict[tuple[int, ...], str] = {}
+    with strict_pillow():
+        for name, pictures in _decoded(files, names, options):
+            if isinstance(pictures, Problem):
+                stop_at([pictures], options, path)
+            else:
+                for picture in pictures:
+                    seen.setdefault(picture.shape[:2], name)
+                if len(seen) > (1 if options.on_bad == "error" else SHAPES):
+                    raise _of_many_sizes(seen)
+            found[name] = pictures
+            if progress is not None:
+                progress(len(found), len(names))
+    flat: list[tuple[str, Picture | Problem]] = []
+    for name in names:
+        pictures = found.pop(name)
+        if isinstance(pictures, Problem):
+            flat.append((name, pictures))
+        elif len(pictures) == 1:
+            flat.append((name, pictures[0]))
+        else:
+            flat += [(f"{name}#{i}", picture) for i, picture in enumerate(pictures)]
+    return flat
+
+
+def _of_many_sizes(seen: dict[tuple[int, ...], str]) -> DataError:
+    examples = ", ".join(f"{shown(n)} is {w} x {h}" for (h, w), n in islice(seen.items(), 2))
+    return DataError(
+        f"The pictures differ in size ({examples}); choose one with size, such as size = 64."
+    )
+
+
+def _decoded(
+    files: Files, names: list[str], options: DataOptions
+) -> Iterator[tuple[str, list[Picture] | Problem]]:
+    stream = files.stream(names)
+    mean_bytes = sum(files.sizes[n] for n in names) / len(names)
+    workers = min(8, os.cpu_count() or 1)
+    if workers == 1 or mean_bytes < THREADS_FROM:
+        yield from _decode_some(stream, options)
+        return
+    piece = max(1, min(64, int(2**23 // mean_bytes)))
+    with ThreadPoolExecutor(workers) as pool:
+        pending = []
+        while True:
+            some = list(islice(stream, piece))
+            if some:
+                pending.append(pool.submit(lambda s: list(_decode_some(s, options)), some))
+            while pending and (len(pending) > 2 * workers or not some):
+                yield from pending.pop(0).result()
+            if not some:
+                return
+
+
+def _decode_some(
+    some: Iterable[tuple[str, bytes | Problem]], options: DataOptions
+) -> Iterator[tuple[str, list[Picture] | Problem]]:
+    for name, data in some:
+        if isinstance(data, Problem):
+            yield name, data
+            continue
+        try:
+            yield name, [conform(p, options) for p in decode(data, options.channels)]
+        except Unreadable as error:
+            yield name, Problem(name, str(error))
+
+
+def conform(picture: Picture, options: DataOptions) -> Picture:
+    """A picture ``(H, W, C)`` with the size and channels asked for, finite."""
+    if picture.dtype.kind not in "buif" or picture.dtype == np.uint64:
+        raise Unreadable(f"its values are of type {picture.dtype}: only plain numbers are read")
+    if picture.dtype.kind == "f" and not np.isfinite(picture).all():
+        raise Unreadable("it holds NaN or infinite values")
+    picture = rechannel(picture, options.channels)
+    if options.size is not None:
+        picture = cover(picture, options.size, options.size)
+    return picture.astype(picture.dtype.newbyteorder("="), copy=False)
+
+
+# --- One shape -----------------------------------------------------------------------------------
+
+
+def assemble(
+    found: list[tuple[str, Picture | Problem]],
+    options: DataOptions,
+    *,
+    source: str,
+    problems: Sequence[Problem] = (),
+    prefer: Format = "png",
+    layout: Layout = "HWC",
+) -> Dataset:
+    """One dataset of pictures ``(H, W, C)``: those of the commonest kind; others are problems.
+
+    Grey among colour becomes colour. `found` is emptied as the pictures are copied.
+    """
+    kinds = Counter(_kind(p) for _, p in found if not isinstance(p, Problem))
+    if not kinds:
+        all_bad = [p for _, p in found if isinstance(p, Problem)] + list(problems)
+        raise DataError(
+            f"{shown(source)}: none of {len(all_bad)} files can be used"
+            + (f"; the first: {all_bad[0]}." if all_bad else "; there are none.")
+        )
+    (dtype, height, width, colour), _ = kinds.most_common(1)[0]
+    usable, bad = [], list(problems)
+    channels = 0
+    for i, (name, picture) in enumerate(found):
+        if isinstance(picture, Problem):
+            bad.append(picture)
+        elif _kind(picture) == (dtype, height, width, colour):
+            usable.append(i)
+            channels = max(channels, picture.shape[2])
+        else:
+            bad.append(Problem(name, _oddity(picture, dtype, (height, width), colour)))
+            stop_at(bad[-1:], options, source)
+    fits_memory(len(usable) * channels * height * width * storage(dtype).itemsize, source)
+    stored = np.empty((len(usable), channels, height, width), storage(dtype))
+    ids = []
+    for row, i in enumerate(usable):
+        name, picture = found[i]
+        stored[row] = np.moveaxis(np.asarray(picture), 2, 0)  # grey fills all channels
+        ids.append(name)
+        found[i] = (name, Problem(name, ""))
+    tensor = torch.from_numpy(stored)
+    codec = make_codec(tensor, dtype, prefer, layout)
+    return Dataset(
+        codec=codec, stored=tensor, ids=ids, problems=bad, source=source, options=options
+    )
+
+
+def make_codec(
+    stored: Tensor, dtype: str, prefer: Format, layout: Layout, levels: int | None = None
+) -> ImageCodec:
+    """The codec of pictures ``(N, C, H, W)``, measured on them."""
+    mean, std = measure(stored)
+    channels = stored.shape[1]
+    if prefer == "png" and not fits_png(dtype, channels):
+        prefer = "tiff"
+    if levels is None:
+        levels = {"bool": 2, "uint8": 256, "int8": 256, "uint16": 65536, "int16": 65536}.get(dtype)
+    return ImageCodec(
+        shape=tuple(stored.shape[1:]),
+        dtype=dtype,
+        mean=mean,
+        std=std,
+        levels=levels,
+        format=prefer,
+        layout=layout,
+    )
+
+
+def describe(
+    dataset: Dataset,
+    labels: Sequence[object] | None,
+    attributes: tuple[list[str], np.ndarray] | None = None,
+) -> Dataset:
+    """`dataset` with its classes, attributes and fingerprint."""
+    label, classes = (None, []) if labels is None else number_classes(labels, dataset.source)
+    known = None if attributes is None else Attributes.measured(*attributes)
+    mark = fingerprint(dataset.stored, dataset.ids, label, known)
+    return replace(dataset, label=label, classes=classes, attributes=known, fingerprint=mark)
+
+
+def fits_memory(size: int, source: str) -> None:
+    """Refuse what is larger than the machine's memory, before it is allocated."""
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return
+    if size > 0.8 * memory:
+        raise DataError(
+            f"{shown(source)} needs {size / 2**30:.1f} GiB of memory, the machine has "
+            f"{memory / 2**30:.1f}; choose a smaller size or a limit."
+        )
+
+
+def _kind(picture: Picture) -> tuple[str, int, int, int]:
+    """What must be the same for all: dtype, height, width, channels (grey counts as colour)."""
+    height, width, channels = picture.shape
+    return picture.dtype.name, height, width, 3 if channels == 1 else channels
+
+
+def _oddity(picture: Picture, dtype: str, size: tuple[int, int], colour: int) -> str:
+    name, height, width, channels = _kind(picture)
+    if name != dtype:
+        return f"it holds {name} where most hold {dtype}"
+    if (height, width) != size:
+        return f"it is {width} x {height} where most are {size[1]} x {size[0]}: choose a size"
+    return f"it has {channels} channels where most have {colour}"
