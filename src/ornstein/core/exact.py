@@ -64,13 +64,13 @@ class MixtureDenoiser(Denoiser):
     def _components(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Posterior mean ``(B, K, D)`` and log joint density ``(B, K)`` of each component."""
         alpha, sigma = (align(c.expand(len(x_t)), x_t).to(x_t)[..., None] for c in self.schedule(t))
-        gap = x_t[:, None] - alpha * self.means
-        gap = torch.einsum("bki,kij->bkj", gap, self.axes)
-        noisy = alpha**2 * self.var + sigma**2
-        gain = torch.where(noisy > 0, alpha * self.var / noisy, 1 / alpha.clamp_min(1e-300))
-        x = self.means + torch.einsum("bkj,kij->bki", gain * gap, self.axes)
+        means, var, axes = self.means.to(x_t), self.var.to(x_t), self.axes.to(x_t)
+        gap = torch.einsum("bki,kij->bkj", x_t[:, None] - alpha * means, axes)
+        rounding = torch.finfo(x_t.dtype).eps ** 2  # nothing is narrower than its own rounding
+        noisy = (alpha**2 * var + sigma**2).clamp_min(rounding)
+        x = means + torch.einsum("bkj,kij->bki", alpha * var / noisy * gap, axes)
         energy = (gap**2 / noisy + torch.log(2 * math.pi * noisy)).sum(-1)
-        return x, self.weights.log() - energy / 2
+        return x, self.weights.to(x_t).log() - energy / 2
 
     def _given(self, log_joint: Tensor, cond: dict[str, Tensor]) -> Tensor:
         if (label := cond.get("label")) is None:
@@ -129,6 +129,6 @@ class EmpiricalDenoiser(Denoiser):
         data, flat = self.data.flatten(1).to(x_t), x_t.flatten(1)
         # |x_t - alpha x|^2 up to its first term, which is common to all examples
         distance = alpha**2 * (data**2).sum(1) - 2 * alpha * flat @ data.T
-        tiny = torch.finfo(x_t.dtype).tiny
-        weight = torch.softmax(-distance / (2 * sigma**2).clamp_min(tiny), 1)
+        excess = distance - distance.amin(1, keepdim=True)
+        weight = torch.softmax(-excess / (2 * sigma**2).clamp_min(torch.finfo(x_t.dtype).tiny), 1)
         return (weight @ data).view_as(x_t)

@@ -51,9 +51,9 @@ class ClassifierFree(Denoiser):
         negative: Mapping[str, Tensor | None] | None = None,
     ) -> None:
         super().__init__()
-        _check(weight, interval)
         self.denoiser, self.schedule = denoiser, denoiser.schedule
-        self.weight, self.interval, self.negative = weight, interval, negative
+        self.weight, self.interval = _weight(weight), _checked(interval)
+        self.negative = negative
 
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
         return self.moments(x_t, t, **cond)[0]
@@ -99,9 +99,9 @@ class Autoguidance(Denoiser):
         interval: Interval = ALWAYS,
     ) -> None:
         super().__init__()
-        _check(weight, interval)
         self.denoiser, self.schedule = denoiser, denoiser.schedule
-        self.weak, self.weight, self.interval = weak.along(denoiser.schedule), weight, interval
+        self.weak = weak.along(denoiser.schedule)
+        self.weight, self.interval = _weight(weight), _checked(interval)
 
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
         return self.moments(x_t, t, **cond)[0]
@@ -141,9 +141,8 @@ class ClassifierGuidance(Denoiser):
         weight: float | Tensor = 1.0,
     ) -> None:
         super().__init__()
-        _check(weight, ALWAYS)
         self.denoiser, self.schedule = denoiser, denoiser.schedule
-        self.log_prob, self.weight = log_prob, weight
+        self.log_prob, self.weight = log_prob, _weight(weight)
 
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
         return self.moments(x_t, t, **cond)[0]
@@ -154,7 +153,7 @@ class ClassifierGuidance(Denoiser):
         log_snr = self.schedule.log_snr(near_t).expand(len(x_t)).to(x_t)
         gradient = torch.func.grad(lambda x: self.log_prob(x, log_snr).sum())(near_x)
         alpha, sigma = self.schedule(near_t)
-        gain = torch.as_tensor(self.weight).to(sigma) * sigma**2 / alpha
+        gain = self.weight.to(sigma) * sigma**2 / alpha
         return x_hat + align(gain, x_t).to(x_t) * gradient, v
 
 
@@ -186,24 +185,29 @@ class GradientGuidance(Denoiser):
         weight: float | Tensor = 1.0,
     ) -> None:
         super().__init__()
-        _check(weight, ALWAYS)
         self.denoiser, self.schedule = denoiser, denoiser.schedule
-        self.log_prob, self.weight = log_prob, weight
+        self.log_prob, self.weight = log_prob, _weight(weight)
 
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
         x_hat, spread = covariance(self.denoiser, x_t, t, **cond)
         gradient = torch.func.grad(lambda x: self.log_prob(x).sum())(x_hat)
-        return x_hat + align(torch.as_tensor(self.weight), x_t).to(x_t) * spread(gradient)
+        return x_hat + align(self.weight, x_t).to(x_t) * spread(gradient)
 
 
-def _check(weight: float | Tensor, interval: Interval) -> None:
-    if not torch.as_tensor(weight).isfinite().all():
+def _weight(weight: float | Tensor) -> Tensor:
+    tensor = torch.as_tensor(weight, dtype=torch.float64)
+    if not tensor.isfinite().all():
         raise ValueError(f"the guidance weight must be finite, got {weight}")
+    return tensor
+
+
+def _checked(interval: Interval) -> Interval:
     if not interval[0] < interval[1]:
         raise ValueError(f"the interval must go from a lower to a higher log-SNR, got {interval}")
+    return interval
 
 
-def _weight_at(log_snr: Tensor, weight: float | Tensor, interval: Interval) -> Tensor:
+def _weight_at(log_snr: Tensor, weight: Tensor, interval: Interval) -> Tensor:
     """The weight where the rule acts, 1 where it does not; ``()`` or ``(B,)``, float64."""
     inside = (interval[0] <= log_snr) & (log_snr <= interval[1])
-    return torch.where(inside, torch.as_tensor(weight).to(log_snr), 1.0)
+    return torch.where(inside, weight.to(log_snr), 1.0)

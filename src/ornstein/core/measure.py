@@ -83,17 +83,17 @@ def conjugate_gradient(
     def dot(u: Tensor, v: Tensor) -> Tensor:
         return (u * v).flatten(1).sum(1)
 
-    size = dot(b, b).sqrt()
+    size = b.abs().flatten(1).amax(1)
     unit = align(torch.where(size > 0, size, 1.0), b)  # so that no square underflows
     number = torch.finfo(b.dtype)
     tolerance = number.eps if tolerance is None else tolerance
     x, r = torch.zeros_like(b), b / unit
     p, rr = r, dot(r, r)
-    active = size > 0
+    active, enough = size > 0, tolerance**2 * rr
     for _ in range(iterations):
         Ap = A(p)
         curvature = dot(p, Ap)
-        active = active & (curvature > number.tiny) & (rr > tolerance**2)
+        active = active & (curvature > number.tiny) & (rr > enough)
         if not active.any():
             break
         step = align(torch.where(active, rr / curvature, 0.0), b)

@@ -18,7 +18,9 @@ class PosteriorDenoiser(Denoiser):
 
     Exact for Gaussian data, at every noise level and in every scaling. For other data a Gaussian
     stands in for ``p(x | x_t)``: exact as the noise vanishes, biased where ``p(x | x_t)`` has
-    several modes that the measurement tells apart. Nothing is trained, and nothing to tune.
+    several modes that the measurement tells apart. On the tests' mixture of three Gaussians the
+    estimate is off by 62, 52, 27, 6 and 0 % (RMS) of what the measurement changes, at log-SNR
+    -8, -2, 0, 2 and 8. Nothing is trained, and nothing is there to tune.
 
     With ``sigma_y = 0`` the measurement is exact, and so is the estimate's agreement with it: each
     ``E[x | x_t, y]`` is the nearest point with ``A x = y``. Under a `Mask`, the known entries of
