@@ -13,7 +13,7 @@ class MonotoneCurve(nn.Module):
     A convex mixture of u itself and of K sigmoids, each rescaled so that it runs from 0 to 1:
 
         f(u) = p_0 u + sum_k p_k (S_k(u) - S_k(0)) / (S_k(1) - S_k(0)),
-        S_k(u) = sigmoid(a_k (u - c_k)),    a_k > 0.
+        S_k(u) = sigmoid(a_k (u - c_k)),    a_k > 1, 0 < c_k < 1.
 
     It starts near the identity, with p_0 = 1/2 and the centres c_k evenly spread. It computes in
     the dtype of u, and in no product that autocast would round.
@@ -30,12 +30,13 @@ class MonotoneCurve(nn.Module):
         check_range("count", count, 1, 4096)
         first = torch.tensor([float(count)]).log()  # p_0 : p_k = K : 1
         self.logits = nn.Parameter(torch.cat([first, torch.zeros(count)]))
-        self.log_rates = nn.Parameter(torch.full((count,), 2.0 * count).log())
-        self.centres = nn.Parameter((torch.arange(count) + 0.5) / count)
+        self.rates = nn.Parameter(torch.full((count,), 2.0 * count).log())  # log(a_k - 1)
+        self.centres = nn.Parameter(torch.logit((torch.arange(count) + 0.5) / count))
 
     def forward(self, u: Tensor) -> Tensor:
         parts = torch.softmax(self.logits.to(u.dtype), 0)
-        rates, centres = self.log_rates.to(u.dtype).exp(), self.centres.to(u.dtype)
+        rates = 1 + torch.exp(self.rates.to(u.dtype))
+        centres = torch.sigmoid(self.centres.to(u.dtype))
         low, high = torch.sigmoid(-rates * centres), torch.sigmoid(rates * (1 - centres))
         steps = (torch.sigmoid(rates * (u[..., None] - centres)) - low) / (high - low)
         return parts[0] * u + (parts[1:] * steps).sum(-1)

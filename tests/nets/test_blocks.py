@@ -1,0 +1,45 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.testing import assert_close
+
+from ornstein.nets.blocks import Attention, Linear, attend, heads_of, normalise
+
+
+@pytest.mark.parametrize("lead", [(7,), (16, 16), (512,), (4, 4, 64), (3, 333)])
+def test_linear_is_linear_however_it_runs(lead):
+    torch.manual_seed(0)
+    layer, x = Linear(24, 40), torch.randn(*lead, 24, requires_grad=True)
+    expected = F.linear(x.double(), layer.weight.double(), layer.bias.double())
+    assert_close(layer(x).double(), expected, rtol=1e-5, atol=1e-5)
+    upstream = torch.randn_like(expected)
+    wanted = torch.autograd.grad(expected, [x, layer.weight, layer.bias], upstream)
+    got = torch.autograd.grad(layer(x), [x, layer.weight, layer.bias], upstream.float())
+    assert_close(got, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.bfloat16, 0.03)])
+@pytest.mark.parametrize("count", [16, 600])
+def test_attention_is_a_softmax_average_however_it_runs(dtype, tolerance, count):
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 2, 2, count, 8).to(dtype)
+    weights = torch.softmax(q.double() @ k.double().mT / 8**0.5, -1)
+    assert_close(attend(q, k, v).double(), weights @ v.double(), rtol=tolerance, atol=tolerance)
+
+
+def test_attention_does_not_care_about_the_order_of_points():
+    torch.manual_seed(0)
+    layer, x, order = Attention(16).double(), torch.randn(2, 9, 16).double(), torch.randperm(9)
+    assert_close(layer(x[:, order]), layer(x)[:, order])
+
+
+def test_normalised_channels_have_mean_zero_and_variance_one():
+    x = normalise(5 + 3 * torch.randn(2, 7, 64, dtype=torch.float64))
+    assert_close(x.mean(-1), torch.zeros(2, 7).double(), rtol=0, atol=1e-10)
+    assert_close(x.var(-1, correction=0), torch.ones(2, 7).double(), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("width", range(8, 2049, 8))
+def test_heads_divide_every_width(width):
+    heads = heads_of(width)
+    assert width % heads == 0 and width // heads <= 64 and width // heads % 8 == 0

@@ -1,0 +1,44 @@
+import pytest
+import torch
+from torch.testing import assert_close
+
+from ornstein.nets import DiT
+from ornstein.nets.dit import cut, positions
+
+
+@pytest.mark.parametrize(
+    "space, patch, grid",
+    [
+        ((8, 8), (1, 1), (8, 8)),
+        ((28, 28), (2, 2), (14, 14)),
+        ((32, 32), (2, 2), (16, 16)),
+        ((64, 64), (4, 4), (16, 16)),
+        ((1000,), (4,), (250,)),
+        ((16, 16, 16), (4, 4, 4), (4, 4, 4)),
+        ((2, 600), (4, 4), (1, 150)),
+    ],
+)
+def test_patches_leave_at_most_256_tokens(space, patch, grid):
+    assert cut(space, None) == (tuple(min(p, n) for p, n in zip(patch, space)), grid)
+
+
+@pytest.mark.parametrize("space", [(11,), (5, 9), (3, 4, 7)])
+def test_patches_are_put_together_as_they_were_cut(space):
+    net, x = DiT((2, *space), size=8, depth=1, patch=3), torch.randn(2, 2, *space)
+    patches = net._patches(x)
+    assert patches.shape[1] == torch.Size(net.grid).numel()
+    assert_close(net._assemble(patches, x.shape[2:]), x, rtol=0, atol=0)
+
+
+def test_a_patch_holds_neighbours():
+    net = DiT((1, 4, 6), size=8, depth=1, patch=2)
+    x = torch.arange(24.0).view(1, 1, 4, 6)
+    assert net._patches(x)[0, 1].tolist() == [2, 3, 8, 9]
+
+
+@pytest.mark.parametrize("grid", [(200,), (14, 9), (5, 6, 7)])
+def test_every_place_has_its_own_code(grid):
+    codes = positions(grid, 48)
+    assert codes.shape == (torch.Size(grid).numel(), 48) and codes.abs().max() <= 1
+    distance = torch.cdist(codes.double(), codes.double()) + 10 * torch.eye(len(codes)).double()
+    assert distance.min() > 0.1

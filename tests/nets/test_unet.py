@@ -1,0 +1,67 @@
+import pytest
+import torch
+from torch.testing import assert_close
+
+from ornstein.nets import UNet
+from ornstein.nets.unet import coarsen
+
+
+@pytest.mark.parametrize(
+    "space, last, levels",
+    [
+        ((8, 8), (4, 4), 2),
+        ((16, 16), (4, 4), 3),
+        ((28, 28), (7, 7), 3),
+        ((32, 32), (8, 8), 3),
+        ((64, 64), (8, 8), 4),
+        ((3, 3), (3, 3), 1),
+        ((16, 64), (8, 8), 4),
+        ((1024,), (8,), 5),
+        ((16, 16, 16), (4, 4, 4), 3),
+    ],
+)
+def test_levels_end_where_points_are_few(space, last, levels):
+    spaces = coarsen(space)
+    assert (spaces[0], spaces[-1], len(spaces)) == (space, last, levels)
+
+
+@pytest.mark.parametrize("length", range(1, 40))
+def test_the_convolutions_reach_the_sizes_that_were_planned(length):
+    net = UNet((1, length), size=8, depth=1)
+    x = torch.randn(1, 1, 1, length)
+    h = torch.cat([x, x], 1)
+    for step, (planned,) in zip(net.steps, coarsen((length,)), strict=True):
+        h = step(h)
+        assert h.shape[3] == planned
+
+
+def test_multipliers_set_the_levels():
+    net = UNet((1, 16, 16), size=8, multipliers=(1, 3), depth=1)
+    assert [step.out_channels for step in net.steps] == [8, 24]
+
+
+def test_a_signal_is_an_image_one_pixel_high():
+    torch.manual_seed(0)
+    net = UNet((2, 1, 12), size=16, multipliers=(1, 2), depth=1).double()
+    for p in net.parameters():
+        if not p.any():
+            torch.nn.init.normal_(p, std=0.1)
+    signal = UNet((2, 12), size=16, multipliers=(1, 2), depth=1).double()
+    signal.load_state_dict(net.state_dict())
+    x, log_snr = torch.randn(3, 2, 12).double(), torch.randn(3).double()
+    assert_close(signal(x, log_snr), net(x[:, :, None], log_snr)[:, :, 0])
+
+
+def test_attention_reaches_across_the_image_where_convolutions_do_not():
+    def influence(attended):
+        torch.manual_seed(0)
+        net = UNet((1, 64, 64), size=8, multipliers=(1, 1), depth=1, attended=attended).double()
+        for p in net.parameters():
+            if not p.any():
+                torch.nn.init.normal_(p, std=0.3)
+        x, log_snr = torch.randn(1, 1, 64, 64).double().requires_grad_(), torch.zeros(1).double()
+        net(x, log_snr)[0, 0, 0, 0].backward()
+        return x.grad[0, 0, -1, -1].abs()
+
+    assert influence(attended=0) == 0
+    assert influence(attended=1024) > 0
