@@ -19,7 +19,7 @@ from ornstein.nets.dit import cut, positions
     ],
 )
 def test_patches_leave_at_most_256_tokens(space, patch, grid):
-    assert cut(space, None) == (tuple(min(p, n) for p, n in zip(patch, space)), grid)
+    assert cut(space, None) == (tuple(min(p, n) for p, n in zip(patch, space, strict=True)), grid)
 
 
 @pytest.mark.parametrize("space", [(11,), (5, 9), (3, 4, 7)])
