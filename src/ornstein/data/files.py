@@ -147,12 +147,13 @@ class _Bounded:
         return True
 
     def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= self.limit:
+        data = self.file.read(self.limit + 1 if size < 0 else min(size, self.limit + 1))
+        if len(data) > self.limit:
             raise DataError(
                 "The archive's list of members is larger than the 32 MiB that are read; "
                 "unpack it and give the folder."
             )
-        return self.file.read(size)
+        return data
 
 
 class _Archive(Files):

@@ -126,7 +126,10 @@ def profile_data(dataset: Dataset) -> Profile:
     sizes = Counter([] if dataset.label is None else dataset.label.tolist())
     attributes = dataset.attributes
     lacks = [] if attributes is None else attributes.values.isnan().sum(0).tolist()
-    chosen = np.linspace(0, len(dataset) - 1, min(len(dataset), COMPARED)).astype(int)
+    copies = _copies(stored)
+    spare = {i for group in copies for i in group[1:]}
+    single = np.array([i for i in range(len(dataset)) if i not in spare])
+    chosen = single[np.linspace(0, len(single) - 1, min(len(single), COMPARED)).astype(int)]
     near, far = _neighbours(codec.pack(stored[torch.from_numpy(chosen)]))
     ids = dataset.ids
     profile = Profile(
@@ -143,7 +146,7 @@ def profile_data(dataset: Dataset) -> Profile:
             for n, a, b, m, s in zip(names, low, high, codec.mean, codec.std, strict=True)
         ],
         constant=[ids[i] for i in constant] if codec.kind == "image" else [],
-        duplicates=[[ids[i] for i in group] for group in _copies(stored)],
+        duplicates=[[ids[i] for i in group] for group in copies],
         near_duplicates=[(ids[chosen[i]], ids[chosen[j]]) for i, j in near],
         outliers=[ids[chosen[i]] for i in far],
         compared=len(chosen),
@@ -189,38 +192,31 @@ def _copies(stored: Tensor) -> list[list[int]]:
 
 
 def _neighbours(x: Tensor) -> tuple[list[tuple[int, int]], list[int]]:
-    """Near but not exact duplicates ``i < j``, and outliers, of packed examples ``(n, C, *S)``.
+    """Near duplicates ``i < j`` and outliers among different packed examples ``(n, C, *S)``.
 
-    Pictures are compared at 16 x 16 pixels at most. With d_i the distance to the nearest example
-    that is no exact copy, and m the median of d, an outlier has log d_i beyond its median by
-    `FAR` robust deviations (1.4826 times the median absolute deviation).
+    Pictures are compared at 16 x 16 pixels at most. With d_i the distance to the nearest other
+    example, an outlier has log d_i above its median by more than `FAR` robust deviations (1.4826
+    times the median absolute deviation); points have outliers, but no near duplicates.
     """
     if len(x) < 8:
         return [], []
     if x.ndim == 4 and max(x.shape[2:]) > 16:
-        x = functional.adaptive_avg_pool2d(x, [min(16, n) for n in x.shape[2:]])
+        x = functional.adaptive_avg_pool2d(x, (min(16, x.shape[2]), min(16, x.shape[3])))
     flat = x.flatten(1)
-    nearest, other = torch.empty(len(flat)), torch.empty(len(flat), dtype=torch.int64)
+    other = torch.empty(len(flat), dtype=torch.int64)
     for start in range(0, len(flat), 512):
         gap = torch.cdist(flat[start : start + 512], flat)
-        gap[gap < 1e-3] = torch.inf  # itself and exact copies
-        nearest[start : start + 512], other[start : start + 512] = gap.min(1)
-    there = nearest.isfinite()
-    if there.sum() < 8:
-        return [], []
-    middle = nearest[there].median()
-    pairs = sorted(
-        {
-            (min(i, j), max(i, j))
-            for i, j in enumerate(other.tolist())
-            if there[i] and nearest[i] < NEAR * middle
-        }
-    )
-    log = nearest.log()
-    spread = 1.4826 * (log[there] - middle.log()).abs().median()
-    excess = torch.where(there, log - middle.log(), -torch.inf)
-    far = (excess > FAR * spread.clamp_min(0.05)).nonzero()[:, 0].tolist()
-    return (pairs if x.ndim == 4 else []), sorted(far, key=lambda i: -excess[i].item())
+        gap[torch.arange(len(gap)), start + torch.arange(len(gap))] = torch.inf
+        other[start : start + 512] = gap.argmin(1)
+    nearest = (flat - flat[other]).norm(dim=1).clamp_min(1e-12)  # exact, unlike cdist's
+    middle = nearest.median()
+    pairs: set[tuple[int, int]] = set()
+    if x.ndim == 4:
+        close = (nearest < NEAR * middle).nonzero()[:, 0].tolist()
+        pairs = {(min(i, j), max(i, j)) for i, j in zip(close, other[close].tolist(), strict=True)}
+    excess = nearest.log() - middle.log()
+    far = (excess > FAR * (1.4826 * excess.abs().median()).clamp_min(0.05)).nonzero()[:, 0]
+    return sorted(pairs), sorted(far.tolist(), key=lambda i: -excess[i].item())
 
 
 def _advice(profile: Profile, dataset: Dataset) -> list[str]:

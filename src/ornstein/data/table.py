@@ -84,22 +84,20 @@ class _Reading:
         self.decimal = "."
         self.header: list[str] = []
         self.numeric: list[int] = []
+        self.whole: list[bool] = []
         self.label: int | None = None
         self.problems: list[Problem] = []
 
     def table(self, rows: Iterator[tuple[int, list[str]]]) -> Table:
         values, labels, lines = array("d"), [], []
-        whole: list[bool] = []
         for number, row in rows:
-            if not self.numeric:
-                if self._begin(row):
-                    continue
-                whole = [True] * len(self.numeric)
+            if not self.numeric and self._begin(row):
+                continue
             numbers = self._parse(row, number)
             if numbers is None:
                 continue
             for j, i in enumerate(self.numeric):
-                whole[j] = whole[j] and row[i].lstrip("+-").isdecimal()
+                self.whole[j] = self.whole[j] and row[i].lstrip("+-").isdecimal()
             values.extend(numbers)
             lines.append(number)
             if self.label is not None:
@@ -110,7 +108,7 @@ class _Reading:
         return Table(
             columns=tuple(self.header[i] for i in self.numeric) if self.header else (),
             values=np.frombuffer(values).reshape(len(lines), -1).copy(),
-            whole=tuple(whole),
+            whole=tuple(self.whole),
             labels=labels,
             lines=lines,
             problems=self.problems,
@@ -132,6 +130,7 @@ class _Reading:
         if self.options.label in self.header:
             self.label = self.header.index(self.options.label)
         self.numeric = [i for i in range(width) if i != self.label]
+        self.whole = [True] * len(self.numeric)
         if not self.numeric:
             raise DataError(f"{shown(self.path)} has no column of numbers beside the label.")
 
