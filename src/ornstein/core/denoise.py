@@ -101,10 +101,11 @@ class PredictMean:
 
     def __call__(self, alpha: Tensor, sigma: Tensor) -> Coefficients:
         t = self.schedule.time(2 * (alpha.log() - sigma.log()))
+        first = t <= 1 / self.steps
         alpha_s, sigma_s = self.schedule((t - 1 / self.steps).clamp_min(0))
-        ratio = alpha / alpha_s
-        of_x_t = ratio * (sigma_s / sigma) ** 2
-        of_x = alpha_s * (1 - (ratio * sigma_s / sigma) ** 2)
+        ratio, kept = alpha / alpha_s, torch.where(first, 0.0, (sigma_s / sigma) ** 2)
+        of_x_t = ratio * kept
+        of_x = torch.where(first, 1.0, alpha_s * (1 - ratio**2 * kept))
         return Coefficients((alpha**2 + sigma**2).rsqrt(), -of_x_t / of_x, 1 / of_x)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from math import inf, log
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -55,6 +55,8 @@ class Schedule(ABC):
             raise ValueError(f"log_snr_min must be below log_snr_max, got {self}")
         if not abs(self.shift) < inf:
             raise ValueError(f"shift must be finite, got {self}")
+        if self.scaling not in get_args(Scaling):
+            raise ValueError(f"scaling must be one of {get_args(Scaling)}, got {self.scaling!r}")
 
     @abstractmethod
     def curve(self, u: Tensor) -> Tensor:
@@ -81,8 +83,11 @@ class Schedule(ABC):
 
     @cached_property
     def _ends(self) -> tuple[float, float]:
-        start, stop = self.clock(torch.tensor([self.log_snr_max, self.log_snr_min]).double())
-        return start.item(), stop.item()
+        cuts = torch.tensor([self.log_snr_max, self.log_snr_min], dtype=torch.float64)
+        start, stop = self.clock(cuts).tolist()
+        if not start < stop:
+            raise ValueError(f"log_snr_min and log_snr_max leave nothing of the curve of {self}")
+        return start, stop
 
 
 def scales(log_snr: Tensor, scaling: Scaling) -> tuple[Tensor, Tensor]:
@@ -99,7 +104,6 @@ def scales(log_snr: Tensor, scaling: Scaling) -> tuple[Tensor, Tensor]:
             r = torch.exp(-half)
             alpha = 2 / (r + torch.sqrt(r * r + 4))
             return alpha, torch.where(r < 1, alpha * r, 1 - alpha * alpha)
-    raise ValueError(f"scaling must be one of vp, ve, flow, sub-vp, got {scaling!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +211,8 @@ class SubVPSchedule(Schedule):
 class CosineSchedule(Schedule):
     r"""``lambda = -2 log tan(pi u / 2)``: the angle of (alpha, sigma) turns at a constant rate.
 
-    Nichol and Dhariwal's offset s = 0.008 is ``log_snr_max = 8.77``.
+    Nichol and Dhariwal's offset s = 0.008 is ``log_snr_max = 8.77``, but for their division by
+    ``cos^2 = 0.99984`` at t = 0.
 
     Source: Nichol & Dhariwal (2021), https://arxiv.org/abs/2102.09672.
 
@@ -391,9 +396,8 @@ def _beta_integral_inverse(schedule: LinearSchedule | SubVPSchedule, integral: T
 
 @dataclass(frozen=True, kw_only=True)
 class TimeGrid(ABC):
-    """The times a sampler visits: decreasing, N + 1 of them, the last one 0."""
+    """The times a sampler visits: strictly decreasing, N + 1 of them, the last one 0."""
 
-    @abstractmethod
     def __call__(self, schedule: Schedule, steps: int, start: float = 1.0) -> Tensor:
         """Times ``(steps + 1,)``, float64, from at most `start` down to 0.
 
@@ -401,7 +405,17 @@ class TimeGrid(ABC):
             schedule: The schedule of the path to sample along.
             steps: N >= 1.
             start: Where to begin, in (0, 1]: below 1 for a partly noised example.
+
+        Raises:
+            ValueError: If `steps` or `start` is out of its range, or the grid has no such N.
         """
+        if steps < 1 or not 0 < start <= 1:
+            raise ValueError(f"need steps >= 1 and 0 < start <= 1, got {steps} and {start}")
+        return self._times(schedule, steps, start)
+
+    @abstractmethod
+    def _times(self, schedule: Schedule, steps: int, start: float) -> Tensor:
+        """The times, for arguments known to be in range."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -410,7 +424,11 @@ class UniformGrid(TimeGrid):
 
     power: float = 1.0
 
-    def __call__(self, schedule: Schedule, steps: int, start: float = 1.0) -> Tensor:
+    def __post_init__(self) -> None:
+        if not 0 < self.power < inf:
+            raise ValueError(f"power must be positive and finite, got {self}")
+
+    def _times(self, schedule: Schedule, steps: int, start: float) -> Tensor:
         return start * _line(1.0, 0.0, steps) ** self.power
 
 
@@ -420,15 +438,20 @@ class LogSNRGrid(TimeGrid):
 
     Args:
         log_snr_min: Where to begin, if the schedule begins lower.
-        log_snr_max: The last positive noise level, if the schedule ends higher.
+        log_snr_max: The last positive noise level, if the schedule goes on below it.
     """
 
     log_snr_min: float = -9.0
     log_snr_max: float = 9.0
 
-    def __call__(self, schedule: Schedule, steps: int, start: float = 1.0) -> Tensor:
-        low, high = _bounds(schedule, start, self.log_snr_min, self.log_snr_max)
-        return _then_zero(schedule.time(_line(low, high, steps - 1) if steps > 1 else low[None]))
+    def __post_init__(self) -> None:
+        if not -inf < self.log_snr_min < self.log_snr_max < inf:
+            raise ValueError(f"need log_snr_min < log_snr_max, both finite, got {self}")
+
+    def _times(self, schedule: Schedule, steps: int, start: float) -> Tensor:
+        first, last, then_zero = _levels(schedule, start, self.log_snr_min, self.log_snr_max)
+        line = _line(first, last, steps - then_zero)
+        return _ending_at_zero(schedule.time(line).clamp(max=start), then_zero)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -437,7 +460,7 @@ class KarrasGrid(TimeGrid):
 
     Args:
         rho: 1 is uniform in sigma / alpha, infinity uniform in log-SNR.
-        sigma_min: The last positive noise level, if the schedule ends lower.
+        sigma_min: The last positive noise level, if the schedule goes on below it.
         sigma_max: The first, if the schedule begins higher.
 
     Source: Karras et al. (2022), https://arxiv.org/abs/2206.00364, equation 5.
@@ -447,11 +470,16 @@ class KarrasGrid(TimeGrid):
     sigma_min: float = 0.002
     sigma_max: float = 80.0
 
-    def __call__(self, schedule: Schedule, steps: int, start: float = 1.0) -> Tensor:
-        low, high = _bounds(schedule, start, -2 * log(self.sigma_max), -2 * log(self.sigma_min))
-        roots = torch.exp(-torch.stack([low, high]) / (2 * self.rho))
-        line = _line(roots[0], roots[1], steps - 1) if steps > 1 else roots[:1]
-        return _then_zero(schedule.time(-2 * self.rho * line.log()))
+    def __post_init__(self) -> None:
+        if not (0 < self.sigma_min < self.sigma_max < inf and 0 < self.rho < inf):
+            raise ValueError(f"need 0 < sigma_min < sigma_max and rho > 0, got {self}")
+
+    def _times(self, schedule: Schedule, steps: int, start: float) -> Tensor:
+        low, high = -2 * log(self.sigma_max), -2 * log(self.sigma_min)
+        first, last, then_zero = _levels(schedule, start, low, high)
+        most, least = (torch.exp(-log_snr / (2 * self.rho)) for log_snr in (first, last))
+        line = -2 * self.rho * _line(most, least, steps - then_zero).log()
+        return _ending_at_zero(schedule.time(line).clamp(max=start), then_zero)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -468,9 +496,15 @@ class StrideGrid(TimeGrid):
     train_steps: int = 1000
     spacing: Literal["linear", "quadratic"] = "linear"
 
-    def __call__(self, schedule: Schedule, steps: int, start: float = 1.0) -> Tensor:
-        first = round(start * self.train_steps)
-        if not 1 <= steps <= first:
+    def __post_init__(self) -> None:
+        if not 1 <= self.train_steps <= 100_000:
+            raise ValueError(f"train_steps must lie in [1, 100000], got {self}")
+        if self.spacing not in ("linear", "quadratic"):
+            raise ValueError(f"spacing must be linear or quadratic, got {self}")
+
+    def _times(self, schedule: Schedule, steps: int, start: float) -> Tensor:
+        first = int(start * self.train_steps + 1e-9)
+        if steps > first:
             raise ValueError(f"steps must lie in [1, {first}], got {steps}")
         line = _line(1.0, 0.0, steps) ** (2 if self.spacing == "quadratic" else 1)
         floor = torch.arange(steps, -1, -1, dtype=torch.float64)  # keeps neighbours distinct
@@ -485,10 +519,10 @@ class ExplicitGrid(TimeGrid):
 
     def __post_init__(self) -> None:
         t = self.times
-        if len(t) < 2 or t[-1] != 0 or t[0] > 1 or any(a <= b for a, b in pairwise(t)):
+        if not (len(t) > 1 and t[0] <= 1 and t[-1] == 0 and all(a > b for a, b in pairwise(t))):
             raise ValueError(f"times must decrease from at most 1 to 0, got {t}")
 
-    def __call__(self, schedule: Schedule, steps: int, start: float = 1.0) -> Tensor:
+    def _times(self, schedule: Schedule, steps: int, start: float) -> Tensor:
         if steps != len(self.times) - 1:
             raise ValueError(f"this grid has {len(self.times) - 1} steps, asked for {steps}")
         return torch.tensor(self.times, dtype=torch.float64) * start
@@ -496,18 +530,28 @@ class ExplicitGrid(TimeGrid):
 
 def _line(first: float | Tensor, last: float | Tensor, steps: int) -> Tensor:
     """From `first` to `last` in equal steps ``(steps + 1,)``, float64, the ends exact."""
-    part = torch.arange(steps + 1, dtype=torch.float64) / steps
+    part = torch.arange(steps + 1, dtype=torch.float64) / max(steps, 1)
     return torch.as_tensor(first) * (1 - part) + torch.as_tensor(last) * part
 
 
-def _bounds(schedule: Schedule, start: float, low: float, high: float) -> tuple[Tensor, Tensor]:
-    """The log-SNRs at `start` and at t = 0, kept inside ``[low, high]``."""
-    ends = schedule.log_snr(torch.tensor([start, 0.0], dtype=torch.float64)).detach()
-    return ends[0].clamp(low, high), ends[1].clamp(low, high)
+def _levels(
+    schedule: Schedule, start: float, low: float, high: float
+) -> tuple[Tensor, Tensor, bool]:
+    """The first and the last log-SNR of a grid, and whether t = 0 is a step beyond the last."""
+    first, end = _log_snrs(schedule, start, 0.0)
+    first = torch.where(low < end, first.clamp_min(low), first)
+    last = first.clamp_min(high - 1) + 1  # of a start with less noise than the last level: 1 nat
+    return (first, end, False) if end <= last else (first, last, True)
 
 
-def _then_zero(times: Tensor) -> Tensor:
-    return torch.cat([times, times.new_zeros(1)])
+def _ending_at_zero(times: Tensor, then_zero: bool) -> Tensor:
+    zero = times.new_zeros(1)
+    return torch.cat([times if then_zero else times[:-1], zero])
+
+
+def _log_snrs(schedule: Schedule, *times: float) -> Tensor:
+    with torch.no_grad():
+        return schedule.log_snr(torch.tensor(times, dtype=torch.float64))
 
 
 # --- Time distributions, to train on -------------------------------------------------------------
@@ -553,7 +597,7 @@ class UniformTimes(TimeDistribution):
 
 @dataclass(frozen=True, kw_only=True)
 class LogNormalTimes(TimeDistribution):
-    """``log(sigma / alpha) ~ N(mean, std^2)``, whatever the schedule.
+    """``log(sigma / alpha) ~ N(mean, std^2)``, whatever the schedule, within its reach.
 
     EDM's log-normal sigma (mean -1.2, std 1.2) and rectified flow's logit-normal t (mean 0,
     std 1) are one family: on the flow path sigma / alpha = t / (1 - t), whose logarithm is
@@ -571,17 +615,28 @@ class LogNormalTimes(TimeDistribution):
             raise ValueError(f"need a finite mean and std > 0, got {self}")
 
     def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
-        z = torch.special.ndtri(u.double().clamp(_TINY, 1 - _TINY))
+        first, last = self._quantiles(schedule)
+        z = torch.special.ndtri(torch.lerp(first, last, u.double()))
         return schedule.time(-2 * (self.mean + self.std * z)).clamp(_TINY, 1 - _TINY)
 
     def log_snr_density(self, log_snr: Tensor, schedule: Schedule) -> Tensor:
+        first, last = self._quantiles(schedule)
         z = (-log_snr / 2 - self.mean) / self.std
-        return torch.exp(-z * z / 2) / (2 * self.std * (2 * torch.pi) ** 0.5)
+        return torch.exp(-z * z / 2) / (2 * self.std * (2 * torch.pi) ** 0.5 * (last - first))
+
+    def _quantiles(self, schedule: Schedule) -> Tensor:
+        """The shares of the normal distribution below the schedule's least and most noise."""
+        first, last = torch.special.ndtr(
+            (-_log_snrs(schedule, _TINY, 1 - _TINY) / 2 - self.mean) / self.std
+        )
+        if not last - first > _TINY:
+            raise ValueError(f"{self} has no mass within the reach of {schedule}")
+        return torch.stack([first, last])
 
 
 @dataclass(frozen=True, kw_only=True)
 class UniformLogSNR(TimeDistribution):
-    """Uniform log-SNR between two bounds: every noise level as often as any other."""
+    """Uniform log-SNR between two bounds, within the reach of the schedule: all levels alike."""
 
     log_snr_min: float = -9.0
     log_snr_max: float = 9.0
@@ -591,12 +646,18 @@ class UniformLogSNR(TimeDistribution):
             raise ValueError(f"need log_snr_min < log_snr_max, both finite, got {self}")
 
     def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
-        span = self.log_snr_max - self.log_snr_min
-        return schedule.time(self.log_snr_max - span * u.double()).clamp(_TINY, 1 - _TINY)
+        low, high = self._bounds(schedule)
+        return schedule.time(torch.lerp(high, low, u.double())).clamp(_TINY, 1 - _TINY)
 
     def log_snr_density(self, log_snr: Tensor, schedule: Schedule) -> Tensor:
-        inside = (log_snr >= self.log_snr_min) & (log_snr <= self.log_snr_max)
-        return inside / (self.log_snr_max - self.log_snr_min)
+        low, high = self._bounds(schedule)
+        return ((log_snr >= low) & (log_snr <= high)) / (high - low)
+
+    def _bounds(self, schedule: Schedule) -> Tensor:
+        low, high = _log_snrs(schedule, 1 - _TINY, _TINY).clamp(self.log_snr_min, self.log_snr_max)
+        if not low < high:
+            raise ValueError(f"{self} lies out of the reach of {schedule}")
+        return torch.stack([low, high])
 
 
 _TINY = 1e-6  # no time is trained on where a schedule without a cut has an infinite log-SNR
