@@ -101,7 +101,7 @@ class PredictMean:
 
     def __call__(self, alpha: Tensor, sigma: Tensor) -> Coefficients:
         t = self.schedule.time(2 * (alpha.log() - sigma.log()))
-        first = t <= 1 / self.steps
+        first = t * self.steps < 1.5
         alpha_s, sigma_s = self.schedule((t - 1 / self.steps).clamp_min(0))
         ratio, kept = alpha / alpha_s, torch.where(first, 0.0, (sigma_s / sigma) ** 2)
         of_x_t = ratio * kept

@@ -39,7 +39,8 @@ class MixtureDenoiser(Denoiser):
         self.schedule = schedule
         var, axes = torch.linalg.eigh(covs)
         self.weights, self.means, self.covs = weights, means, covs
-        self.var, self.axes = var.clamp_min(0), axes  # covs = axes diag(var) axes^T
+        rounding = D * torch.finfo(var.dtype).eps * var.amax(-1, keepdim=True)
+        self.var, self.axes = var.where(var > rounding, 0.0), axes  # covs = axes diag(var) axes^T
 
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
         x, log_joint = self._components(x_t, t)
