@@ -174,7 +174,7 @@ def test_classes_are_in_natural_order_and_missing_is_minus_one():
 
 @pytest.mark.parametrize("bad", [[0, 0.5], [0, -2], ["0.5", "1"]], ids=str)
 def test_measurements_are_no_classes(bad):
-    with pytest.raises(DataError, match="no class.*attribute"):
+    with pytest.raises(DataError, match=r"no class.*attribute"):
         number_classes(bad, "x")
 
 

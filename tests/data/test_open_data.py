@@ -2,8 +2,10 @@
 
 import io
 import json
+import struct
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -135,7 +137,7 @@ def test_metadata_within_the_training_split_are_relative_to_it(tmp_path):
 
 def test_metadata_that_name_a_picture_that_is_not_there_are_a_problem(tmp_path):
     files = {"a.png": grey(1), "metadata.csv": "file_name,label\na.png,1\n../b.png,0\n"}
-    with pytest.raises(DataError, match="b.png.*not there"):
+    with pytest.raises(DataError, match=r"b\.png.*not there"):
         open_data(tree(tmp_path, files))
     dataset = open_data(tmp_path, DataOptions(on_bad="skip"))
     assert [p.path for p in dataset.problems] == ["../b.png"]
@@ -227,6 +229,24 @@ def test_a_tiff_stack_is_one_example_a_page(tmp_path, dtype, compression):
     assert dataset.codec.format == "tiff" and dataset.codec.dtype == dtype
 
 
+def test_16_bit_colour_png_is_refused_rather_than_cut_to_8_bits(tmp_path):
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        checked = kind + data
+        return struct.pack(">I", len(data)) + checked + struct.pack(">I", zlib.crc32(checked))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0))
+    pixels = chunk(b"IDAT", zlib.compress(b"\0" + bytes(range(6))))
+    with pytest.raises(DataError, match=r"16 bits a channel.*TIFF"):
+        one(tmp_path, "a.png", b"\x89PNG\r\n\x1a\n" + header + pixels + chunk(b"IEND", b""))
+
+
+def test_deep_colour_tiff_keeps_its_values(tmp_path):
+    values = np.arange(36, dtype=np.uint16).reshape(3, 4, 3) * 1000
+    out = io.BytesIO()
+    tifffile.imwrite(out, values, photometric="rgb")
+    assert np.array_equal(one(tmp_path, "a.tiff", out.getvalue()), values.transpose(2, 0, 1))
+
+
 def test_size_scales_the_short_side_and_cuts_the_centre(tmp_path):
     picture = np.zeros((40, 80, 3), np.uint8)
     picture[:, 20:60] = 255  # the central square
@@ -288,8 +308,8 @@ def test_npy_of_any_order_and_byte_order(tmp_path, order, dtype):
 
 @pytest.mark.parametrize(
     ("shape", "layout", "expected"),
-    [((5, 8, 9), "HW", (1, 8, 9)), ((5, 8, 9, 3), "HWC", (3, 8, 9)), ((5, 3, 8, 9), "CHW", (3, 8, 9)),
-     ((5, 8, 9, 12), "HWC", (12, 8, 9))],
+    [((5, 8, 9), "HW", (1, 8, 9)), ((5, 8, 9, 3), "HWC", (3, 8, 9)),
+     ((5, 3, 8, 9), "CHW", (3, 8, 9)), ((5, 8, 9, 12), "HWC", (12, 8, 9))],
 )  # fmt: skip
 def test_axes_of_arrays(shape, layout, expected):
     codec = open_data(np.random.default_rng(0).random(shape)).codec
@@ -356,7 +376,7 @@ def test_bad_rows_are_left_out_and_listed(tmp_path):
 
 def test_rows_of_an_array_with_nan(tmp_path):
     values = np.array([[1.0, 2.0], [np.nan, 1.0], [3.0, 4.0]])
-    with pytest.raises(DataError, match="row 1.*NaN.*on_bad"):
+    with pytest.raises(DataError, match=r"row 1.*NaN.*on_bad"):
         open_data(values)
     dataset = open_data((values, [5, 6, 7]), DataOptions(on_bad="skip"))
     assert dataset.stored.tolist() == [[1, 2], [3, 4]] and dataset.classes == ["5", "7"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .codec import Codec as Codec
     from .dataset import Dataset as Dataset
+    from .dataset import draws_at as draws_at
     from .dataset import order as order
     from .image import ImageCodec as ImageCodec
     from .names import Problem as Problem
@@ -26,6 +27,7 @@ _HOME = {
     "PointsCodec": "points",
     "Problem": "names",
     "Profile": "profile",
+    "draws_at": "dataset",
     "open_data": "open",
     "order": "dataset",
     "profile_data": "profile",

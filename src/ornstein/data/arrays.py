@@ -12,10 +12,10 @@ HEADER_BYTES = 4096
 
 
 def read_npy(path: Path) -> np.ndarray:
-    """The array in a .npy file.
+    """The array in a .npy file; see `parse_npy`.
 
     Raises:
-        Unreadable: If the header is not that of plain numbers, or does not fit the file.
+        Unreadable: If it is not a regular file of plain numbers.
     """
     if not path.is_file():  # a pipe would hang
         raise Unreadable("it is not a regular file")
@@ -30,8 +30,17 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         for name, data in archive.stream(archive.sizes):
             if isinstance(data, Problem):
                 raise Unreadable(str(data))
-            arrays[name.removesuffix(".npy")] = _read(io.BytesIO(data), len(data))
+            arrays[name.removesuffix(".npy")] = parse_npy(data)
     return arrays
+
+
+def parse_npy(data: bytes) -> np.ndarray:
+    """The array in the bytes of a .npy file.
+
+    Raises:
+        Unreadable: If the header is not that of plain numbers, or does not fit the data.
+    """
+    return _read(io.BytesIO(data), len(data))
 
 
 def _read(file: io.BufferedReader | io.BytesIO, size: int) -> np.ndarray:

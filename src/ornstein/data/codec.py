@@ -5,6 +5,7 @@ import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 DTYPES = ("bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "int64")
 DTYPES += ("float16", "float32", "float64")
+SHORT = (torch.bool, torch.uint8, torch.int8, torch.uint16, torch.int16)  # exact in float32
 ELEMENTS = 2**30  # of one example, at most
 
 
@@ -71,8 +73,8 @@ class Codec(ABC):
         """
         if tuple(stored.shape[1:]) != self.shape:
             raise ValueError(f"expected (B, {self.shape}), got {tuple(stored.shape)}")
-        short = stored.dtype in (torch.bool, torch.uint8, torch.int8, torch.uint16, torch.int16)
-        wide = stored.to(torch.float32 if short else torch.float64)
+        single = stored.dtype in SHORT or stored.device.type == "mps"  # which has no float64
+        wide = stored.to(torch.float32 if single else torch.float64)
         mean, std = self._of_channels(wide)
         return ((wide - mean) / torch.where(std > 0, std, 1)).float()
 
@@ -107,10 +109,7 @@ class Codec(ABC):
         return -each * sum(math.log(s) for s in self.std if s > 0)
 
     def _of_channels(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        view = (-1,) + (1,) * (len(self.shape) - 1)
-        mean = torch.tensor(self.mean, dtype=torch.float64).reshape(view)
-        std = torch.tensor(self.std, dtype=torch.float64).reshape(view)
-        return mean.to(like), std.to(like)
+        return _of_channels(self.mean, self.std, len(self.shape), like.dtype, like.device)
 
     # --- files
 
@@ -180,6 +179,19 @@ class Codec(ABC):
         except ValueError as error:
             reason = " ".join(str(error).split())
             raise ModelFileError(f"The run's codec is not valid: {shown(reason, 300)}.") from None
+
+
+@lru_cache(maxsize=16)  # or a GPU would wait for two copies at each batch
+def _of_channels(
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    ndim: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    both = torch.tensor([mean, std], dtype=torch.float64).reshape(2, -1, *(1,) * (ndim - 1))
+    both = both.to(dtype).to(device)
+    return both[0], both[1]
 
 
 # --- What the codecs share -----------------------------------------------------------------------

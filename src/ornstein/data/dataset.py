@@ -114,13 +114,13 @@ class Dataset:
     """
 
     codec: Codec
-    stored: Tensor
-    ids: list[str]
-    label: Tensor | None = None
+    stored: Tensor = field(repr=False)
+    ids: list[str] = field(repr=False)
+    label: Tensor | None = field(default=None, repr=False)
     classes: list[str] = field(default_factory=list)
-    attributes: Attributes | None = None
+    attributes: Attributes | None = field(default=None, repr=False)
     fingerprint: str = ""
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list, repr=False)
     source: str = ""
     options: DataOptions = field(default_factory=DataOptions)
 

@@ -3,10 +3,12 @@
 The policy: the first frame of an animation; turned as EXIF says; palettes become colour; CMYK and
 other colour spaces become RGB by Pillow's formulas, without colour management; transparency is
 laid on white unless four channels are asked for; 16 bits, floats and any number of channels are
-kept. A TIFF may hold a stack: axes S and C are channels, all others count examples.
+kept. A TIFF may hold a stack: axes S and C are channels, all others count examples. An array file
+holds one picture ``(H, W)`` or ``(H, W, C)``; ``(C, H, W)`` where the first axis alone has 1, 3, 4.
 """
 
 import io
+import logging
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -14,13 +16,25 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from .arrays import parse_npy
 from .names import Unreadable
 
 PIXELS = 2**26  # largest picture, by the size its header claims; Pillow's own limit is above it
 STACK_BYTES = 2**32  # largest TIFF stack, by the size its header claims
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".pgm", ".ppm")
-TIFF_SUFFIXES = (".tif", ".tiff")
+SUFFIXES = (
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".webp",
+    ".gif",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".pgm",
+    ".ppm",
+    ".npy",
+)
 
 Array = np.ndarray
 
@@ -43,6 +57,8 @@ def decode(data: bytes, channels: int | None = None) -> list[Array]:
     if not data:
         raise Unreadable("it is empty")
     try:
+        if data.startswith(b"\x93NUMPY"):
+            return [_decode_array(data)]
         if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
             stack = _decode_tiff(data)
             if stack is not None:
@@ -60,14 +76,38 @@ def decode(data: bytes, channels: int | None = None) -> list[Array]:
 
 
 @contextmanager
-def strict_pillow() -> Iterator[None]:
-    """Pillow's warning of decompression bombs is an error inside. Not for use in threads."""
+def strict_decoders() -> Iterator[None]:
+    """Inside, Pillow's warning of decompression bombs is an error, and tifffile does not log.
+
+    To be entered once, outside the threads that decode.
+    """
     from PIL import Image
 
+    log = logging.getLogger("tifffile")
+    level = log.level
     with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
         warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
-        yield
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        log.setLevel(logging.CRITICAL + 1)
+        try:
+            yield
+        finally:
+            log.setLevel(level)
+
+
+def channels_first(shape: tuple[int, ...]) -> bool:
+    """Whether axes ``(..., A, H, W)`` or ``(..., H, W, A)`` put the channels before the pixels."""
+    few = (1, 3, 4)
+    return shape[-3] in few and shape[-1] not in few
+
+
+def _decode_array(data: bytes) -> Array:
+    array = parse_npy(data)
+    if array.ndim not in (2, 3) or not array.size:
+        raise Unreadable(f"its shape {array.shape} is not (H, W) or (H, W, C)")
+    if array.ndim == 2:
+        return array[..., None]
+    return np.moveaxis(array, 0, 2) if channels_first(array.shape) else array
 
 
 def _decode_picture(data: bytes, channels: int | None) -> Array:

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..errors import DataError
 from .arrays import read_npy
 from .codec import Codec, file_name, storage, write_bytes
-from .decode import cover, decode, rechannel, strict_pillow
+from .decode import cover, decode, rechannel, strict_decoders
 from .files import read_file
 from .names import Unreadable, shown
 
@@ -139,7 +139,7 @@ class ImageCodec(Codec):
             if path.suffix.lower() == ".npy":
                 found = list(self._batch(read_npy(path)))
             else:
-                with strict_pillow():
+                with strict_decoders():
                     found = decode(read_file(path), self.shape[0])
             return torch.from_numpy(np.stack([self._conform(array) for array in found]))
         except OSError as error:

@@ -12,7 +12,7 @@ from .arrays import read_npy, read_npz
 from .builtin import BUILT_IN
 from .codec import measure, storage
 from .dataset import Dataset
-from .decode import is_picture
+from .decode import channels_first, is_picture
 from .image import Format, ImageCodec, Layout
 from .names import Problem, Unreadable, shown
 from .options import DataOptions
@@ -224,14 +224,11 @@ def _points(array: np.ndarray) -> tuple[PointsCodec, Tensor]:
 
 
 def _pictures(
-    array: np.ndarray, channels_first: bool, kind: Format, options: DataOptions, source: str
+    array: np.ndarray, tensor: bool, kind: Format, options: DataOptions, source: str
 ) -> tuple[ImageCodec, Tensor]:
     """Pictures ``(N, H, W)``, ``(N, H, W, C)`` or ``(N, C, H, W)``."""
     layout: Layout = "HW" if array.ndim == 3 else "HWC"
-    few = (1, 3, 4)
-    if array.ndim == 4 and (
-        channels_first or (array.shape[1] in few and array.shape[3] not in few)
-    ):
+    if array.ndim == 4 and (tensor or channels_first(array.shape)):
         layout, array = "CHW", np.moveaxis(array, 1, 3)
     array = array[..., None] if layout == "HW" else array
     if options.size is not None or options.channels not in (None, array.shape[3]):
@@ -249,7 +246,12 @@ def _given_labels(labels: object, count: int, source: str) -> Sequence[object] |
     """Labels as given in memory or in an array, one for each example."""
     if labels is None:
         return None
-    array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    try:
+        array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    except ValueError:
+        raise DataError(
+            f"{shown(source)}: the labels differ in shape; give one for each."
+        ) from None
     array = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
     if array.ndim != 1 or len(array) != count:
         raise DataError(

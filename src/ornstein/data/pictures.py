@@ -18,7 +18,7 @@ from torch import Tensor
 from ..errors import DataError
 from .codec import measure, storage
 from .dataset import Attributes, Dataset, fingerprint, number_classes
-from .decode import TIFF_SUFFIXES, cover, decode, is_picture, rechannel, strict_pillow
+from .decode import cover, decode, is_picture, rechannel, strict_decoders
 from .files import Files, open_files
 from .image import Format, ImageCodec, Layout, fits_png
 from .names import Problem, Unreadable, natural, shown
@@ -59,13 +59,12 @@ def open_pictures(path: Path, options: DataOptions, progress: Progress | None = 
         stop_at(missing, options, path)
         chosen = pick(names, options.limit)
         found = _decode_all(files, chosen, options, progress, path)
-    tiff = sum(n.lower().endswith(TIFF_SUFFIXES) for n in chosen)
     dataset = assemble(
         found,
         options,
         source=str(path),
         problems=problems + missing,
-        prefer="tiff" if tiff > len(chosen) / 2 else "png",
+        prefer=_format(chosen),
     )
     origin = [i.split("#")[0] if i.split("#")[0] in files.sizes else i for i in dataset.ids]
     labels = _labels(origin, rows, root, options)
@@ -77,6 +76,15 @@ def open_pictures(path: Path, options: DataOptions, progress: Progress | None = 
 
 def _is_metadata(name: str) -> bool:
     return name.rsplit("/", 1)[-1].lower() in METADATA
+
+
+def _format(names: Sequence[str]) -> Format:
+    """The format to save in: that of most `names`, or PNG for all that are no TIFF or array."""
+    kinds = Counter(n.lower().rsplit(".", 1)[-1] for n in names)
+    arrays, tiffs = kinds["npy"], kinds["tif"] + kinds["tiff"]
+    if arrays > len(names) / 2:
+        return "npy"
+    return "tiff" if tiffs > len(names) / 2 else "png"
 
 
 def find_root(names: Sequence[str]) -> tuple[str, list[str]]:
@@ -121,21 +129,25 @@ def _read_metadata(files: Files, path: Path, root: str) -> dict[str, dict[str, A
     """Rows by the name of their picture; a later file adds to an earlier one."""
     rows: dict[str, dict[str, Any]] = {}
     names = [n for n in files.sizes if _is_metadata(n)]
-    names = [n for n in names if n.startswith(root) or root.startswith(n.rpartition("/")[0])]
+    names = [n for n in names if n.startswith(root) or root.startswith(_folder(n))]
     for name, data in files.stream(sorted(names)):
         place = f"{path}/{name}"
         if isinstance(data, Problem) or len(data) > METADATA_BYTES:
             raise DataError(f"{shown(place)} cannot be read; mend or remove it.")
         table = read_rows(data, place) if name.lower().endswith("csv") else _json_rows(data, place)
-        folder = name.rpartition("/")[0]
         for row in table:
             file_name = row.pop("file_name", None)
             if not isinstance(file_name, str):
                 raise DataError(f"{shown(place)} has a row without file_name; add that column.")
-            full = f"{folder}/{file_name}" if folder else file_name
+            full = _folder(name) + file_name
             if full.startswith(root):
                 rows.setdefault(full, {}).update(row)
     return rows
+
+
+def _folder(name: str) -> str:
+    """The folder a file is in, with ``/`` behind, or nothing."""
+    return name[: name.rfind("/") + 1]
 
 
 def _json_rows(data: bytes, place: str) -> Iterator[dict[str, Any]]:
@@ -202,7 +214,7 @@ def _decode_all(
     """Every picture of `names`, in their order; stacks count each of theirs."""
     found: dict[str, list[Picture] | Problem] = {}
     seen: dict[tuple[int, ...], str] = {}
-    with strict_pillow():
+    with strict_decoders():
         for name, pictures in _decoded(files, names, options):
             if isinstance(pictures, Problem):
                 stop_at([pictures], options, path)
