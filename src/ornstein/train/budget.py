@@ -1,0 +1,86 @@
+"""From minutes to examples, before the first update: a run that is resumed must not ask the clock.
+
+Everything here happens on throw-away copies of what will be trained.
+"""
+
+import time
+from dataclasses import replace
+from statistics import median
+from typing import Any, Literal
+
+import torch
+
+from ..data.dataset import Dataset
+from ..runs.config import RunConfig
+from .device import World, has_bf16
+from .training import Training
+
+OVERHEAD = 0.06  # of the time goes to validation, the doctor, previews and checkpoints
+TRIAL = 0.02  # of the time may go to each trial
+
+
+def settle(
+    config: RunConfig,
+    data: Dataset,
+    *,
+    device: torch.device,
+    world: World,
+    seconds: float | None,
+) -> RunConfig:
+    """`config` with the precision and the budget decided.
+
+    Args:
+        config: With ``precision`` perhaps ``auto``.
+        data: The training examples.
+        device: Of the network.
+        world: The processes.
+        seconds: The time left for all of the training; None to keep ``train.seen``.
+
+    Returns:
+        ``train.precision`` is the faster of those the hardware has, if not given; ``train.seen``,
+        a multiple of the batch, is what fits into `seconds`, or the given one rounded up.
+    """
+    start, batch = time.monotonic(), config.train.batch
+    given, pace = config.train.precision, dict[Literal["f32", "bf16"], float]()
+    # bfloat16 rounds coordinates to one part in 256, which pictures do not notice and points do
+    rounds = has_bf16(device) and len(data.codec.shape) > 1
+    candidates = [given] if given != "auto" else ["f32", "bf16"] if rounds else ["f32"]
+    if seconds is not None or len(candidates) > 1:
+        limit = 1.0 if seconds is None else min(2.0, TRIAL * seconds)
+        for precision in candidates:
+            pace[precision] = time_of_update(config, precision, data, device, world, limit)
+    best: Any = min(pace, key=lambda p: pace[p]) if pace else candidates[0]
+    if seconds is None:
+        seen = config.train.seen
+    else:
+        left = seconds - (time.monotonic() - start)
+        seen = int(max(0.0, left) * (1 - OVERHEAD) / pace[best] * batch)
+    updates = max(1, -(-seen // batch) if seconds is None else seen // batch)
+    train = replace(config.train, precision=best, seen=updates * batch)
+    return replace(config, train=train)
+
+
+def time_of_update(
+    config: RunConfig,
+    precision: Literal["f32", "bf16"],
+    data: Dataset,
+    device: torch.device,
+    world: World,
+    limit: float,
+) -> float:
+    """Seconds of one update, the median over about `limit` seconds of a training thrown away."""
+    trial = replace(config, train=replace(config.train, precision=precision))
+    training = Training(trial, data, device=device, world=world)
+    times: list[float] = []
+    start = time.monotonic()
+    while True:
+        before = time.monotonic()
+        training.update()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        now = time.monotonic()
+        times.append(now - before)
+        enough = len(times) >= 4 and now - start >= limit
+        if world.sum([], enough)[0]:
+            break
+    return median(times[min(2, len(times) - 1) :])

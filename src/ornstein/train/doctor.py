@@ -1,0 +1,332 @@
+"""The training doctor: is it learning, and is it learning by heart?
+
+At a few noise levels, the error ``E|x - x_hat|^2`` of the network on training and on held-out
+examples stands between two errors that are known without training:
+
+- that of the best *linear* denoiser, from the covariance of the data. A network that has learned
+  anything about the shape of the data is below it;
+- that of the *memorising* denoiser, the exact posterior mean if the training examples were all
+  there is. On training examples it is far below what any honest denoiser reaches; on held-out
+  ones it is worse. A network whose two errors are apart as those two are has memorised.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import exp, isfinite
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..core.denoise import Denoiser, NetDenoiser, align
+from ..core.exact import EmpiricalDenoiser, GaussianDenoiser
+from ..core.noise import Schedule, TimeDistribution
+from ..data.dataset import Dataset
+from ..rng import generator, normal
+from .device import Precision, autocast
+from .signals import Stop
+
+LEVELS = 8
+MEMORY = 4096  # training examples of the memorising denoiser
+DIMENSIONS = 1024  # largest covariance matrix
+EARLY = 0.1  # share of the budget before which nothing is said
+
+Kind = Literal["early", "learning", "not learning", "memorising"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """What the doctor found.
+
+    Args:
+        kind: In a word.
+        verdict: In a line.
+        log_snr: The noise levels, in nats.
+        train: Error at each level on training examples, over that of the linear denoiser.
+        held: Likewise, on held-out examples; empty if there are none.
+        memorised: 0 if both are alike, 1 if they are apart as those of the memorising denoiser.
+    """
+
+    kind: Kind
+    verdict: str
+    log_snr: tuple[float, ...]
+    train: tuple[float, ...]
+    held: tuple[float, ...]
+    memorised: float
+
+
+@dataclass(frozen=True)
+class _Side:
+    """Fixed examples, fixed noise, and the errors known in advance, each ``(LEVELS,)``."""
+
+    x: Tensor
+    eps: Tensor
+    cond: dict[str, Tensor]
+    untrained: Tensor
+    linear: Tensor
+    memory: Tensor
+
+
+class Doctor:
+    """Compares a denoiser in training with the two references.
+
+    Args:
+        train: The training examples.
+        held: The held-out examples; may be empty.
+        denoiser: For its schedule and prediction, not its weights.
+        times: The time distribution of training: its octiles are the noise levels.
+        count: Examples of each side; if there are fewer, they are used again with other noise.
+        seed: Of the run.
+        precision: Of the network's products.
+    """
+
+    def __init__(
+        self,
+        train: Dataset,
+        held: Dataset,
+        denoiser: NetDenoiser,
+        times: TimeDistribution,
+        *,
+        count: int,
+        seed: int,
+        precision: Precision = "f32",
+    ) -> None:
+        schedule = denoiser.schedule
+        self._precision: Precision = precision
+        picked = torch.from_numpy(generator(seed, "doctor").permutation(len(train))[:MEMORY])
+        data = train.batch(picked)[0]
+        self._objection = objection(data)
+        with torch.no_grad():
+            self.t = times((torch.arange(LEVELS).double() + 0.5) / LEVELS, schedule).to(data.device)
+            self.log_snr = schedule.log_snr(self.t)
+            references = linear_denoiser(data, schedule), EmpiricalDenoiser(data, schedule)
+            # the examples that the memorising denoiser knows, and those it does not
+            self._train = self._side(train, picked, count, denoiser, references, seed)
+            self._held = None
+            if len(held):
+                every = torch.arange(len(held))
+                every = every[torch.from_numpy(generator(seed, "held").permutation(len(held)))]
+                self._held = self._side(held, every, count, denoiser, references, seed)
+
+    def _side(
+        self,
+        data: Dataset,
+        indices: Tensor,
+        count: int,
+        denoiser: NetDenoiser,
+        references: Sequence[Denoiser],
+        seed: int,
+    ) -> _Side:
+        x, cond = data.batch(indices[torch.arange(count) % len(indices)])
+        eps = normal((LEVELS, *x.shape), seed, "doctor").to(x)
+        skip = denoiser.prediction(*denoiser.schedule(self.t))[1]
+        linear, memory = (
+            torch.stack([self._error(r, x, e, {}, t) for e, t in zip(eps, self.t, strict=True)])
+            for r in references
+        )
+        untrained = []
+        for e, t, s in zip(eps, self.t, skip, strict=True):
+            untrained.append((x - s.to(x) * noisy(denoiser.schedule, x, e, t)).square().mean())
+        return _Side(x, eps, cond, torch.stack(untrained), linear, memory)
+
+    def _error(
+        self, denoiser: Denoiser, x: Tensor, eps: Tensor, cond: dict[str, Tensor], t: Tensor
+    ) -> Tensor:
+        x_t = noisy(denoiser.schedule, x, eps, t)
+        return (x - denoiser(x_t, t, **cond)).square().mean()
+
+    @torch.no_grad()
+    def __call__(
+        self, raw: NetDenoiser, average: NetDenoiser, *, part: float, rate: float, stop: Stop
+    ) -> Diagnosis | None:
+        """Examine a training; None if `stop` was set meanwhile.
+
+        Args:
+            raw: With the weights that are trained.
+            average: With their average, which is what the user gets.
+            part: Of the budget that is over, in [0, 1].
+            rate: The learning rate at its peak, to name it.
+            stop: Looked at before each call of the network.
+        """
+        errors: list[Tensor | None] = []
+        for side in (self._train, self._held):
+            if side is None:
+                errors.append(None)
+                continue
+            levels = []
+            for eps, t in zip(side.eps, self.t, strict=True):
+                if stop:
+                    return None
+                with autocast(side.x.device, self._precision):
+                    levels.append(self._error(average, side.x, eps, side.cond, t))
+            errors.append(torch.stack(levels))
+        train, held = errors
+        assert train is not None
+        side, shown = (self._train, train) if held is None else (self._held, held)
+        assert side is not None
+        memorised = 0.0 if held is None else self._memorised(train, held)
+        kind, verdict = self._judge(
+            ratio=_geometric(shown / side.linear),
+            grown=_geometric(shown / side.untrained),
+            memorised=memorised,
+            moved=movement(raw, average),
+            part=part,
+            rate=rate,
+        )
+        return Diagnosis(
+            kind=kind,
+            verdict=verdict,
+            log_snr=tuple(self.log_snr.tolist()),
+            train=tuple((train / self._train.linear).tolist()),
+            held=() if self._held is None or held is None else tuple((held / side.linear).tolist()),
+            memorised=memorised,
+        )
+
+    def _memorised(self, train: Tensor, held: Tensor) -> float:
+        """How far apart the two errors are, in units of how far the memorising denoiser's are.
+
+        Both gaps in units of the linear error, and summed over the levels.
+        """
+        known, unknown = self._train, self._held
+        assert unknown is not None
+        gap = (held / unknown.linear - train / known.linear).sum()
+        full = (unknown.memory / unknown.linear - known.memory / known.linear).sum()
+        if not full > 0.05 * LEVELS:  # so much data that even the memorising denoiser is honest
+            return 0.0
+        return (gap / full).item()
+
+    def _judge(
+        self,
+        *,
+        ratio: float,
+        grown: float,
+        memorised: float,
+        moved: float,
+        part: float,
+        rate: float,
+    ) -> tuple[Kind, str]:
+        """The verdict, from the errors over those of the linear and of the untrained denoiser."""
+        below = f"its error is {abs(1 - ratio):.0%} {'below' if ratio < 1 else 'above'} that of "
+        below += "the best linear denoiser"
+        if self._objection:
+            return "not learning", f"not learning (because {self._objection})"
+        if not isfinite(grown):
+            reason = f"the network's output is not finite; try a learning rate of {rate / 10:g}"
+        elif grown > 1.5:
+            reason = (
+                f"its error is {grown:.3g} times that of an untrained network: the learning rate "
+                f"{rate:g} is too high; try {rate / 10:g}"
+            )
+        elif part < EARLY:
+            return "early", "too early to say"
+        elif memorised > 0.5:
+            return "memorising", (
+                f"memorising ({memorised:.0%} of the way to learning its examples by heart); "
+                "stop earlier, take a smaller network or more data"
+            )
+        elif moved < 1e-6:
+            reason = f"the weights do not move: the learning rate {rate:g} is too small"
+        elif grown > 0.97 and ratio > 1.02:
+            reason = (
+                "the weights move and the error does not fall: what the network sees does not "
+                "tell what it is asked; are the data in step?"
+            )
+        elif ratio < 1.02:
+            return "learning", f"learning ({below})"
+        elif part < 0.5:
+            return "early", f"too early to say ({below})"
+        else:
+            reason = f"{below}; train longer, or try another learning rate than {rate:g}"
+        return "not learning", f"not learning (because {reason})"
+
+
+# --- References ----------------------------------------------------------------------------------
+
+
+class StationaryDenoiser(Denoiser):
+    """The best denoiser that is linear and commutes with shifts, channel by channel.
+
+    In the Fourier basis with the power spectrum P of the data, ``x_hat = mean + alpha P /
+    (alpha^2 P + sigma^2) (x_t - alpha mean)``. For data without space, P is the variance.
+
+    Args:
+        data: ``(N, C, *S)``.
+        schedule: The noise schedule.
+
+    Source: Wiener (1949).
+    """
+
+    def __init__(self, data: Tensor, schedule: Schedule) -> None:
+        super().__init__()
+        self.schedule, self.axes = schedule, tuple(range(2, data.ndim))
+        self.mean = data.mean((0, *self.axes), keepdim=True)
+        self.power = self._transform(data - self.mean).abs().square().mean(0)
+
+    def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
+        alpha, sigma = (align(c.expand(len(x_t)), x_t).to(x_t) for c in self.schedule(t))
+        gain = alpha * self.power / (alpha**2 * self.power + sigma**2)
+        waves = gain * self._transform(x_t - alpha * self.mean)
+        if not self.axes:
+            return self.mean + waves
+        return self.mean + torch.fft.ifftn(waves, dim=self.axes, norm="ortho").real
+
+    def _transform(self, x: Tensor) -> Tensor:
+        return torch.fft.fftn(x, dim=self.axes, norm="ortho") if self.axes else x
+
+
+class FlatDenoiser(Denoiser):
+    """A denoiser of vectors ``(B, D)``, for examples of another shape."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        super().__init__()
+        self.denoiser, self.schedule = denoiser, denoiser.schedule
+
+    def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
+        flat = x_t.flatten(1).double()
+        return self.denoiser(flat, t, **cond).view_as(x_t).to(x_t)
+
+
+def linear_denoiser(data: Tensor, schedule: Schedule) -> Denoiser:
+    """The best linear denoiser of `data` ``(N, C, *S)``.
+
+    By the full covariance matrix where there are data enough to know it, else by the spectrum:
+    too few examples would make the reference one that memorises.
+    """
+    flat = data.flatten(1).double()
+    count, dimensions = flat.shape
+    if dimensions > DIMENSIONS or count < 4 * dimensions:
+        return StationaryDenoiser(data, schedule)
+    mean = flat.mean(0)
+    cov = (flat - mean).T @ (flat - mean) / count
+    return FlatDenoiser(GaussianDenoiser(mean, cov, schedule))
+
+
+def noisy(schedule: Schedule, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+    """``x_t`` at one time `t` ``()``."""
+    alpha, sigma = (c.to(x) for c in schedule(t))
+    return alpha * x + sigma * eps
+
+
+def objection(data: Tensor) -> str:
+    """Why no training can go well on `data` as the network sees them; empty if it can."""
+    mean, var = data.double().mean().item(), data.double().var(correction=0).item()
+    if abs(mean) > 1 or var > 4 or 0 < var < 0.01:
+        return (
+            f"the data have mean {mean:.3g} and variance {var:.3g} where 0 and 1 are expected: "
+            "they are not standardised"
+        )
+    return ""
+
+
+def movement(raw: NetDenoiser, average: NetDenoiser) -> float:
+    """Distance of the weights from their average, over their size."""
+    pairs = list(zip(raw.parameters(), average.parameters(), strict=True))
+    apart = sum(((p - q).double().square().sum() for p, q in pairs), torch.zeros(()))
+    size = sum((p.double().square().sum() for p, _ in pairs), torch.zeros(()))
+    return (apart / size.clamp_min(1e-30)).sqrt().item()
+
+
+def _geometric(ratios: Tensor) -> float:
+    """Geometric mean; not finite if one of them is not."""
+    mean = ratios.double().clamp_min(1e-12).log().mean().item()
+    return exp(min(mean, 700)) if isfinite(mean) else mean

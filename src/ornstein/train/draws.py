@@ -1,0 +1,92 @@
+"""What an update is made of, as a function of (seed, seen): examples, noise levels, noise."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..core.noise import Schedule, TimeDistribution, low_discrepancy
+from ..data.dataset import Dataset, draws_at
+from ..rng import generator, normal
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The arguments of the loss.
+
+    Args:
+        x: Clean data ``(B, C, *S)``.
+        t: Times ``(B,)``, float64.
+        eps: Noise ``(B, C, *S)``.
+        cond: Conditions, each ``(B, ...)``.
+    """
+
+    x: Tensor
+    t: Tensor
+    eps: Tensor
+    cond: dict[str, Tensor]
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def parts(self, size: int) -> Iterator["Batch"]:
+        """The batch in pieces of at most `size`."""
+        for start in range(0, len(self), size):
+            yield self[start : start + size]
+
+    def __getitem__(self, here: slice) -> "Batch":
+        cond = {name: value[here] for name, value in self.cond.items()}
+        return Batch(self.x[here], self.t[here], self.eps[here], cond)
+
+
+def draw(
+    data: Dataset,
+    indices: Tensor,
+    schedule: Schedule,
+    times: TimeDistribution,
+    *,
+    seed: int,
+    seen: int,
+    hide: float = 0.0,
+    share: slice | None = None,
+) -> Batch:
+    """The batch of positions ``seen ... seen + B - 1`` of the training clock.
+
+    Everything random is drawn for all of it, from keys that hold `seed` and `seen` alone, and
+    then cut to `share`: neither the number of processes nor the size of their pieces changes what
+    is drawn. The times cover their distribution evenly.
+
+    Args:
+        data: The training examples.
+        indices: Which of them, ``(B,)``, over all processes.
+        schedule: What `times` refer to.
+        times: Which noise levels to train on.
+        seed: Of the run.
+        seen: Where training stands.
+        hide: Share of examples whose label and attributes are hidden, for guidance.
+        share: The examples wanted, of the B; all by default.
+    """
+    count, share = len(indices), share or slice(None)
+    positions = torch.arange(seen, seen + count)
+    varied = draws_at(seed, positions)[share] if data.options.augmentations else None
+    x, cond = data.batch(indices[share], varied)
+    eps = normal((count, *x.shape[1:]), seed, "noise", seen)[share].to(x)
+    u = low_discrepancy(generator(seed, "times", seen).random(), count)[share].to(x.device)
+    with torch.no_grad():
+        t = times(u, schedule)
+    if hide and cond:
+        hidden = torch.from_numpy(generator(seed, "hidden", seen).random(count) < hide)[share]
+        cond = without(cond, hidden.to(x.device))
+    return Batch(x, t, eps, cond)
+
+
+def without(cond: dict[str, Tensor], hidden: Tensor) -> dict[str, Tensor]:
+    """`cond` with the label -1 and the attributes NaN where `hidden` ``(B,)``: not given."""
+    absent = {"label": -1, "attributes": torch.nan}
+    return {
+        name: value.masked_fill(hidden.view(-1, *(1,) * (value.ndim - 1)), absent[name])
+        if name in absent
+        else value
+        for name, value in cond.items()
+    }

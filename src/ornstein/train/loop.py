@@ -1,0 +1,259 @@
+"""The one loop: data, noise, loss, gradient, guard, step, average, log, checkpoint."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import isfinite, isnan, nan
+from typing import Any
+
+from ..data.dataset import Dataset
+from ..errors import DivergedError
+from ..runs.folder import RunFolder
+from .doctor import Diagnosis, Doctor
+from .guard import Verdict
+from .preview import preview
+from .progress import Progress, Report
+from .signals import Stop
+from .training import Training
+from .validation import Validation
+
+ROWS = 200  # of the log, over the budget
+VALIDATIONS = 20
+EXAMINATIONS = 8
+
+
+def milestones(config: Any, count: int) -> frozenset[int]:
+    """`count` positions of the clock, evenly spread over the budget, its end the last.
+
+    A function of the configuration alone, like all that decides what is logged.
+    """
+    updates = config.seen // config.batch
+    return frozenset(config.batch * -(-updates * i // count) for i in range(1, count + 1))
+
+
+@dataclass
+class Review:
+    """What is looked at on the way, at fixed positions of the clock.
+
+    The sizes are such that all of it costs about five hundredths of the training.
+
+    Args:
+        validation: The loss on held-out examples, if there are any.
+        doctor: Says in words how it goes.
+        diagnosis: The last one.
+        val: The last validation loss.
+    """
+
+    validation: Validation | None
+    doctor: Doctor
+    diagnosis: Diagnosis | None = None
+    val: float = nan
+
+    @classmethod
+    def of(cls, training: Training, held: Dataset) -> "Review":
+        c, denoiser = training.config, training.denoiser
+        common: dict[str, Any] = {"seed": c.seed, "precision": training.precision}
+        validation = None
+        if len(held):  # a forward pass is a third of an update
+            count = min(max(c.train.seen // 400, 16), 512)
+            validation = Validation(held, denoiser, training.times, count=count, **common)
+        count = min(max(c.train.seen // 2500, 8), 64)
+        doctor = Doctor(training.data, held, denoiser, training.times, count=count, **common)
+        return cls(validation, doctor)
+
+
+class Loop:
+    """A training, its folder, and what is done now and then.
+
+    Args:
+        training: Where it stands.
+        held: The held-out examples; may be empty.
+        folder: Of the run, locked by this process if it writes.
+        stop: Set to stop at the next checkpoint, which is made at once.
+        report: Called a few times in a second.
+        save_every: Seconds between checkpoints; more if saving takes long.
+        saved_seen: Where the training was restored from; -1 if it is new.
+        track: Called with each row of the log, for other loggers.
+    """
+
+    def __init__(
+        self,
+        training: Training,
+        held: Dataset,
+        folder: RunFolder,
+        *,
+        stop: Stop,
+        report: Report = lambda progress: None,
+        save_every: float = 60.0,
+        saved_seen: int = -1,
+        track: Callable[[dict[str, Any]], None] = lambda row: None,
+    ) -> None:
+        self.training, self.folder, self.stop = training, folder, stop
+        self.report, self.save_every, self.track = report, save_every, track
+        self.review = Review.of(training, held)
+        c = training.config.train
+        self.rows = milestones(c, ROWS)
+        self.validations = milestones(c, VALIDATIONS)
+        self.examinations = milestones(c, EXAMINATIONS)
+        self.snapshots = milestones(c, c.ema_snapshots)
+        self.began = self.saved_at = self.reported_at = time.monotonic()
+        self.saving, self.loss = 0.0, nan
+        self.saved_seen = saved_seen
+        self.pace: deque[tuple[float, int]] = deque(maxlen=64)
+
+    def run(self) -> None:
+        """Train to the end of the budget, or until stopped.
+
+        Raises:
+            DivergedError: If it goes wrong again after a roll-back.
+        """
+        training, budget = self.training, self.training.config.train.seen
+        while True:
+            # --- Stop, if any process was asked to
+            stopped = bool(training.world.sum([], bool(self.stop))[0])
+
+            # --- Checkpoint
+            if stopped or training.seen >= budget or self.is_due():
+                self.save()
+            if stopped:
+                return self.tell("stopped")
+
+            # --- Log, validate, examine, keep: after the checkpoint, so that a resumed run does so
+            if not self.look():
+                continue
+            if training.seen >= budget:
+                return self.tell("finished")
+
+            # --- Train
+            verdict = training.update()
+            if verdict is Verdict.SKIP:
+                self.write({"event": "skipped", "ids": self.ids()})
+            elif verdict is Verdict.ROLL_BACK:
+                self.roll_back()
+            self.tell()
+
+    # --- Checkpoints
+
+    def is_due(self) -> bool:
+        """Whether to save now; never what one would not roll back to."""
+        if self.saved_seen < 0:
+            return True
+        wait = max(self.save_every, 20 * self.saving)
+        return self.training.guard.calm and time.monotonic() - self.saved_at >= wait
+
+    def save(self) -> None:
+        """Write a checkpoint, unless the last one is of this moment."""
+        training = self.training
+        if not training.world.writes or self.saved_seen == training.seen:
+            return
+        start = time.monotonic()
+        self.folder.save(training.seen, training.parts(), training.state())
+        self.saved_at, self.saved_seen = time.monotonic(), training.seen
+        self.saving = self.saved_at - start
+        self.tell("checkpoint")
+
+    def roll_back(self) -> None:
+        """Go back to the last checkpoint with half the learning rate; but once only."""
+        training, guard = self.training, self.training.guard
+        checkpoint = self.folder.latest()
+        what = "three updates in a row were not finite"
+        if not guard.streak:
+            what = "the loss has been over five times its smallest median for 200 updates"
+        ids = ", ".join(self.ids(8))
+        if training.halvings or checkpoint is None:
+            self.write({"event": "diverged", "ids": self.ids()})
+            raise DivergedError(
+                f"Training diverged at {training.seen:,} examples: {what}, also with half the "
+                f"learning rate; the last batch held {ids}. Look at these examples, or lower "
+                f"[train] learning_rate = {training.config.train.learning_rate:g}."
+            )
+        skipped, seen = guard.skipped, training.seen
+        if training.world.writes:
+            self.folder.rewind(checkpoint)
+        training.restore(checkpoint)
+        training.halvings, training.guard.skipped = 1, skipped
+        self.write({"event": "rolled back", "from": seen, "ids": self.ids()})
+
+    # --- What is looked at
+
+    def look(self) -> bool:
+        """Do what is due at this position of the clock; false if stopped meanwhile."""
+        world, seen = self.training.world, self.training.seen
+        if seen not in self.rows | self.validations | self.examinations | self.snapshots:
+            return True
+        done = self.log() if world.writes else True
+        return world.sum([], done)[0] == world.size
+
+    def log(self) -> bool:
+        """Write a row of the log, with all that is due; false, and nothing, if stopped."""
+        training, review = self.training, self.review
+        seen, tally, row = training.seen, training.tally, dict[str, Any]()
+        average = training.averages.denoisers[0]
+        if seen in self.validations and review.validation is not None:
+            val = review.validation(average, self.stop)
+            if val is None:
+                return False
+            review.val = row["val/loss"] = val
+        if seen in self.examinations:
+            c = training.config.train
+            found = review.doctor(
+                training.denoiser,
+                average,
+                part=seen / c.seen,
+                rate=c.learning_rate,
+                stop=self.stop,
+            )
+            if found is None or not preview(self.folder.path, training, self.stop):
+                return False
+            review.diagnosis = found
+            row |= {"doctor/kind": found.kind, "doctor/memorised": found.memorised}
+            row |= {"doctor/train": found.train, "doctor/held": found.held}
+        if seen in self.snapshots:
+            for i, denoiser in enumerate(training.averages.denoisers):
+                self.folder.keep(f"ema-{i}-{seen}", denoiser.state_dict())
+        self.loss = tally.mean
+        order = {"train/order": f"{tally.order:08x}"}
+        self.write({"train/loss": tally.mean, "train/lr": training.learning_rate, **order, **row})
+        self.folder.log_time({"seen": seen, "seconds": time.monotonic() - self.began})
+        tally.loss, tally.updates = 0.0, 0
+        return True
+
+    def write(self, row: dict[str, Any]) -> None:
+        """A row of the log, at this position of the clock. Numbers that are not finite are left
+        out: JSON has none."""
+        if not self.training.world.writes:
+            return
+        finite = {k: v for k, v in row.items() if not isinstance(v, float) or isfinite(v)}
+        row = {"seen": self.training.seen} | finite
+        self.folder.log(row)
+        self.track(row)
+
+    def ids(self, limit: int = 64) -> list[str]:
+        """Names of the examples of the last batch."""
+        return [self.training.data.ids[i] for i in self.training.indices[:limit].tolist()]
+
+    def tell(self, event: str = "") -> None:
+        """Report, but not more often than anybody can read."""
+        now, training, review = time.monotonic(), self.training, self.review
+        if not event and now - self.reported_at < 0.2:
+            return
+        self.reported_at = now
+        self.pace.append((now, training.seen))
+        (then, before), budget = self.pace[0], training.config.train.seen
+        rate = (training.seen - before) / (now - then) if now > then else 0.0
+        self.report(
+            Progress(
+                seen=training.seen,
+                budget=budget,
+                loss=training.tally.mean if isnan(self.loss) else self.loss,
+                val=review.val,
+                learning_rate=training.learning_rate,
+                examples_per_s=rate,
+                seconds=now - self.began,
+                seconds_left=(budget - training.seen) / rate if rate > 0 else nan,
+                verdict=review.diagnosis.verdict if review.diagnosis else "",
+                skipped=training.guard.skipped,
+                event=event,
+            )
+        )

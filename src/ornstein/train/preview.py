@@ -1,0 +1,5 @@
+"""A small grid of samples on disk now and then."""
+
+
+def preview(path, training, stop):
+    return True

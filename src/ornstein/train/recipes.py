@@ -1,0 +1,95 @@
+"""Configurations that are known to work: one for any data, and those of papers."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from math import prod
+
+from ..data.dataset import Dataset
+from ..errors import UsageError
+from ..runs.config import (
+    DenoiserConfig,
+    NetConfig,
+    RunConfig,
+    SampleConfig,
+    ScheduleConfig,
+    TimesConfig,
+    TrainConfig,
+)
+
+SHORT = 15.0  # minutes, below which a small network learns more
+
+
+def auto(data: Dataset, minutes: float | None = None) -> RunConfig:
+    """What to do if nobody says: flow matching for pictures, EDM for points.
+
+    Measured in the first minutes of training (see `docs/performance.md`): the learning rate
+    matters most, then the batch, then the optimiser and the prediction. Points have structure at
+    small noise, which the times of EDM reach and those of flow matching do not.
+
+    Args:
+        data: What to train on.
+        minutes: The time there is; None for plenty.
+    """
+    if len(data.codec.shape) == 1:
+        return points()
+    pixels = prod(data.codec.shape[1:])
+    short = minutes is not None and minutes < SHORT
+    return RunConfig(
+        net=NetConfig(kind="unet", size=32 if short or pixels <= 256 else 64),
+        train=TrainConfig(
+            batch=64 if pixels <= 256 else 32,
+            optimizer="muon",
+            learning_rate=4e-3 if short else 2e-3,
+        ),
+    )
+
+
+def points() -> RunConfig:
+    """An MLP with EDM's preconditioning and noise levels."""
+    return RunConfig(
+        net=NetConfig(kind="mlp", size=128),
+        schedule=ScheduleConfig(name="karras"),
+        denoiser=DenoiserConfig(prediction="balanced", weighting="balanced"),
+        times=TimesConfig(name="log-normal", mean=-1.2, std=1.2),
+        train=TrainConfig(batch=256, learning_rate=3e-3),
+        sample=SampleConfig(sampler="dpm++", steps=20, grid="karras"),
+    )
+
+
+def ddpm(steps: int, *, kind: str = "unet", size: int = 64, rate: float = 2e-4) -> RunConfig:
+    """The noise prediction, schedule and ancestral sampler of the paper, with T = `steps`.
+
+    The betas, 0.1 / T to 20 / T, are the paper's at T = 1000; at any T they end in noise.
+
+    Source: Ho et al. (2020), https://arxiv.org/abs/2006.11239.
+    """
+    mlp, betas = kind == "mlp", {"steps": steps, "beta_first": 0.1 / steps, "beta_last": 20 / steps}
+    return RunConfig(
+        net=NetConfig(kind="mlp" if mlp else "unet", size=size),
+        schedule=ScheduleConfig(name="ddpm", options=betas),
+        denoiser=DenoiserConfig(prediction="noise", weighting="simple"),
+        times=TimesConfig(name="uniform"),
+        train=TrainConfig(batch=512 if mlp else 64, learning_rate=rate, decay="none"),
+        sample=SampleConfig(sampler="ddpm", steps=steps, grid="stride"),
+    )
+
+
+RECIPES: dict[str, Callable[[], RunConfig]] = {
+    "points": points,
+    "ddpm-swiss-roll": lambda: ddpm(40, kind="mlp", size=128, rate=1e-3),
+    "ddpm-digits": lambda: ddpm(500, size=32, rate=1e-3),
+    "ddpm": lambda: ddpm(1000),
+}
+
+
+def recipe(data: Dataset, name: str = "auto", minutes: float | None = None) -> RunConfig:
+    """The recipe of that name, for these data.
+
+    Raises:
+        UsageError: If there is no such recipe.
+    """
+    if name != "auto" and name not in RECIPES:
+        known = ", ".join(["auto", *RECIPES])
+        raise UsageError(f"There is no recipe {name!r}; there are: {known}.")
+    config = auto(data, minutes) if name == "auto" else RECIPES[name]()
+    return replace(config, data=data.options)

@@ -1,0 +1,227 @@
+"""`train`: from data to a run folder, anew or from where it stopped."""
+
+import time
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from itertools import count
+from pathlib import Path
+
+import torch
+
+from ..data import open_data
+from ..data.codec import Codec
+from ..data.dataset import Dataset
+from ..data.open import Source
+from ..errors import DataError, UsageError
+from ..runs.config import RunConfig
+from ..runs.folder import RunFolder
+from ..runs.model import build_denoiser
+from .budget import settle
+from .device import World, choose_device
+from .loop import Loop
+from .progress import Report, tensorboard
+from .recipes import recipe
+from .signals import Stop
+from .training import Training, vocabulary_of
+
+
+def train(
+    source: Source | None = None,
+    *,
+    out: str | Path | None = None,
+    minutes: float | None = None,
+    seen: int | None = None,
+    config: RunConfig | None = None,
+    resume: bool = False,
+    allow_data_change: bool = False,
+    device: str = "auto",
+    report: Report | None = None,
+    save_every: float = 60.0,
+    track: bool = False,
+    stop: Stop | None = None,
+) -> RunFolder:
+    """Train a model of the data, or go on with a training that was stopped.
+
+    A stopped training that is resumed ends in the same weights, to the last bit, as one that was
+    never stopped, on the same machine with the same number of threads. SIGINT, SIGTERM and
+    SIGUSR1 stop it with a checkpoint; the call then returns early.
+
+    Args:
+        source: The data: what `open_data` takes. With `resume`, needed only if they were given
+            as an array.
+        out: The run folder; by default the first free ``runs/<name>-<number>``.
+        minutes: The time there is, in all. Turned into a number of examples by a short trial.
+        seen: The budget in examples instead, rounded up to whole batches.
+        config: What to train and how; `recipe` decides by default. Its ``train.seen`` is the
+            budget if neither `minutes` nor `seen` is given.
+        resume: Go on with the run at `out`.
+        allow_data_change: Go on although the data are not what they were.
+        device: ``auto``, ``cpu``, ``cuda``, ...
+        report: Called with a `Progress` a few times in a second.
+        save_every: Seconds between checkpoints; they do not influence the weights.
+        track: Log to TensorBoard too.
+        stop: To stop the training from another thread.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        UsageError: If the arguments contradict each other.
+        DataError: If the data cannot be read, or changed since the training began.
+        StorageError: If the folder cannot be written, or no checkpoint verifies.
+        LockedError: If another process trains in it.
+        DivergedError: If training goes wrong twice.
+    """
+    began = time.monotonic()
+    refuse(source, out, minutes, seen, config, resume)
+    place = choose_device(device)
+    world = World.join(place)
+    with ExitStack() as stack:
+        if resume:
+            folder, config, data, held = go_on(source, Path(str(out)), place, allow_data_change)
+        else:
+            config, data, held = plan(source, config, seen, minutes, place)
+            left = None if minutes is None else 60 * minutes - (time.monotonic() - began)
+            config = settle(config, data, device=place, world=world, seconds=left)
+            folder, config = begin(out, config, data, held, world)
+        if world.writes:
+            stack.enter_context(folder.lock())
+        stop = stack.enter_context(stop or Stop())
+        training = Training(config, data, device=place, world=world)
+        loop = Loop(
+            training,
+            held,
+            folder,
+            stop=stop,
+            report=report if report and world.writes else lambda progress: None,
+            save_every=save_every,
+            saved_seen=restore(training, folder) if resume else -1,
+            track=tensorboard(folder.path, stack) if track and world.writes else lambda row: None,
+        )
+        loop.run()
+    return folder
+
+
+def refuse(
+    source: Source | None,
+    out: str | Path | None,
+    minutes: float | None,
+    seen: int | None,
+    config: RunConfig | None,
+    resume: bool,
+) -> None:
+    """Name the first contradiction among the arguments of `train`."""
+    if resume and out is None:
+        raise UsageError("Which run is to go on? Say --out RUN.")
+    if resume and not (minutes is None and seen is None and config is None):
+        raise UsageError(
+            "A run that goes on keeps its budget and its configuration, on which its learning "
+            "rate depends: leave --minutes, --seen and --config out."
+        )
+    if not resume and source is None:
+        raise UsageError("There is nothing to train on: name the data.")
+    if minutes is not None and seen is not None:
+        raise UsageError("Two budgets were given: say --minutes or --seen, not both.")
+    if not resume and minutes is None and seen is None and config is None:
+        raise UsageError("How long to train? Say --minutes M or --seen N.")
+    if minutes is not None and not 0 < minutes < 1e6:
+        raise UsageError(f"--minutes {minutes:g} must be a positive number.")
+    if seen is not None and seen < 1:
+        raise UsageError(f"--seen {seen} must be 1 or more.")
+
+
+def plan(
+    source: Source | None,
+    config: RunConfig | None,
+    seen: int | None,
+    minutes: float | None,
+    device: torch.device,
+) -> tuple[RunConfig, Dataset, Dataset]:
+    """What to do, before the clock is asked; and the data, on the device."""
+    assert source is not None
+    data, held = read(source, config, device)
+    config = config or recipe(data, minutes=minutes)
+    config = replace(config, source=name_of(source), data=data.options)
+    if seen is not None:
+        config = replace(config, train=replace(config.train, seen=seen))
+    return config, data, held
+
+
+def read(source: Source, config: RunConfig | None, device: torch.device) -> tuple[Dataset, Dataset]:
+    """Training and held-out examples, on the device."""
+    options, seed = (config.data, config.seed) if config else (None, 0)
+    data = open_data(source, options)
+    train, held = data.split(data.options.validation, seed)
+    return train.to(device), held.to(device)
+
+
+def begin(
+    out: str | Path | None, config: RunConfig, data: Dataset, held: Dataset, world: World
+) -> tuple[RunFolder, RunConfig]:
+    """A new run folder. All processes go by the configuration of rank 0, who has timed it."""
+    config = RunConfig.from_toml(world.tell(config.to_toml()))
+    path = Path(world.tell(str(out or free_place(config.source))))
+    if not world.writes:
+        world.tell()  # rank 0 has made it
+        return RunFolder.open(path), config
+    denoiser = build_denoiser(config, data.codec.shape, vocabulary_of(data))
+    identity = {
+        "codec": data.codec.to_dict(),
+        "vocabulary": asdict(vocabulary_of(data)),
+        "fingerprint": data.fingerprint,
+        "examples": len(data),
+        "held_out": len(held),
+        "parameters": sum(p.numel() for p in denoiser.parameters()),
+    }
+    folder = RunFolder.create(path, config_toml=config.to_toml(), identity=identity)
+    world.tell()
+    return folder, config
+
+
+def go_on(
+    source: Source | None, path: Path, device: torch.device, allow_data_change: bool
+) -> tuple[RunFolder, RunConfig, Dataset, Dataset]:
+    """A run folder that is there, and its data."""
+    folder = RunFolder.open(path)
+    config = RunConfig.from_toml(folder.config_toml, str(folder.path / "config.toml"))
+    data, held = read(config.source if source is None else source, config, device)
+    if data.fingerprint != folder.identity["fingerprint"] and not allow_data_change:
+        raise DataError(
+            f"The data {config.source} are not those that {path} began with: put them back, or "
+            "say --allow-data-change."
+        )
+    codec = Codec.from_dict(folder.identity["codec"])
+    classes = folder.identity["vocabulary"]["classes"]
+    if data.codec.shape != codec.shape or list(data.classes) != list(classes):
+        raise DataError(
+            f"The data {config.source} have another shape or other classes than those that {path} "
+            "began with: start a new run."
+        )
+    return folder, config, replace(data, codec=codec), replace(held, codec=codec)
+
+
+def restore(training: Training, folder: RunFolder) -> int:
+    """Bring `training` to the newest checkpoint that verifies; its place on the clock.
+
+    A run that was stopped before its first checkpoint begins at 0: -1.
+    """
+    checkpoint = folder.latest()
+    if checkpoint is None:
+        return -1
+    training.restore(checkpoint)
+    if training.world.writes:
+        folder.rewind(checkpoint)
+    return checkpoint.seen
+
+
+def name_of(source: Source) -> str:
+    """What the configuration says of the data: an absolute path, a built-in name."""
+    if isinstance(source, (str, Path)):
+        return str(Path(source).resolve()) if Path(source).exists() else str(source)
+    return "array"
+
+
+def free_place(source: str) -> Path:
+    """The first ``runs/<name>-<number>`` that is not there."""
+    stem = Path(source).stem or "run"
+    return next(p for n in count(1) if not (p := Path("runs") / f"{stem}-{n}").exists())

@@ -1,0 +1,228 @@
+"""A training in memory: the weights, all that changes with them, and one update of it."""
+
+import zlib
+from dataclasses import asdict, dataclass
+from math import ceil
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from ..data.dataset import Dataset
+from ..errors import UsageError
+from ..runs.config import RunConfig
+from ..runs.model import Vocabulary, build_denoiser, build_times
+from .device import World, autocast
+from .draws import Batch, draw
+from .ema import Averages
+from .guard import Guard, Verdict
+from .optimise import build_optimizers, learning_rate, restore, tensors_of
+
+
+class Checkpoint(Protocol):
+    """What `Training.restore` reads."""
+
+    @property
+    def seen(self) -> int: ...
+
+    @property
+    def state(self) -> dict[str, Any]: ...
+
+    def load(self, part: str) -> dict[str, Tensor]: ...
+
+
+@dataclass
+class Tally:
+    """What has happened since the last row of the log.
+
+    Args:
+        loss: Sum of the mean losses of the updates taken.
+        updates: How many.
+        order: A checksum of the examples seen since the start, in order.
+    """
+
+    loss: float = 0.0
+    updates: int = 0
+    order: int = 0
+
+    @property
+    def mean(self) -> float:
+        return self.loss / self.updates if self.updates else torch.nan
+
+
+class Training:
+    """A run in training. Its whole future is a function of its state: there is no other memory.
+
+    Args:
+        config: Of the run; ``precision`` settled.
+        data: The training examples, on the device.
+        device: Of the network.
+        world: The processes that share each batch.
+
+    Attributes:
+        denoiser: With the weights that are trained.
+        averages: Of the weights.
+        optimizers: AdamW, and perhaps Muon before it.
+        guard: What it remembers of recent losses.
+        tally: What the next row of the log will say.
+        seen: Examples seen: the clock.
+        micro: Examples at once.
+        halvings: How often the learning rate was halved after a roll-back.
+        indices: Of the examples of the last batch.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        data: Dataset,
+        *,
+        device: torch.device | None = None,
+        world: World | None = None,
+    ) -> None:
+        self.config, self.data = config, data
+        self.device, self.world = device or torch.device("cpu"), world or World()
+        if config.train.batch < self.world.size:
+            raise UsageError(
+                f"A batch of {config.train.batch} cannot be shared by {self.world.size} "
+                "processes: start fewer, or raise [train] batch."
+            )
+        denoiser = build_denoiser(config, data.codec.shape, vocabulary_of(data))
+        self.denoiser = denoiser.to(self.device).train()
+        self.times = build_times(config.times)
+        self.averages = Averages(self.denoiser, config.train.ema)
+        self.optimizers = build_optimizers(self.denoiser, config.train)
+        self.guard, self.tally = Guard(), Tally()
+        self.seen, self.halvings = 0, 0
+        self.micro = config.train.micro_batch or config.train.batch
+        self.indices = torch.empty(0, dtype=torch.int64)
+
+    def update(self) -> Verdict:
+        """Train on the next batch: one step of the weights, one of the clock."""
+        config, seed, count = self.config.train, self.config.seed, self.config.train.batch
+
+        # --- Data and noise: functions of (seed, seen)
+        self.indices = self.data.order(seed, range(self.seen, self.seen + count))
+        batch = draw(
+            self.data,
+            self.indices,
+            self.denoiser.schedule,
+            self.times,
+            seed=seed,
+            seen=self.seen,
+            hide=config.condition_dropout,
+            share=self.world.share(count),
+        )
+
+        # --- Loss and gradient, over all processes
+        total = self.gradient(batch)
+        gradients = [p.grad for p in self.denoiser.parameters() if p.grad is not None]
+        (loss,) = self.world.sum(gradients, total.item())
+
+        # --- Guard
+        norm = get_total_norm(gradients)
+        verdict = self.guard.judge(loss, norm.item())
+
+        # --- Clip and step
+        if verdict is Verdict.TAKE:
+            clip_grads_with_norm_(self.denoiser.parameters(), config.clip, norm)
+            for optimizer in self.optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = self.learning_rate
+                optimizer.step()
+            self.tally.loss += loss
+            self.tally.updates += 1
+
+        # --- Average the weights, and move the clock
+        self.averages.update(self.seen, self.seen + count)
+        self.tally.order = zlib.crc32(self.indices.numpy().tobytes(), self.tally.order)
+        self.seen += count
+        return verdict
+
+    def gradient(self, batch: Batch) -> Tensor:
+        """Set the gradient of the mean loss over the global batch; give this process's share.
+
+        What does not fit into memory is taken in pieces half as large, from then on: the same
+        examples, the same noise, the same sum.
+        """
+        while True:
+            try:
+                return self._accumulate(batch)
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            size = min(self.micro, len(batch))
+            if size == 1:
+                raise UsageError(
+                    "A single example does not fit into memory: choose a smaller [net] size."
+                )
+            self.micro = ceil(size / 2)
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _accumulate(self, batch: Batch) -> Tensor:
+        self.denoiser.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.device)
+        for part in batch.parts(self.micro):
+            with autocast(self.device, self.precision):
+                losses = self.denoiser.loss(part.x, part.t, part.eps, **part.cond)
+            loss = losses.sum() / self.config.train.batch
+            loss.backward()
+            total += loss.detach()
+        return total
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the update that begins at `seen`: the schedule at its middle."""
+        middle = self.seen + self.config.train.batch / 2
+        return learning_rate(middle, self.config.train) / 2**self.halvings
+
+    @property
+    def precision(self) -> Any:
+        return self.config.train.precision
+
+    # --- Checkpoints
+
+    def parts(self) -> dict[str, dict[str, Tensor]]:
+        """All tensors of a checkpoint, by file."""
+        averages = {f"ema-{i}": d.state_dict() for i, d in enumerate(self.averages.denoisers)}
+        optimizer = tensors_of(self.optimizers, self.denoiser)
+        return {"model": self.denoiser.state_dict(), **averages, "optimizer": optimizer}
+
+    def state(self) -> dict[str, Any]:
+        """All else of a checkpoint, as plain values."""
+        return {
+            "guard": self.guard.to_dict(),
+            "tally": asdict(self.tally),
+            "micro": self.micro,
+            "halvings": self.halvings,
+        }
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go back to where `parts` and `state` were taken."""
+        self.denoiser.load_state_dict(checkpoint.load("model"))
+        for i, denoiser in enumerate(self.averages.denoisers):
+            denoiser.load_state_dict(checkpoint.load(f"ema-{i}"))
+        restore(self.optimizers, self.denoiser, checkpoint.load("optimizer"))
+        state = checkpoint.state
+        self.guard = Guard.from_dict(state["guard"])
+        self.tally = Tally(**state["tally"])
+        self.micro, self.halvings = state["micro"], state["halvings"]
+        self.seen = checkpoint.seen
+
+
+def vocabulary_of(data: Dataset) -> Vocabulary:
+    """The words for the conditions of a dataset."""
+    known = data.attributes
+    return Vocabulary(
+        classes=tuple(data.classes),
+        attributes=known.names if known else (),
+        means=known.mean if known else (),
+        stds=known.std if known else (),
+    )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """PyTorch's allocator on the CPU says so in words only."""
+    named = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    return named or "can't allocate memory" in str(error)
