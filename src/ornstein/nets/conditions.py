@@ -56,7 +56,7 @@ class Conditions:
             not augmented: so augmentation does not leak into samples.
 
     Raises:
-        ValueError: If a count is negative or beyond 1,000,000 classes, 4096 of the others.
+        ValueError: If a count is negative or beyond 100,000 classes, 4096 of the others.
     """
 
     classes: int = 0
@@ -66,7 +66,7 @@ class Conditions:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            most = 1_000_000 if field.name == "classes" else 4096
+            most = 100_000 if field.name == "classes" else 4096
             check_range(field.name, getattr(self, field.name), 0, most)
 
 
@@ -119,7 +119,7 @@ class Inputs(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """x with its context ``(B, channels, *S)``, and the embedding ``(B, width)``."""
         self._check(x, log_snr)
-        told = self.log_snr(self.features(log_snr.to(x)))
+        told = self.log_snr(self.features(log_snr).to(x))
         told = told + self._embed(x, label, attributes, augment)
         return self._join(x, context), F.silu(self.out(F.silu(told)))
 

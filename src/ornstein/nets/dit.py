@@ -48,7 +48,8 @@ class DiT(nn.Module):
         super().__init__()
         shape, size = check_shape(shape, [1, 2, 3]), check_size(size)
         check_range("depth", depth, 1, 64)
-        out_channels = check_range("out_channels", out_channels or shape[0], 1, 8192)
+        out_channels = shape[0] if out_channels is None else out_channels
+        check_range("out_channels", out_channels, 1, 8192)
         self.patch, self.grid = cut(shape[1:], patch)
         points = prod(self.patch)
         check_range("numbers in a patch", points * max(shape[0], out_channels), 1, 2**16)

@@ -33,7 +33,8 @@ class MLP(nn.Module):
         super().__init__()
         shape, size = check_shape(shape, [0]), check_size(size)
         check_range("depth", depth, 1, 64)
-        out_channels = check_range("out_channels", out_channels or shape[0], 1, 8192)
+        out_channels = shape[0] if out_channels is None else out_channels
+        check_range("out_channels", out_channels, 1, 8192)
         self.inputs = Inputs(shape, conditions, size)
         self.first = Linear(self.inputs.channels, size)
         self.blocks = nn.ModuleList(

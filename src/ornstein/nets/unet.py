@@ -18,12 +18,15 @@ from .blocks import (
 )
 from .conditions import UNCONDITIONAL, Conditions, Inputs, check_range, check_shape, check_size
 
+MOST_ATTENDED = 4096  # points; the memory attention takes grows as their square
+
 
 class UNet(nn.Module):
     """Network for signals ``(B, C, L)``, images ``(B, C, H, W)``, volumes ``(B, C, D, H, W)``.
 
     Residual blocks at each level on the way down and, beside their outputs, again on the way up;
-    self-attention at the coarse levels. No axis has to be a multiple of anything.
+    self-attention between the two, where points are fewest. No axis has to be a multiple of
+    anything.
 
     Args:
         shape: ``(C, *S)``.
@@ -31,7 +34,8 @@ class UNet(nn.Module):
         multipliers: Width of each level over `size`, the finest first. If not given, 1, 2, 2, 4,
             4, ... for as many levels as `coarsen` finds.
         depth: Residual blocks at each level, down as well as up.
-        attended: A level attends if it has at most this many points and is not the finest.
+        attended: Levels of at most this many points attend in each of their blocks too. In
+            short runs that costs more than it brings.
         conditions: What the network can be told.
         out_channels: Of the output ``(B, out_channels, *S)``; C if not given.
 
@@ -49,22 +53,26 @@ class UNet(nn.Module):
         size: int = 64,
         multipliers: Sequence[int] | None = None,
         depth: int = 2,
-        attended: int = 256,
+        attended: int = 0,
         conditions: Conditions = UNCONDITIONAL,
         out_channels: int | None = None,
     ) -> None:
         super().__init__()
         shape, size = check_shape(shape, [1, 2, 3]), check_size(size)
         check_range("depth", depth, 1, 16)
-        check_range("attended", attended, 0, 2**14)
-        out_channels = check_range("out_channels", out_channels or shape[0], 1, 8192)
-        spaces = coarsen(shape[1:], None if multipliers is None else len(multipliers))
-        multipliers = multipliers or ((1, 2, 2) + (4,) * len(spaces))[: len(spaces)]
+        check_range("attended", attended, 0, MOST_ATTENDED)
+        out_channels = shape[0] if out_channels is None else out_channels
+        check_range("out_channels", out_channels, 1, 8192)
+        if multipliers is None:
+            spaces = coarsen(shape[1:])
+            multipliers = ((1, 2, 2) + (4,) * len(spaces))[: len(spaces)]
+        else:
+            spaces = coarsen(shape[1:], check_range("levels", len(multipliers), 1, 16))
         widths = [check_range("size times multiplier", size * m, 8, 2048) for m in multipliers]
 
         told, self.depth = 4 * size, depth
         kernel = tuple(3 if n > 1 else 1 for n in _lift(shape[1:]))
-        attends = [i > 0 and prod(s) <= attended for i, s in enumerate(spaces)]
+        attends = [prod(s) <= attended for s in spaces]
         self.inputs = Inputs(shape, conditions, told)
         self.steps, self.down, self.up = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         channels, skips = self.inputs.channels + 1, list[int]()
@@ -75,7 +83,8 @@ class UNet(nn.Module):
             self.down.extend(Stage(width, width, told, kernel, attends[i]) for _ in range(depth))
             channels = width
             skips += [width] * depth
-        self.middle = Stage(channels, channels, told, kernel, attends[-1])
+        few = prod(spaces[-1]) <= MOST_ATTENDED
+        self.middle = Stage(channels, channels, told, kernel, few)
         for i, width in reversed(list(enumerate(widths))):
             for _ in range(depth):
                 self.up.append(Stage(channels + skips.pop(), width, told, kernel, attends[i]))
@@ -147,8 +156,8 @@ def coarsen(space: tuple[int, ...], levels: int | None = None) -> list[tuple[int
     >>> coarsen((1000,))
     [(1000,), (250,), (63,), (16,), (8,)]
     """
-    spaces, enough = [space], levels or 1
-    while len(spaces) < enough or (
+    spaces = [space]
+    while len(spaces) < (levels or 1) or (
         levels is None and (max(space) > 8 or (max(space) >= 7 and len(spaces) < 3))
     ):
         longest = max(space)
