@@ -1,5 +1,8 @@
 """What is said of a dataset before training: each finding is planted, and found."""
 
+import json
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 
@@ -76,6 +79,17 @@ def test_lines_are_safe_to_print(tmp_path):
     assert all(c.isprintable() for line in lines for c in line)
 
 
+def test_the_sizes_that_pictures_had_are_counted(tmp_path):
+    from PIL import Image
+
+    for i, size in enumerate([(20, 30), (20, 30), (4, 9)]):
+        Image.new("L", size, i).save(tmp_path / f"{i}.png")
+    profile = profile_data(open_data(tmp_path, DataOptions(size=8)))
+    assert profile.sizes == {"20 x 30": 2, "4 x 9": 1}
+    assert "of 2 sizes: 20 x 30 (2), 4 x 9 (1)" in profile.lines()
+    assert any(line.startswith("1 pictures were smaller") for line in profile.lines())
+
+
 def test_left_out_files_are_listed_with_reasons(tmp_path):
     from PIL import Image
 
@@ -84,3 +98,7 @@ def test_left_out_files_are_listed_with_reasons(tmp_path):
     profile = profile_data(open_data(tmp_path, DataOptions(on_bad="skip")))
     assert profile.problems == [("empty.png", "it is empty")]
     assert "  empty.png: it is empty" in profile.lines()
+
+
+def test_a_profile_is_plain_data(planted):
+    assert json.loads(json.dumps(asdict(planted)))["count"] == 200

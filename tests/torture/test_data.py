@@ -486,6 +486,31 @@ def test_d3_every_truncation_of_an_archive_is_refused_or_read(tmp_path, form):
     assert refused > 10  # a tar may end after any member
 
 
+def test_d3_a_damaged_header_inside_a_tar_is_no_early_end(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for i in range(5):
+            info = tarfile.TarInfo(f"{i}.png")
+            info.size = len(PICTURE)
+            archive.addfile(info, io.BytesIO(PICTURE))
+    data = bytearray((tmp_path / "a.tar").read_bytes())
+    data[data.index(b"3.png")] ^= 1
+    (tmp_path / "a.tar").write_bytes(data)
+    with pytest.raises(DataError, match="damaged"):
+        open_data(tmp_path / "a.tar", SKIP)
+
+
+def test_d3_a_name_that_is_no_text_is_read_and_shown(tmp_path):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for name in (b"good\xff.png", b"bad\xfe.png"):
+        Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(
+            PICTURE if name.startswith(b"good") else b""
+        )
+    dataset = open_data(folder, SKIP)
+    assert len(dataset) == 1 and len(dataset.fingerprint) == 32
+    str(dataset.problems[0]).encode()
+
+
 # --- D5: tables ----------------------------------------------------------------------------------
 
 

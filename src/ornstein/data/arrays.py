@@ -1,14 +1,33 @@
 """Arrays in .npy and .npz files: the header is judged before anything is allocated; no pickle."""
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
 
+from ..errors import DataError
 from .files import Zip
-from .names import Problem, Unreadable
+from .names import Problem, Unreadable, shown
 
 HEADER_BYTES = 4096
+
+
+def fits_memory(size: int, place: str) -> None:
+    """Refuse what is larger than the machine's memory, before it is allocated.
+
+    Raises:
+        DataError: Naming the `place`.
+    """
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return
+    if size > 0.8 * memory:
+        raise DataError(
+            f"{shown(place)} needs {size / 2**30:.1f} GiB of memory, the machine has "
+            f"{memory / 2**30:.1f}; choose a smaller size or a limit."
+        )
 
 
 def read_npy(path: Path) -> np.ndarray:
@@ -63,6 +82,7 @@ def _read(file: io.BufferedReader | io.BytesIO, size: int) -> np.ndarray:
     claimed, there = count * dtype.itemsize, size - file.tell()
     if claimed != there:
         raise Unreadable(f"its header claims {claimed:,} bytes of values, the file holds {there:,}")
+    fits_memory(claimed, "The array")
     flat = np.empty(count, dtype)
     if count and file.readinto(flat.view(np.uint8).data) != claimed:
         raise Unreadable("it is cut short")

@@ -109,6 +109,7 @@ class Dataset:
         attributes: Numbers known of each example.
         fingerprint: A hash of ids, labels, attributes and content of all that was opened.
         problems: What was found and left out.
+        sizes: How many pictures had which (width, height) before they were scaled.
         source: What was opened.
         options: How it was opened.
     """
@@ -121,6 +122,7 @@ class Dataset:
     attributes: Attributes | None = field(default=None, repr=False)
     fingerprint: str = ""
     problems: list[Problem] = field(default_factory=list, repr=False)
+    sizes: dict[tuple[int, int], int] = field(default_factory=dict, repr=False)
     source: str = ""
     options: DataOptions = field(default_factory=DataOptions)
 

@@ -20,6 +20,7 @@ from .names import Problem, hidden, objection, shown
 
 INDEX_BYTES = 2**25  # largest single read of an archive's index: about 400,000 zip members
 MEMBER_BYTES = 2**30  # largest member
+FILE_BYTES = 2**32  # largest picture outside of archives
 MEMBERS = 2_000_000
 PROPORTION = 200  # bytes out for each byte in; refused above it once FREE_BYTES are exceeded
 FREE_BYTES = 2**26
@@ -133,7 +134,9 @@ def read_file(path: Path) -> bytes:
     with os.fdopen(handle, "rb") as file:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise OSError("it is not a regular file")
-        return file.read()
+        if os.fstat(handle).st_size > FILE_BYTES:
+            raise OSError(f"it is larger than {FILE_BYTES:,} bytes")
+        return file.read(FILE_BYTES + 1)
 
 
 class _Bounded:
@@ -246,10 +249,17 @@ class Tar(_Archive):
                 for info in tar:
                     self._list(info)
                     tar.members = []  # pyright: ignore[reportAttributeAccessIssue] (60 MB otherwise)
+                self._check_end(tar.offset)
         except BaseException:
             self.bounded.close()
             raise
         self.bounded.limit = MEMBER_BYTES
+
+    def _check_end(self, offset: int) -> None:
+        """Refuse a header that is damaged, which tarfile takes for the end."""
+        self.bounded.seek(offset)
+        if self.bounded.read(512).strip(b"\0"):
+            raise tarfile.ReadError(f"no header at byte {offset:,}")
 
     def _list(self, info: tarfile.TarInfo) -> None:
         kind = "file" if info.isreg() else "folder" if info.isdir() else "device"

@@ -116,7 +116,8 @@ class ImageCodec(Codec):
         """x as 8-bit colour ``(B, H, W, 3)``, to look at.
 
         8 bits are shown as they are, all else from mean - 3 std to mean + 3 std, as far as the
-        dtype goes. Of more than four channels the first three are shown, of two the first.
+        dtype goes. Transparency of 8 bits lies on white; of other channels the first three are
+        shown, of two the first.
         """
         values = self.stored(x).transpose(0, 2, 3, 1)
         if np.dtype(self.dtype).kind in "bu" and (self.levels or 65536) <= 256:
@@ -129,7 +130,7 @@ class ImageCodec(Codec):
             span = high - low if high > low else 1.0
             values = np.rint(np.clip((values - low) / span, 0, 1) * 255).astype(np.uint8)
         channels = values.shape[3]
-        if channels == 4:
+        if channels == 4 and self.dtype == "uint8":
             alpha = values[..., 3:] / 255
             return np.rint(values[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
         return values[..., :3] if channels >= 3 else np.repeat(values[..., :1], 3, 3)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
-from .arrays import read_npy, read_npz
+from .arrays import fits_memory, read_npy, read_npz
 from .builtin import BUILT_IN
 from .codec import measure, storage
 from .dataset import Dataset
@@ -21,7 +21,6 @@ from .pictures import (
     assemble,
     conform,
     describe,
-    fits_memory,
     make_codec,
     open_pictures,
     pick,

@@ -2,20 +2,21 @@
 
 import json
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import DataError
+from .arrays import fits_memory
 from .codec import measure, storage
 from .dataset import Attributes, Dataset, fingerprint, number_classes
 from .decode import cover, decode, is_picture, rechannel, strict_decoders
@@ -30,6 +31,7 @@ METADATA_BYTES = 2**28
 TRAIN = ("train", "training")
 OTHER_SPLITS = ("validation", "valid", "val", "dev", "test", "testing")
 SHAPES = 32  # different sizes of pictures after which reading stops to ask for one size
+ATTRIBUTES = 256
 THREADS_FROM = 16_384  # mean bytes of a file from which threads gain more than they cost
 
 Progress = Callable[[int, int], None]
@@ -58,7 +60,8 @@ def open_pictures(path: Path, options: DataOptions, progress: Progress | None = 
         missing = [Problem(n, "named in the metadata, but not there") for n in absent]
         stop_at(missing, options, path)
         chosen = pick(names, options.limit)
-        found = _decode_all(files, chosen, options, progress, path)
+        sizes: Counter[tuple[int, int]] = Counter()
+        found = _decode_all(files, chosen, options, progress, path, sizes)
     dataset = assemble(
         found,
         options,
@@ -68,6 +71,7 @@ def open_pictures(path: Path, options: DataOptions, progress: Progress | None = 
     )
     origin = [i.split("#")[0] if i.split("#")[0] in files.sizes else i for i in dataset.ids]
     labels = _labels(origin, rows, root, options)
+    dataset = replace(dataset, sizes=dict(sizes.most_common()))
     return describe(dataset, labels, _attributes(origin, rows, options))
 
 
@@ -185,6 +189,10 @@ def _attributes(
             columns[name] = [float(v) for v in values if v is not None]
     if not columns:
         return None
+    if len(columns) > ATTRIBUTES:
+        raise DataError(
+            f"The metadata hold {len(columns):,} columns of numbers; keep at most {ATTRIBUTES}."
+        )
     return list(columns), np.stack([np.array(v) for v in columns.values()], 1)
 
 
@@ -208,22 +216,36 @@ def _measurement(value: Any) -> float | None:
 # --- Decoding ------------------------------------------------------------------------------------
 
 
+class Decoded(NamedTuple):
+    """A picture made to fit, and the width and height it had."""
+
+    picture: Picture
+    size: tuple[int, int]
+
+
 def _decode_all(
-    files: Files, names: list[str], options: DataOptions, progress: Progress | None, path: Path
+    files: Files,
+    names: list[str],
+    options: DataOptions,
+    progress: Progress | None,
+    path: Path,
+    sizes: Counter[tuple[int, int]],
 ) -> list[tuple[str, Picture | Problem]]:
-    """Every picture of `names`, in their order; stacks count each of theirs."""
+    """Every picture of `names`, in their order; stacks count each of theirs, `sizes` all."""
     found: dict[str, list[Picture] | Problem] = {}
-    seen: dict[tuple[int, ...], str] = {}
+    first: dict[tuple[int, int], str] = {}
     with strict_decoders():
-        for name, pictures in _decoded(files, names, options):
-            if isinstance(pictures, Problem):
-                stop_at([pictures], options, path)
+        for name, decoded in _decoded(files, names, options):
+            if isinstance(decoded, Problem):
+                stop_at([decoded], options, path)
+                found[name] = decoded
             else:
-                for picture in pictures:
-                    seen.setdefault(picture.shape[:2], name)
-                if len(seen) > (1 if options.on_bad == "error" else SHAPES):
-                    raise _of_many_sizes(seen)
-            found[name] = pictures
+                sizes.update(d.size for d in decoded)
+                found[name] = [d.picture for d in decoded]
+                for _, size in decoded:
+                    first.setdefault(size, name)
+            if options.size is None and len(first) > (1 if options.on_bad == "error" else SHAPES):
+                raise _of_many_sizes(first)
             if progress is not None:
                 progress(len(found), len(names))
     flat: list[tuple[str, Picture | Problem]] = []
@@ -238,16 +260,17 @@ def _decode_all(
     return flat
 
 
-def _of_many_sizes(seen: dict[tuple[int, ...], str]) -> DataError:
-    examples = ", ".join(f"{shown(n)} is {w} x {h}" for (h, w), n in islice(seen.items(), 2))
+def _of_many_sizes(first: dict[tuple[int, int], str]) -> DataError:
+    some = ", ".join(f"{shown(n)} is {w} x {h}" for (w, h), n in islice(first.items(), 2))
     return DataError(
-        f"The pictures differ in size ({examples}); choose one with size, such as size = 64."
+        f"The pictures differ in size ({some}); choose one with size, such as size = 64."
     )
 
 
 def _decoded(
     files: Files, names: list[str], options: DataOptions
-) -> Iterator[tuple[str, list[Picture] | Problem]]:
+) -> Iterator[tuple[str, list[Decoded] | Problem]]:
+    """In threads where that is faster; in the order in which the files are stored."""
     stream = files.stream(names)
     mean_bytes = sum(files.sizes[n] for n in names) / len(names)
     workers = min(8, os.cpu_count() or 1)
@@ -256,26 +279,27 @@ def _decoded(
         return
     piece = max(1, min(64, int(2**23 // mean_bytes)))
     with ThreadPoolExecutor(workers) as pool:
-        pending = []
+        pending: deque[Future[list[tuple[str, list[Decoded] | Problem]]]] = deque()
         while True:
             some = list(islice(stream, piece))
             if some:
                 pending.append(pool.submit(lambda s: list(_decode_some(s, options)), some))
             while pending and (len(pending) > 2 * workers or not some):
-                yield from pending.pop(0).result()
+                yield from pending.popleft().result()
             if not some:
                 return
 
 
 def _decode_some(
     some: Iterable[tuple[str, bytes | Problem]], options: DataOptions
-) -> Iterator[tuple[str, list[Picture] | Problem]]:
+) -> Iterator[tuple[str, list[Decoded] | Problem]]:
     for name, data in some:
         if isinstance(data, Problem):
             yield name, data
             continue
         try:
-            yield name, [conform(p, options) for p in decode(data, options.channels)]
+            pictures = decode(data, options.channels)
+            yield name, [Decoded(conform(p, options), (p.shape[1], p.shape[0])) for p in pictures]
         except Unreadable as error:
             yield name, Problem(name, str(error))
 
@@ -373,19 +397,6 @@ def describe(
     known = None if attributes is None else Attributes.measured(*attributes)
     mark = fingerprint(dataset.stored, dataset.ids, label, known)
     return replace(dataset, label=label, classes=classes, attributes=known, fingerprint=mark)
-
-
-def fits_memory(size: int, source: str) -> None:
-    """Refuse what is larger than the machine's memory, before it is allocated."""
-    try:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return
-    if size > 0.8 * memory:
-        raise DataError(
-            f"{shown(source)} needs {size / 2**30:.1f} GiB of memory, the machine has "
-            f"{memory / 2**30:.1f}; choose a smaller size or a limit."
-        )
 
 
 def _kind(picture: Picture) -> tuple[str, int, int, int]:

@@ -38,6 +38,7 @@ class Profile:
         count: Examples.
         shape: Of one, ``(C, *S)``.
         dtype: Of the source.
+        sizes: How many pictures had which size, such as ``640 x 480``, before they were scaled.
         classes: Examples of each class by name.
         unlabelled: Examples without a class, where others have one.
         attributes: For each attribute, the examples that lack it.
@@ -56,6 +57,7 @@ class Profile:
     count: int
     shape: tuple[int, ...]
     dtype: str
+    sizes: dict[str, int]
     classes: dict[str, int]
     unlabelled: int
     attributes: dict[str, int]
@@ -83,6 +85,10 @@ class Profile:
         else:
             size = " x ".join(map(str, self.shape)) + " numbers"
         text = [f"{shown(self.source)}: {self.count:,} {what} of {size}, {self.dtype}"]
+        if len(self.sizes) > 1:
+            some = [f"{size} ({n:,})" for size, n in list(self.sizes.items())[:8]]
+            more = f", and {len(self.sizes) - 8} more" if len(self.sizes) > 8 else ""
+            text.append(f"of {len(self.sizes)} sizes: {', '.join(some)}{more}")
         if self.classes:
             some = [f"{shown(name, 30)} {n:,}" for name, n in list(self.classes.items())[:12]]
             more = f", and {len(self.classes) - 12} more" if len(self.classes) > 12 else ""
@@ -138,6 +144,7 @@ def profile_data(dataset: Dataset) -> Profile:
         count=len(dataset),
         shape=codec.shape,
         dtype=codec.dtype,
+        sizes={f"{w} x {h}": n for (w, h), n in dataset.sizes.items()},
         classes={name: sizes[i] for i, name in enumerate(dataset.classes)},
         unlabelled=sizes[-1],
         attributes=dict(zip(attributes.names if attributes else (), lacks, strict=True)),
@@ -230,6 +237,11 @@ def _advice(profile: Profile, dataset: Dataset) -> list[str]:
         )
     if sum(len(group) - 1 for group in profile.duplicates) > 0.02 * profile.count:
         said.append("Many examples are there twice: remove copies, or they will be memorised.")
+    small = sum(n for size, n in dataset.sizes.items() if min(size) < min(profile.shape[1:]))
+    if small:
+        said.append(
+            f"{small:,} pictures were smaller and had to be enlarged: choose a smaller size."
+        )
     for channel in profile.channels:
         if channel.std == 0:
             said.append(f"{shown(channel.name, 40)} is constant: it comes back exactly.")
