@@ -55,8 +55,9 @@ class Linear(nn.Linear):
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """``softmax(q k^T / sqrt(D)) v`` of ``(B, heads, N, D)``.
 
-    On a CPU and in bfloat16, written out is 1.5 to 5 times as fast as fused for N <= 512; in
-    float32 the fused operator is the faster one for N > 64. It has no forward-mode derivatives.
+    On a CPU and in bfloat16, the fused operator makes a step of a small `DiT` 1.4 times as long;
+    from some 1000 points on, and in float32 from some 100, it is the faster one. It has no
+    forward-mode derivatives.
     """
     longest = 512 if q.dtype == torch.bfloat16 else 64
     if q.device.type != "cpu" or k.shape[2] > longest:
