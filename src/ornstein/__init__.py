@@ -1,3 +1,62 @@
-"""Ornstein: a diffusion model of your own data, and everything you can do with it."""
+"""Ornstein: a diffusion model of your own data, and everything you can do with it.
+
+    import ornstein as ou
+
+    run = ou.train("digits", minutes=2)
+    ou.sample(run, 64, label=3)
+
+The names below are loaded when first used: `import ornstein` does not import torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .data import DataOptions as DataOptions
+    from .data import open_data as open_data
+    from .data import profile_data as profile_data
+    from .errors import OrnsteinError as OrnsteinError
+    from .rng import Streams as Streams
+    from .runs.config import RunConfig as RunConfig
+    from .runs.folder import RunFolder as RunFolder
+    from .runs.model import Model as Model
+    from .runs.model import load as load
+    from .tasks.restore import Restored as Restored
+    from .tasks.restore import restore as restore
+    from .tasks.sample import Samples as Samples
+    from .tasks.sample import sample as sample
+    from .train import train as train
 
 __version__ = "0.1.0.dev0"
+
+_HOME = {
+    "DataOptions": "data.options",
+    "Model": "runs.model",
+    "OrnsteinError": "errors",
+    "Restored": "tasks.restore",
+    "RunConfig": "runs.config",
+    "RunFolder": "runs.folder",
+    "Samples": "tasks.sample",
+    "Streams": "rng",
+    "load": "runs.model",
+    "open_data": "data.open",
+    "profile_data": "data.profile",
+    "restore": "tasks.restore",
+    "sample": "tasks.sample",
+}
+
+_ROOMS = ("core", "data", "errors", "evaluate", "nets", "rng", "runs", "tasks", "train")
+
+__all__ = sorted([*_HOME, "train"])  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:  # of these, `train` can be called: it is the package and the verb
+        return import_module(f".{name}", __name__)
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME, *_ROOMS])

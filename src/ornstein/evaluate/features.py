@@ -1,0 +1,120 @@
+"""Features to measure distances on: learned from the user's own labels, or fixed at random."""
+
+import warnings
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..rng import generator
+from .metrics import Proportion
+
+WIDTH = 64
+"""Of the features: a Frechet distance needs some ``WIDTH^2`` examples, and people have few."""
+
+LARGEST_INPUT = 256
+"""More numbers than this in an example are first reduced to their principal components."""
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """A fixed map from examples ``(N, *S)`` to features ``(N, WIDTH)``, float64.
+
+    One affine map for each layer, with a ReLU after each: ``h <- max(0, h W + b)``.
+
+    Args:
+        layers: The pairs W ``(I, O)``, b ``(O,)``.
+    """
+
+    layers: tuple[tuple[np.ndarray, np.ndarray], ...]
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        h = np.asarray(x, dtype=np.float64).reshape(len(x), -1)
+        for weight, bias in self.layers:
+            h = np.maximum(0, h @ weight + bias)
+        return h
+
+
+def random_features(dimensions: int, seed: int = 0) -> Features:
+    """One layer of random weights: blind to meaning, but unbiased, and the same for everybody.
+
+    Args:
+        dimensions: Numbers in an example, of mean 0 and variance 1.
+        seed: Of the weights.
+    """
+    draw = generator("features", seed)
+    weight = draw.standard_normal((dimensions, WIDTH)) * (2 / dimensions) ** 0.5
+    return Features(((weight, draw.standard_normal(WIDTH) * 0.5),))
+
+
+@dataclass(frozen=True, eq=False)
+class Labeller:
+    """A classifier trained on real data, and its last hidden layer as features.
+
+    Args:
+        features: All but its last layer.
+        last: W ``(WIDTH, K)`` and b ``(K,)`` of the last.
+        classes: The labels it knows ``(K,)``.
+        accuracy: On real data it never saw: what it says of samples is to be read beside this.
+    """
+
+    features: Features
+    last: tuple[np.ndarray, np.ndarray]
+    classes: np.ndarray
+    accuracy: Proportion
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """The label of each example ``(N,)``."""
+        return self.classes[(self.features(x) @ self.last[0] + self.last[1]).argmax(1)]
+
+    def agreement(self, x: np.ndarray, label: np.ndarray) -> Proportion:
+        """How often it gives the examples the `label` that they were asked, or known, to have."""
+        return agreement(self(x), label)
+
+
+def train_labeller(
+    x: np.ndarray, label: np.ndarray, held_out: np.ndarray, held_out_label: np.ndarray
+) -> Labeller:
+    """Train a small network on labelled examples, in seconds.
+
+    Principal components if there are many inputs, then two hidden layers of 128 and `WIDTH`.
+
+    Args:
+        x: ``(N, *S)``, of mean 0 and variance 1.
+        label: ``(N,)``, at least two different ones; negative ones are left out.
+        held_out: ``(M, *S)``, to know its accuracy.
+        held_out_label: ``(M,)``.
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.neural_network import MLPClassifier
+    from threadpoolctl import threadpool_limits
+
+    flat, label = _labelled(x, label)
+    first: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
+    if flat.shape[1] > LARGEST_INPUT:
+        pca = PCA(min(LARGEST_INPUT, len(flat)), whiten=True, random_state=0).fit(flat)
+        # h = (x - mean) P / sqrt(var), and its negative, so that a ReLU loses nothing of it
+        axes = (pca.components_ / np.sqrt(pca.explained_variance_)[:, None]).T
+        both = np.concatenate([axes, -axes], 1)
+        first = ((both, -pca.mean_ @ both),)
+    flat = Features(first)(flat)
+    net = MLPClassifier((128, WIDTH), alpha=1e-3, max_iter=120, random_state=0)
+    with warnings.catch_warnings(), threadpool_limits(1):  # the matrices are too small to share
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the accuracy says what epochs gave
+        net.fit(flat, label)
+    layers = list(zip(net.coefs_, net.intercepts_, strict=True))
+    features, last = Features((*first, *layers[:-1])), layers[-1]
+    if last[0].shape[1] == 1:  # two classes share one logit
+        last = np.concatenate([-last[0], last[0]], 1), np.concatenate([-last[1], last[1]])
+    labeller = Labeller(features, last, net.classes_, Proportion(hits=0, n=1))
+    return replace(labeller, accuracy=labeller.agreement(*_labelled(held_out, held_out_label)))
+
+
+def agreement(said: np.ndarray, label: np.ndarray) -> Proportion:
+    """How often two labellings agree."""
+    return Proportion(hits=int((said == label).sum()), n=len(label))
+
+
+def _labelled(x: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    there = label >= 0
+    return np.asarray(x, dtype=np.float64).reshape(len(x), -1)[there], label[there]

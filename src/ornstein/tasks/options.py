@@ -1,0 +1,125 @@
+"""The parameters of each verb, written once: names, types, bounds, help. Knows no torch."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+
+from annotated_types import Interval, Len
+from cyclopts import Parameter
+
+from ..errors import UsageError
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+Weight = Annotated[float, Interval(ge=-100, le=100)]
+TimeGridName = Literal["uniform", "log-snr", "karras", "stride"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawOptions:
+    """How to draw from a run. What is left out is as the run says.
+
+    Args:
+        label: Class by name or number, or `any`; several are dealt out in turn.
+        attributes: Numeric conditions by name, in their own units.
+        guidance: Weight of classifier-free guidance; 1 is none.
+        guidance_interval: Lowest and highest log-SNR at which guidance acts.
+        sampler: Rule for one transition.
+        steps: Steps of the time grid.
+        time_grid: Where the steps lie.
+        seed: Same seed, same examples.
+        batch: Examples at once; changes memory and speed, not the examples.
+    """
+
+    label: Annotated[tuple[str, ...] | None, Len(1)] = None
+    attributes: dict[str, float] | None = None
+    guidance: Weight | None = None
+    guidance_interval: tuple[float, float] | None = None
+    sampler: str | None = None
+    steps: Annotated[int, Interval(ge=1, le=100_000)] | None = None
+    time_grid: TimeGridName | None = None
+    seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
+    batch: Annotated[int, Interval(ge=1, le=65_536)] = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleOptions(DrawOptions):
+    """What to draw, and how.
+
+    Args:
+        count: Examples to draw.
+        examples: Which ones, as in 8-15, in place of the first COUNT; work can be shared out so.
+    """
+
+    count: Annotated[int, Interval(ge=1, le=10_000_000), Parameter(alias="-n")] = 16
+    examples: Annotated[str, Len(1, 40)] | None = None
+
+    @property
+    def indices(self) -> range:
+        """The examples asked for. Raises `UsageError` if `examples` is no range."""
+        if self.examples is None:
+            return range(self.count)
+        first, _, last = self.examples.partition("-")
+        if first.isdecimal() and (last or first).isdecimal() and int(first) <= int(last or first):
+            return range(int(first), int(last or first) + 1)
+        raise UsageError(f"examples = {self.examples!r} is no range: write it as 8-15.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreOptions(DrawOptions):
+    """How to fill in what is masked.
+
+    Args:
+        draws: Different restorations of each picture.
+        iterations: Of the solver inside each step: more follow what is known more closely.
+    """
+
+    draws: Annotated[int, Interval(ge=1, le=10_000), Parameter(alias="-n")] = 4
+    iterations: Annotated[int, Interval(ge=1, le=1000)] = 4
+
+
+Options = TypeVar("Options", bound=DrawOptions)
+
+
+def checked(kind: type[Options], values: Mapping[str, Any]) -> Options:
+    """The options of one verb from plain values.
+
+    Labels may be one or several, names or numbers.
+
+    Raises:
+        UsageError: Naming the option that is unknown, of the wrong type, or out of its bounds.
+    """
+    from pydantic import ValidationError
+
+    known = [f.name for f in fields(kind)]
+    for name in values:
+        if name not in known:
+            raise UsageError(f"There is no option {name!r}{suggestion(name, known)}")
+    values = dict(values)
+    if (label := values.get("label")) is not None:
+        names = [label] if isinstance(label, (str, int)) else list(label)
+        values["label"] = tuple(str(name) for name in names)
+    try:
+        return _adapter(kind).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"] if part in known) or str(first["loc"])
+        value = repr(first["input"])[:80]
+        raise UsageError(f"{name} = {value}: {first['msg']}.") from None
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """``; did you mean 'heun'?``, or the list of what there is: the end of a sentence."""
+    known = list(known)
+    close = get_close_matches(name, known, 1)
+    return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(known)}."
+
+
+@cache
+def _adapter(kind: type[Options]) -> "TypeAdapter[Options]":
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)

@@ -1,0 +1,232 @@
+"""Draw new examples from a trained run."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..core.denoise import Denoiser
+from ..core.guide import ALWAYS, ClassifierFree
+from ..core.sample import SAMPLERS, Sampler, start
+from ..data.codec import Codec, write_bytes
+from ..errors import UsageError
+from ..rng import Streams
+from ..runs.folder import RunFolder
+from ..runs.model import GRIDS, Model, load
+from .options import DrawOptions, SampleOptions, checked, suggestion
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Run = Model | RunFolder | Path | str
+"""A trained run: loaded, or where it lies."""
+
+OnStep = Callable[[Tensor, Tensor], None]
+"""Called with x_s ``(B, C, *S)`` and its time s after each transition."""
+
+BLOCK = 4
+"""Networks see batches of a multiple of this: their kernels treat left-over rows apart."""
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Examples, ready to look at and to write in the format of the data the run was trained on.
+
+    Args:
+        x: ``(B, C, *S)``, on the CPU.
+        codec: From x to the user's units and files.
+        first: The number of the first one: example i is a function of (run, seed, i) alone.
+        labels: The class asked for, by name, for each; None if none was.
+    """
+
+    x: Tensor
+    codec: Codec
+    first: int = 0
+    labels: tuple[str, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def arrays(self) -> np.ndarray:
+        """The examples in the units, dtype and layout of the data."""
+        return self.codec.unpack(self.x)
+
+    def grid(self, columns: int | None = None, scale: int | None = None) -> "Image.Image":
+        """A picture of all, in rows of `columns`; `scale` screen pixels for each pixel."""
+        return self.codec.preview(self.x, columns, scale)
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write each example in the format of the data, and return the paths."""
+        return list(self.codec.save(self.x, Path(folder), self.first, self.labels))
+
+    def _repr_png_(self) -> bytes:
+        return png(self.grid())
+
+
+def sample(
+    run: Run,
+    count: int = 16,
+    label: str | int | Sequence[str | int] | None = None,
+    *,
+    device: str | torch.device = "auto",
+    on_step: OnStep | None = None,
+    **options: Any,
+) -> Samples:
+    """Draw new examples from a trained run.
+
+    Args:
+        run: The run, or its folder.
+        count: Examples to draw.
+        label: Class by name or number, or ``any``; several are dealt out in turn.
+        device: Where to compute; ``auto`` takes a GPU if there is one.
+        on_step: Called with x_s and s after each step of each batch.
+        **options: Those of `SampleOptions`.
+
+    Raises:
+        UsageError: If an option is unknown or out of its bounds, or the run has no such class.
+    """
+    chosen = checked(SampleOptions, {"count": count, "label": label, **options})
+    parts = list(stream(run, chosen, device=device, on_step=on_step))
+    labels = [name for part in parts for name in part.labels or ()]
+    x = torch.cat([part.x for part in parts])
+    return replace(parts[0], x=x, labels=tuple(labels) if labels else None)
+
+
+def stream(
+    run: Run,
+    options: SampleOptions,
+    *,
+    device: str | torch.device = "auto",
+    on_step: OnStep | None = None,
+) -> Iterator[Samples]:
+    """As `sample`, in batches as they are done, so that any number fits in memory."""
+    model, indices = opened(run, device), options.indices
+    denoiser, sampler, times = plan(model, options)
+
+    def told(examples: Sequence[int]) -> Denoiser:
+        return denoiser.given(**conditions(model, options, examples))
+
+    for first in range(0, len(indices), options.batch):
+        part = indices[first : first + options.batch]
+        x = draw(model, told, sampler, times, options.seed, part, on_step)
+        yield Samples(x, model.codec, part[0], label_names(model, options, part))
+
+
+def opened(run: Run, device: str | torch.device = "auto") -> Model:
+    """The model of a run, which is loaded if it is not yet."""
+    if isinstance(run, Model):
+        return run
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return load(run.path if isinstance(run, RunFolder) else run, device=device)
+
+
+def plan(model: Model, options: DrawOptions) -> tuple[Denoiser, Sampler, Tensor]:
+    """The denoiser with its guidance, the sampler, and the times to visit.
+
+    Raises:
+        UsageError: If there is no such sampler, or guidance has nothing to guide towards.
+    """
+    config = model.config.sample
+    name = options.sampler or config.sampler
+    if name not in SAMPLERS:
+        raise UsageError(f"There is no sampler {name!r}{suggestion(name, SAMPLERS)}")
+    denoiser: Denoiser = model.denoiser
+    told = options.label is not None or bool(options.attributes)
+    if options.guidance not in (None, 1.0) and not told:
+        raise UsageError(f"guidance = {options.guidance} needs a label or an attribute to go to.")
+    weight = config.guidance if options.guidance is None else options.guidance
+    low, high = options.guidance_interval or ALWAYS
+    if not low < high:
+        raise UsageError(f"guidance_interval = ({low}, {high}) must go from low to high log-SNR.")
+    if told and weight != 1:
+        denoiser = ClassifierFree(denoiser, weight, (low, high))
+    try:
+        times = GRIDS[options.time_grid or config.grid](
+            denoiser.schedule, options.steps or config.steps
+        )
+    except ValueError as error:
+        raise UsageError(f"This grid has no such steps: {error}.") from None
+    return denoiser, SAMPLERS[name], times
+
+
+def conditions(model: Model, options: DrawOptions, indices: Sequence[int]) -> dict[str, Tensor]:
+    """The conditions of the examples `indices`; labels are dealt out by index."""
+    labels = options.label
+    if labels is not None:
+        labels = [labels[i % len(labels)] for i in indices]
+    given = model.vocabulary.tensors(len(indices), labels, options.attributes)
+    return {name: value.to(model.device) for name, value in given.items()}
+
+
+def label_names(
+    model: Model, options: DrawOptions, indices: Sequence[int]
+) -> tuple[str, ...] | None:
+    """The class of each of the examples `indices`, by its name in the data."""
+    if (labels := options.label) is None:
+        return None
+    numbers = [model.vocabulary.label(name) for name in labels]
+    names = ["any" if n < 0 else model.vocabulary.classes[n] for n in numbers]
+    return tuple(names[i % len(names)] for i in indices)
+
+
+def draw(
+    model: Model,
+    denoiser: Callable[[Sequence[int]], Denoiser],
+    sampler: Sampler,
+    times: Tensor,
+    seed: int,
+    indices: Sequence[int],
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """The examples `indices` of the endless sequence that belongs to `seed`, on the CPU.
+
+    The batch is filled up to a multiple of `BLOCK` with copies of its last example, which are
+    dropped again: then each example is the same, bit for bit, in whatever batch it is drawn.
+
+    Args:
+        model: The run.
+        denoiser: Gives the denoiser for a batch of examples, its conditions bound.
+        sampler: The rule.
+        times: The grid ``(N + 1,)``, decreasing.
+        seed: Of the sequence.
+        indices: Which examples.
+        on_step: Called with x_s ``(B, C, *S)`` and s after each step.
+    """
+    count = len(indices)
+    batch = [*indices, *[indices[-1]] * (-count % BLOCK)]
+    noise, one = Streams(seed, batch), denoiser(batch)
+    eps = noise(torch.empty(len(batch), *model.shape, device=model.device))
+    watch = None if on_step is None else lambda x, s: on_step(x[:count], s)
+    x = sampler(one, start(one.schedule, times[0], eps), times, noise=noise, on_step=watch)
+    return x[:count].cpu()
+
+
+def write_picture(picture: "Image.Image", path: Path) -> Path:
+    """Write a picture in the format that the ending of `path` names.
+
+    Raises:
+        UsageError: If it names none.
+        StorageError: If the disk refuses.
+    """
+    from PIL import Image
+
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    if kind not in Image.SAVE:
+        raise UsageError(f"{path} does not end like a picture: write it as {path.stem}.png.")
+    out = BytesIO()
+    picture.save(out, kind)
+    return write_bytes(path, out.getvalue())
+
+
+def png(picture: "Image.Image") -> bytes:
+    """The bytes of a PNG file."""
+    out = BytesIO()
+    picture.save(out, "PNG", optimize=True)
+    return out.getvalue()
