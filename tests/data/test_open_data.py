@@ -99,6 +99,21 @@ def test_a_flat_folder_has_no_classes(tmp_path):
     assert dataset.label is None and dataset.classes == []
 
 
+def test_folders_named_by_numbers_are_classes_as_they_are_written(tmp_path):
+    dataset = open_data(tree(tmp_path, {f"{n}/a.png": grey(1) for n in ("1.0", "0.5", "-3")}))
+    assert set(dataset.classes) == {"1.0", "0.5", "-3"}
+
+
+def test_pages_of_a_stack_share_the_class_of_their_file(tmp_path):
+    out = io.BytesIO()
+    tifffile.imwrite(out, np.zeros((2, 4, 6), np.uint16), photometric="minisblack")
+    files = {"a#1.tif": out.getvalue(), "b.tif": out.getvalue()}
+    files["metadata.csv"] = "file_name,label\na#1.tif,x\nb.tif,y\n"
+    dataset = open_data(tree(tmp_path, files))
+    assert dataset.ids == ["a#1.tif#0", "a#1.tif#1", "b.tif#0", "b.tif#1"]
+    assert dataset.label.tolist() == [0, 0, 1, 1]
+
+
 def test_pictures_beside_class_folders_have_no_label(tmp_path):
     dataset = open_data(tree(tmp_path, {"a.png": grey(1), "cat/b.png": grey(2)}))
     assert dataset.label.tolist() == [-1, 0]

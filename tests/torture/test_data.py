@@ -195,6 +195,16 @@ def make_zip_of_a_million(path: Path) -> Path:
     return path
 
 
+def make_tar_of_zeros(path: Path, name: str, size: int) -> Path:
+    """A tar.gz that claims `size` zeros; its first 16 MiB are there."""
+    info = tarfile.TarInfo(name)
+    info.size = size
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(info.tobuf(tarfile.GNU_FORMAT))
+        file.write(bytes(2**24))
+    return path
+
+
 def npy_header(shape: tuple, dtype: str = "|u1") -> bytes:
     text = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}"
     return b"\x93NUMPY\x01\0" + struct.pack("<H", len(text) + 1) + text.encode() + b"\n"
@@ -212,17 +222,16 @@ def make_bomb(kind: str, folder: Path) -> Path:
             return folder
         case "zip of zeros named as a picture":
             return make_zip_of_zeros(folder / "a.zip", "a.png")
+        case "zip that unpacks a thousandfold":
+            return make_zip_of_zeros(folder / "a.zip", "a.png", 2**28)
         case "npz of zeros":
             return make_zip_of_zeros(folder / "a.npz", "x.npy")
         case "zip of 10^6 members":
             return make_zip_of_a_million(folder / "a.zip")
         case "tar.gz of zeros named as a picture":
-            info = tarfile.TarInfo("a.png")
-            info.size = 10 * 2**30
-            with gzip.open(folder / "a.tar.gz", "wb", compresslevel=1) as file:
-                file.write(info.tobuf(tarfile.GNU_FORMAT))
-                file.write(bytes(2**24))
-            return folder / "a.tar.gz"
+            return make_tar_of_zeros(folder / "a.tar.gz", "a.png", 10 * 2**30)
+        case "tar.gz of zeros beside pictures":
+            return make_tar_of_zeros(folder / "a.tar.gz", "a.bin", 2**29)
         case "tar.gz with a long name of 4 GiB":
             info = tarfile.TarInfo("././@LongLink")
             info.type, info.size = tarfile.GNUTYPE_LONGNAME, 2**32
@@ -287,9 +296,11 @@ BOMBS = {
     "png of 50,000 x 50,000": "50000 x 50000|limit",
     "bmp of 50,000 x 50,000": "50000 x 50000|limit",
     "zip of zeros named as a picture": "a.png.*limit",
+    "zip that unpacks a thousandfold": "a.png.*bomb",
     "npz of zeros": "x.npy.*limit",
     "zip of 10^6 members": "list of members",
     "tar.gz of zeros named as a picture": "a.png.*limit",
+    "tar.gz of zeros beside pictures": "a.bin.*bomb",
     "tar.gz with a long name of 4 GiB": "list of members",
     "gzip in gzip": "damaged",
     "npy claiming a terabyte": "claims",

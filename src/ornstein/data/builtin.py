@@ -8,7 +8,7 @@ import torch
 
 from ..rng import generator
 from .codec import measure
-from .dataset import Dataset
+from .dataset import Dataset, name_classes
 from .decode import like
 from .options import DataOptions
 from .pictures import conform, cover, describe, make_codec, pick
@@ -42,7 +42,7 @@ def digits(options: DataOptions) -> Dataset:
         source="digits",
         options=options,
     )
-    return describe(dataset, np.asarray(labels)[chosen].tolist())
+    return describe(dataset, name_classes([str(labels[i]) for i in chosen]))
 
 
 def flower(options: DataOptions) -> Dataset:
@@ -72,7 +72,7 @@ def flower(options: DataOptions) -> Dataset:
         source="flower",
         options=options,
     )
-    return describe(dataset, labels)
+    return describe(dataset, name_classes(labels))
 
 
 # --- Points in the plane -------------------------------------------------------------------------
@@ -131,7 +131,7 @@ def points(name: str, options: DataOptions) -> Dataset:
         source=name,
         options=options,
     )
-    return describe(dataset, None if label is None else label.tolist())
+    return describe(dataset, name_classes([] if label is None else [str(k) for k in label]))
 
 
 BUILT_IN: dict[str, Callable[[DataOptions], Dataset]] = {"digits": digits, "flower": flower} | {

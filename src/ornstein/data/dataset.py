@@ -58,13 +58,35 @@ class Attributes:
         return (values - values.new_tensor(self.mean)) / values.new_tensor(self.std)
 
 
-def number_classes(names: Sequence[object], place: str) -> tuple[Tensor | None, list[str]]:
-    """Labels ``(N,)``, int64, and the names of the classes, in natural order.
+Labels = tuple[Tensor | None, list[str]]
+"""The class of each example ``(N,)``, int64, -1 where missing, and the names of the classes."""
+
+
+def name_classes(names: Sequence[str]) -> Labels:
+    """Classes by their names, in natural order; the empty name is missing.
+
+    Raises:
+        DataError: If there are too many.
+    """
+    classes = sorted(set(names) - {""}, key=natural)
+    if not classes:
+        return None, []
+    if len(classes) > CLASSES:
+        raise DataError(
+            f"There are {len(classes):,} classes, such as {shown(classes[0])}; the "
+            f"limit is {CLASSES:,}: are they names of single examples?"
+        )
+    place_of = {name: i for i, name in enumerate(classes)} | {"": -1}
+    return torch.tensor([place_of[name] for name in names]), classes
+
+
+def number_classes(names: Sequence[object], place: str) -> Labels:
+    """Classes by the values of a column or an array, as `name_classes`.
 
     None, NaN, the empty text and -1 mean missing: label -1. Numbers must be whole.
 
     Raises:
-        DataError: If numbers are negative or fractions, or there are too many classes.
+        DataError: If numbers are negative or fractions.
     """
     texts = ["" if n is None or n != n else str(n).strip() for n in names]  # NaN differs from NaN
     numbers = [_number(t) for t in texts]
@@ -76,13 +98,7 @@ def number_classes(names: Sequence[object], place: str) -> tuple[Tensor | None, 
                     "from 0, -1 for missing. A measurement is an attribute: name its column."
                 )
         texts = ["" if v in (None, -1) else str(int(v)) for v in numbers]
-    classes = sorted(set(texts) - {""}, key=natural)
-    if not classes:
-        return None, []
-    if len(classes) > CLASSES:
-        raise DataError(f"{shown(place)} has {len(classes):,} classes; the limit is {CLASSES:,}.")
-    place_of = {name: i for i, name in enumerate(classes)} | {"": -1}
-    return torch.tensor([place_of[t] for t in texts]), classes
+    return name_classes(texts)
 
 
 def _number(text: str) -> float | None:

@@ -11,7 +11,7 @@ from ..errors import DataError
 from .arrays import fits_memory, read_npy, read_npz
 from .builtin import BUILT_IN
 from .codec import measure, storage
-from .dataset import Dataset
+from .dataset import Dataset, number_classes
 from .decode import channels_first, is_picture
 from .image import Format, ImageCodec, Layout
 from .names import Problem, Unreadable, shown
@@ -121,7 +121,8 @@ def _open_table(path: Path, options: DataOptions) -> Dataset:
         source=str(path),
         options=options,
     )
-    return describe(dataset, [table.labels[i] for i in rows] if table.labels else None)
+    labels = [table.labels[i] for i in rows] if table.labels else []
+    return describe(dataset, number_classes(labels, str(path)))
 
 
 # --- Arrays --------------------------------------------------------------------------------------
@@ -160,7 +161,7 @@ def _open_list(pictures: list, labels: object, options: DataOptions) -> Dataset:
     dataset = assemble(found, options, source="list")
     given = _given_labels(labels, len(arrays), "list")
     kept = [int(name.removeprefix("item-")) for name in dataset.ids]
-    return describe(dataset, None if given is None else [given[i] for i in kept])
+    return describe(dataset, number_classes([given[i] for i in kept] if given else [], "list"))
 
 
 def open_array(
@@ -208,7 +209,7 @@ def open_array(
         source=source,
         options=options,
     )
-    return describe(dataset, None if given is None else [given[i] for i in rows])
+    return describe(dataset, number_classes([given[i] for i in rows] if given else [], source))
 
 
 def _points(array: np.ndarray) -> tuple[PointsCodec, Tensor]:

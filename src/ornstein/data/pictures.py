@@ -18,7 +18,7 @@ from torch import Tensor
 from ..errors import DataError
 from .arrays import fits_memory
 from .codec import measure, storage
-from .dataset import Attributes, Dataset, fingerprint, number_classes
+from .dataset import Attributes, Dataset, Labels, fingerprint, name_classes, number_classes
 from .decode import cover, decode, is_picture, rechannel, strict_decoders
 from .files import Files, open_files
 from .image import Format, ImageCodec, Layout, fits_png
@@ -69,8 +69,8 @@ def open_pictures(path: Path, options: DataOptions, progress: Progress | None = 
         problems=problems + missing,
         prefer=_format(chosen),
     )
-    origin = [i.split("#")[0] if i.split("#")[0] in files.sizes else i for i in dataset.ids]
-    labels = _labels(origin, rows, root, options)
+    origin = [i if i in files.sizes else i.rpartition("#")[0] for i in dataset.ids]
+    labels = _labels(origin, rows, root, str(path), options)
     dataset = replace(dataset, sizes=dict(sizes.most_common()))
     return describe(dataset, labels, _attributes(origin, rows, options))
 
@@ -118,6 +118,7 @@ def pick(names: list[str], limit: int | None) -> list[str]:
 
 
 def stop_at(problems: Sequence[Problem], options: DataOptions, path: object) -> None:
+    """Raise the first of `problems` as a `DataError`, unless they are to be skipped."""
     if problems and options.on_bad == "error":
         first = problems[0]
         raise DataError(
@@ -168,13 +169,17 @@ def _json_rows(data: bytes, place: str) -> Iterator[dict[str, Any]]:
 
 
 def _labels(
-    origin: Sequence[str], rows: dict[str, dict[str, Any]], root: str, options: DataOptions
-) -> list[object] | None:
-    """The name of each picture's class: of the metadata, else of the folder."""
+    origin: Sequence[str],
+    rows: dict[str, dict[str, Any]],
+    root: str,
+    place: str,
+    options: DataOptions,
+) -> Labels:
+    """The class of each picture: by the metadata, else by its folder."""
     if any(options.label in row for row in rows.values()):
-        return [_scalar(rows.get(n, {}).get(options.label)) for n in origin]
-    folders = [n[len(root) :].split("/")[0] if "/" in n[len(root) :] else None for n in origin]
-    return list(folders) if any(folders) else None
+        values = [_scalar(rows.get(n, {}).get(options.label)) for n in origin]
+        return number_classes(values, place)
+    return name_classes([n[len(root) :].rpartition("/")[0].split("/")[0] for n in origin])
 
 
 def _attributes(
@@ -389,11 +394,11 @@ def make_codec(
 
 def describe(
     dataset: Dataset,
-    labels: Sequence[object] | None,
+    labels: Labels = (None, []),
     attributes: tuple[list[str], np.ndarray] | None = None,
 ) -> Dataset:
     """`dataset` with its classes, attributes and fingerprint."""
-    label, classes = (None, []) if labels is None else number_classes(labels, dataset.source)
+    label, classes = labels
     known = None if attributes is None else Attributes.measured(*attributes)
     mark = fingerprint(dataset.stored, dataset.ids, label, known)
     return replace(dataset, label=label, classes=classes, attributes=known, fingerprint=mark)
