@@ -8,7 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from ornstein.core import noise
-from ornstein.core.denoise import NetDenoiser
+from ornstein.core.denoise import NetDenoiser, with_signal
 from ornstein.core.exact import GaussianDenoiser, MixtureDenoiser
 from ornstein.core.measure import LinearOperator, Mask
 from ornstein.core.posterior import PosteriorDenoiser
@@ -82,6 +82,21 @@ def test_where_no_signal_is_left_the_posterior_is_that_of_the_measurement_alone(
     found = PosteriorDenoiser(truth, Mask(KEEP), y, 0.2)(x_t, one)
     log_snr = schedule.log_snr(one).item()
     assert_close(found, expected, rtol=0, atol=20 * math.exp(log_snr / 2) + 1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "schedule", [noise.FlowSchedule(), noise.KarrasSchedule(sigma_max=1e9)], ids=["flow", "karras"]
+)
+def test_an_example_without_signal_is_moved_along_its_path_and_others_stay(schedule, dtype):
+    t = torch.tensor([0.0, 0.05, 1.0], dtype=F64)
+    x_t = normal(3, 4).to(dtype)
+    near_x, near_t = with_signal(schedule, x_t, t)
+    assert torch.equal(near_x[:2], x_t[:2]) and torch.equal(near_t[:2], t[:2])
+    floor = math.log(torch.finfo(dtype).eps) / 2
+    assert schedule.log_snr(near_t[2]).item() == pytest.approx(floor, abs=1e-6)
+    before, after = (torch.hypot(*schedule(time[2])) for time in (t, near_t))
+    assert_close(near_x[2] / after, (x_t[2] / before), check_dtype=False)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)

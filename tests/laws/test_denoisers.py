@@ -441,6 +441,38 @@ def test_the_bound_trains_the_variance_head_and_nothing_else():
     assert_close(net.F.grad, plain.net.F.grad, rtol=1e-12, atol=0)
 
 
+def test_the_hybrid_loss_is_the_simple_one_and_a_thousandth_of_t_bounds():
+    x, eps = normal(5, 2, 3), normal(5, 2, 3, seed=1)
+    t, head = torch.tensor([0.1, 0.3, 0.5, 0.7, 1.0], dtype=F64), 0.3
+    denoiser = hybrid(head)
+    alpha, sigma = (c[:, None, None] for c in denoiser.schedule(t))
+    x_hat, v = denoiser.moments(alpha * x + sigma * eps, t)
+    simple = ((x - x_hat) * (1 + (alpha / sigma) ** 2).sqrt()).square().flatten(1).mean(1)
+    bound = denoiser._variance_bound(x, x_hat, v, t)
+    assert_close(denoiser.loss(x, t, eps), simple + 0.001 * 100 * bound)
+    assert_close(v, torch.sigmoid(torch.tensor(2 * head, dtype=F64)).expand_as(x))
+
+
+@every_schedule
+def test_the_network_is_told_a_finite_log_snr_in_its_own_precision(schedule):
+    seen = []
+
+    class Spy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+
+        def forward(self, x, log_snr):
+            seen.extend([x.dtype, log_snr.dtype, *log_snr.tolist()])
+            return self.layer(x)
+
+    denoiser = NetDenoiser(Spy(), schedule)
+    x_hat = denoiser(normal(2, 3), torch.tensor([0.0, 1.0], dtype=F64))
+    assert seen[:2] == [torch.float32, torch.float32] and x_hat.dtype == F64
+    high, low = seen[2:]
+    assert -30 <= low < high <= 30
+
+
 @pytest.mark.parametrize("head", [-30.0, -0.4, 0.0, 1.1, 30.0])
 def test_the_bound_is_the_divergence_of_two_gaussians(head):
     denoiser, steps = hybrid(head), 100

@@ -520,3 +520,17 @@ def test_low_discrepancy_times_have_one_in_each_cell_and_are_uniform_each():
         assert sorted((u * 16).floor().int().tolist()) == list(range(16))
     alone = torch.stack([noise.low_discrepancy(k / 1000, 7) for k in range(1000)])
     assert_close(alone.mean(0), torch.full((7,), 0.5, dtype=F64), rtol=0, atol=1e-3)
+
+
+@every_distribution
+@every_schedule
+def test_schedules_and_times_live_on_the_device_of_what_they_are_given(times, schedule):
+    if isinstance(schedule, noise.LearnedSchedule):
+        pytest.skip("its network has a device of its own")
+    u = torch.empty(5, device="meta")
+    t = times(u, schedule)
+    alpha, sigma = schedule(t)
+    log_snr = schedule.log_snr(t)
+    density = times.log_snr_density(log_snr, schedule)
+    for found in (t, alpha, sigma, log_snr, schedule.time(log_snr), density):
+        assert found.device == u.device and found.shape == u.shape

@@ -616,7 +616,7 @@ class LogNormalTimes(TimeDistribution):
 
     def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
         first, last = self._quantiles(schedule)
-        z = torch.special.ndtri(torch.lerp(first, last, u.double()))
+        z = torch.special.ndtri(first + (last - first) * u.double())
         return schedule.time(-2 * (self.mean + self.std * z)).clamp(_TINY, 1 - _TINY)
 
     def log_snr_density(self, log_snr: Tensor, schedule: Schedule) -> Tensor:
@@ -647,7 +647,7 @@ class UniformLogSNR(TimeDistribution):
 
     def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
         low, high = self._bounds(schedule)
-        return schedule.time(torch.lerp(high, low, u.double())).clamp(_TINY, 1 - _TINY)
+        return schedule.time(high - (high - low) * u.double()).clamp(_TINY, 1 - _TINY)
 
     def log_snr_density(self, log_snr: Tensor, schedule: Schedule) -> Tensor:
         low, high = self._bounds(schedule)
