@@ -6,13 +6,12 @@ Everything here happens on throw-away copies of what will be trained.
 import time
 from dataclasses import replace
 from statistics import median
-from typing import Any, Literal
 
 import torch
 
 from ..data.dataset import Dataset
 from ..runs.config import RunConfig
-from .device import World, has_bf16
+from .device import Precision, World, has_bf16
 from .training import Training
 
 OVERHEAD = 0.06  # of the time goes to validation, the doctor, previews and checkpoints
@@ -41,15 +40,16 @@ def settle(
         a multiple of the batch, is what fits into `seconds`, or the given one rounded up.
     """
     start, batch = time.monotonic(), config.train.batch
-    given, pace = config.train.precision, dict[Literal["f32", "bf16"], float]()
+    given, pace = config.train.precision, dict[Precision, float]()
     # bfloat16 rounds coordinates to one part in 256, which pictures do not notice and points do
     rounds = has_bf16(device) and len(data.codec.shape) > 1
-    candidates = [given] if given != "auto" else ["f32", "bf16"] if rounds else ["f32"]
+    every: list[Precision] = ["f32", "bf16"] if rounds else ["f32"]
+    candidates = every if given == "auto" else [given]
     if seconds is not None or len(candidates) > 1:
         limit = 1.0 if seconds is None else min(2.0, TRIAL * seconds)
         for precision in candidates:
             pace[precision] = time_of_update(config, precision, data, device, world, limit)
-    best: Any = min(pace, key=lambda p: pace[p]) if pace else candidates[0]
+    best = min(pace, key=lambda p: pace[p]) if pace else candidates[0]
     if seconds is None:
         seen = config.train.seen
     else:
@@ -62,7 +62,7 @@ def settle(
 
 def time_of_update(
     config: RunConfig,
-    precision: Literal["f32", "bf16"],
+    precision: Precision,
     data: Dataset,
     device: torch.device,
     world: World,

@@ -43,7 +43,7 @@ def has_bf16(device: torch.device) -> bool:
     return device.type == "cpu" and any(capabilities.get(name, False) for name in names)
 
 
-def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
     """The context in which the network computes; its weights stay float32."""
     if precision == "f32":
         return nullcontext()

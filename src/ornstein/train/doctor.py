@@ -6,11 +6,11 @@ examples stands between two errors that are known without training:
 - that of the best *linear* denoiser, from the covariance of the data. A network that has learned
   anything about the shape of the data is below it;
 - that of the *memorising* denoiser, the exact posterior mean if the training examples were all
-  there is. On training examples it is far below what any honest denoiser reaches; on held-out
-  ones it is worse. A network whose two errors are apart as those two are has memorised.
+  there is. On training examples it is far below what any honest denoiser reaches. A network that
+  comes near it there, and not on held-out examples, has memorised.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import exp, isfinite
 from typing import Literal
@@ -44,7 +44,8 @@ class Diagnosis:
         log_snr: The noise levels, in nats.
         train: Error at each level on training examples, over that of the linear denoiser.
         held: Likewise, on held-out examples; empty if there are none.
-        memorised: 0 if both are alike, 1 if they are apart as those of the memorising denoiser.
+        memorised: 0 if both are alike, 1 if the one on training examples is the memorising
+            denoiser's.
     """
 
     kind: Kind
@@ -167,9 +168,9 @@ class Doctor:
         memorised = 0.0 if held is None else self._memorised(train, held)
         kind, verdict = self._judge(
             ratio=_geometric(shown / side.linear),
-            grown=_geometric(shown / side.untrained),
+            grown=_geometric(train / self._train.untrained),
             memorised=memorised,
-            moved=movement(raw, average),
+            moved=movement(raw.parameters(), average.parameters()),
             part=part,
             rate=rate,
         )
@@ -183,17 +184,18 @@ class Doctor:
         )
 
     def _memorised(self, train: Tensor, held: Tensor) -> float:
-        """How far apart the two errors are, in units of how far the memorising denoiser's are.
+        """How far the error on training examples has come, from that on held-out ones, to the
+        memorising denoiser's: 0 at the start of that way, 1 at its end.
 
-        Both gaps in units of the linear error, and summed over the levels.
+        All in units of the linear error, summed over the levels at which the way is not short.
         """
-        known, unknown = self._train, self._held
+        unknown = self._held
         assert unknown is not None
-        gap = (held / unknown.linear - train / known.linear).sum()
-        full = (unknown.memory / unknown.linear - known.memory / known.linear).sum()
-        if not full > 0.05 * LEVELS:  # so much data that even the memorising denoiser is honest
-            return 0.0
-        return (gap / full).item()
+        train, memory = train / self._train.linear, self._train.memory / self._train.linear
+        held = held / unknown.linear
+        far = memory < 0.9 * held  # else even the memorising denoiser is honest
+        full = (held - memory)[far].sum()
+        return ((held - train)[far].sum() / full).item() if full > 0.05 * LEVELS else 0.0
 
     def _judge(
         self,
@@ -226,10 +228,10 @@ class Doctor:
             )
         elif moved < 1e-6:
             reason = f"the weights do not move: the learning rate {rate:g} is too small"
-        elif grown > 0.97 and ratio > 1.02:
+        elif grown > 0.97:
             reason = (
                 "the weights move and the error does not fall: what the network sees does not "
-                "tell what it is asked; are the data in step?"
+                "tell what it is asked, or the data are plain noise"
             )
         elif ratio < 1.02:
             return "learning", f"learning ({below})"
@@ -318,12 +320,13 @@ def objection(data: Tensor) -> str:
     return ""
 
 
-def movement(raw: NetDenoiser, average: NetDenoiser) -> float:
+def movement(weights: Iterable[Tensor], averages: Iterable[Tensor]) -> float:
     """Distance of the weights from their average, over their size."""
-    pairs = list(zip(raw.parameters(), average.parameters(), strict=True))
-    apart = sum(((p - q).double().square().sum() for p, q in pairs), torch.zeros(()))
-    size = sum((p.double().square().sum() for p, _ in pairs), torch.zeros(()))
-    return (apart / size.clamp_min(1e-30)).sqrt().item()
+    apart = size = 0.0
+    for p, q in zip(weights, averages, strict=True):
+        apart += (p - q).double().square().sum().item()
+        size += p.double().square().sum().item()
+    return (apart / max(size, 1e-30)) ** 0.5
 
 
 def _geometric(ratios: Tensor) -> float:

@@ -1,0 +1,141 @@
+"""The learning rate as a function of the clock; Muon; optimiser states that come back."""
+
+import pytest
+import torch
+from torch import nn
+
+from ornstein.nets import Conditions, UNet
+from ornstein.runs.config import TrainConfig
+from ornstein.train.optimise import (
+    Muon,
+    as_matrix,
+    as_weight,
+    build_optimizers,
+    learning_rate,
+    orthogonalise,
+    restore,
+    tensors_of,
+)
+
+
+@pytest.mark.parametrize("decay", ["cosine", "linear", "none"])
+def test_learning_rate_rises_to_its_peak_and_falls_to_zero(decay):
+    config = TrainConfig(seen=1000, learning_rate=0.5, warmup=0.1, decay=decay)
+    assert learning_rate(0, config) == 0
+    assert learning_rate(50, config) == pytest.approx(0.25)
+    assert learning_rate(100, config) == pytest.approx(0.5)
+    assert learning_rate(550, config) == pytest.approx(0.5 if decay == "none" else 0.25)
+    assert learning_rate(1000, config) == pytest.approx(0.5 if decay == "none" else 0, abs=1e-12)
+
+
+def test_learning_rate_depends_on_the_share_of_the_budget_alone():
+    short = TrainConfig(seen=100, warmup=0.3)
+    long = TrainConfig(seen=100_000, warmup=0.3)
+    for part in (0.1, 0.3, 0.7):
+        assert learning_rate(100 * part, short) == pytest.approx(
+            learning_rate(100_000 * part, long), rel=1e-12
+        )
+
+
+@pytest.mark.parametrize("warmup", [0.0, 1.0])
+def test_learning_rate_without_warmup_or_with_nothing_else(warmup):
+    config = TrainConfig(seen=100, learning_rate=1.0, warmup=warmup, decay="linear")
+    assert learning_rate(50, config) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("shape", [(3, 40, 17), (3, 17, 40), (2, 32, 32)])
+def test_orthogonalise_keeps_the_singular_vectors_and_levels_the_values(shape):
+    G = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    U, _, Vh = torch.linalg.svd(G, full_matrices=False)
+    O = orthogonalise(G)
+    inner = U.mT @ O @ Vh.mT  # diagonal, if the singular vectors are the same
+    values = inner.diagonal(dim1=1, dim2=2)
+    # the smallest values of a square matrix are below 0.005 of the norm and rise only part of
+    # the way
+    large = torch.linalg.svdvals(G) > 0.02 * G.norm(dim=(1, 2))[:, None]
+    assert 0.6 < values[large].min() and values.max() < 1.3
+    assert (inner - torch.diag_embed(values)).abs().max() < 0.1
+
+
+def test_a_convolution_is_a_matrix_and_back_in_any_memory_format():
+    p = torch.randn(8, 3, 2, 5)
+    for q in (p, p.contiguous(memory_format=torch.channels_last)):
+        assert torch.equal(as_weight(as_matrix(q), q), p)
+    assert as_matrix(p).shape == (8, 30)
+    assert torch.equal(as_matrix(p)[1], p[1].permute(1, 2, 0).flatten())
+
+
+def test_muon_moves_weights_by_about_as_much_as_adam():
+    p = nn.Parameter(torch.zeros(64, 128))
+    p.grad = torch.randn(64, 128, generator=torch.Generator().manual_seed(0))
+    optimizer = Muon([p])
+    optimizer.param_groups[0]["lr"] = 0.1
+    optimizer.step()
+    size = p.detach().square().mean().sqrt().item()
+    assert 0.1 * 0.2 * 0.8 < size < 0.1 * 0.2 * 1.2
+
+
+def test_muon_of_a_batch_of_shapes_is_muon_of_each():
+    torch.manual_seed(0)
+    params = [nn.Parameter(torch.randn(16, 4, 3, 3)) for _ in range(3)]
+    single = [nn.Parameter(p.detach().clone()) for p in params]
+    together, apart = Muon(params), [Muon([p]) for p in single]
+    for _ in range(3):
+        for p, q in zip(params, single, strict=True):
+            p.grad = torch.randn_like(p)
+            q.grad = p.grad.clone()
+        for optimizer in (together, *apart):
+            optimizer.param_groups[0]["lr"] = 0.1
+            optimizer.step()
+    for p, q in zip(params, single, strict=True):
+        torch.testing.assert_close(p, q, rtol=0, atol=2e-3)
+
+
+def unet() -> nn.Module:
+    torch.manual_seed(0)
+    return UNet((1, 8, 8), size=8, depth=1, conditions=Conditions(classes=3))
+
+
+def steps(module: nn.Module, optimizers: list[torch.optim.Optimizer], seeds: range) -> None:
+    for seed in seeds:
+        generator = torch.Generator().manual_seed(seed)
+        for p in module.parameters():
+            p.grad = torch.randn(p.shape, generator=generator).to(memory_format=torch.preserve_format)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = 1e-2
+            optimizer.step()
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_restored_optimisers_continue_bit_for_bit(name):
+    config = TrainConfig(optimizer=name, weight_decay=0.1)
+    first = unet()
+    optimizers = build_optimizers(first, config)
+    steps(first, optimizers, range(3))
+    second = unet()
+    second.load_state_dict(first.state_dict())
+    again = build_optimizers(second, config)
+    stored = {k: v.clone().contiguous() for k, v in tensors_of(optimizers, first).items()}
+    restore(again, second, stored)
+    steps(first, optimizers, range(3, 6))
+    steps(second, again, range(3, 6))
+    for p, q in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(p, q)
+    a, b = tensors_of(optimizers, first), tensors_of(again, second)
+    assert a.keys() == b.keys() == stored.keys()
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_every_weight_has_one_optimiser_and_embeddings_are_no_matrices(name):
+    module = unet()
+    optimizers = build_optimizers(module, TrainConfig(optimizer=name, weight_decay=0.1))
+    groups = [g for o in optimizers for g in o.param_groups]
+    held = [id(p) for g in groups for p in g["params"]]
+    assert sorted(held) == sorted(id(p) for p in module.parameters())
+    decayed = {id(p) for g in groups if g["weight_decay"] for p in g["params"]}
+    label = next(m.weight for m in module.modules() if isinstance(m, nn.Embedding))
+    assert id(label) not in decayed
+    assert all(p.ndim >= 2 for p in module.parameters() if id(p) in decayed)
+    assert decayed
