@@ -200,6 +200,13 @@ def test_impossible_conditions_are_refused(name, count):
         Conditions(**{name: count})
 
 
+@every_case
+def test_weights_and_gradients_are_contiguous_as_fused_optimisers_need(kind, shape):
+    net, (x, log_snr, cond) = build(kind, shape), inputs(shape)
+    net(x, log_snr, **cond).sum().backward()
+    assert all(p.is_contiguous() and p.grad.is_contiguous() for p in net.parameters())
+
+
 @one_of_each
 def test_weights_survive_a_state_dict(kind, shape):
     net, (x, log_snr, cond) = build(kind, shape), inputs(shape)
