@@ -249,21 +249,29 @@ class SigmoidSchedule(Schedule):
         if not (-inf < self.start < self.end < inf and 0 < self.tau < inf):
             raise ValueError(f"need start < end and tau > 0, all finite, got {self}")
 
+    # With A = (end - start) / (2 tau), the differences of sigmoids that make alpha_bar become
+    #     lambda = log sinh(A (1 - u)) - log sinh(A u) + gap,
+    # which loses no digit at either end.
+
     @cached_property
-    def _levels(self) -> tuple[float, float]:
-        ends = torch.tensor([self.start, self.end], dtype=torch.float64) / self.tau
-        first, last = torch.sigmoid(ends).tolist()
-        return first, last
+    def _half_width(self) -> float:
+        return (self.end - self.start) / (2 * self.tau)
+
+    @cached_property
+    def _gap(self) -> float:
+        ends = torch.tensor([self.start, self.end], dtype=torch.float64) / (2 * self.tau)
+        low, high = _log_cosh(ends).tolist()
+        return low - high
 
     def curve(self, u: Tensor) -> Tensor:
-        first, last = self._levels
-        level = torch.sigmoid((self.start + (self.end - self.start) * u) / self.tau)
-        return torch.log((last - level).clamp_min(0)) - torch.log((level - first).clamp_min(0))
+        A = self._half_width
+        return _log_sinh(A * (1 - u)) - _log_sinh(A * u) + self._gap
 
     def clock(self, log_snr: Tensor) -> Tensor:
-        first, last = self._levels
-        level = first + (last - first) * torch.sigmoid(-log_snr)
-        return ((torch.logit(level) * self.tau - self.start) / (self.end - self.start)).clamp(0, 1)
+        A = torch.full_like(log_snr, self._half_width)
+        ratio = log_snr - self._gap  # with y the lesser of u, 1 - u: coth(A y) = coth A + ...
+        y = torch.atanh(torch.tanh(A) / (1 + torch.exp(ratio.abs() - _log_cosh(A)))) / A
+        return torch.where(ratio > 0, y, 1 - y).clamp(0, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -368,6 +376,14 @@ class LearnedSchedule(Schedule):
     @cached_property
     def _ends(self) -> tuple[float, float]:
         return 0.0, 1.0  # the net reaches both by construction
+
+
+def _log_sinh(y: Tensor) -> Tensor:
+    return y + torch.log(-torch.expm1(-2 * y)) - log(2)
+
+
+def _log_cosh(y: Tensor) -> Tensor:
+    return y.abs() + torch.log1p(torch.exp(-2 * y.abs())) - log(2)
 
 
 def _log_snr_of_decay(decay: Tensor) -> Tensor:
