@@ -153,6 +153,14 @@ def test_the_condition_has_the_size_the_options_say(options, names):
         assert cond["augment"].shape == (6, names)
 
 
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "uint16", "int16", "float32", "float64"])
+def test_pictures_of_every_type_can_be_varied(dtype):
+    values = (np.random.default_rng(0).random((5, 6, 7, 2)) * 2).astype(dtype)
+    dataset = open_data(values, DataOptions(flip=True, shift=1))
+    x, _ = dataset.batch(torch.arange(5), draws_at(0, range(5)))
+    assert x.shape == (5, 2, 6, 7) and x.isfinite().all()
+
+
 def test_a_variation_does_not_depend_on_the_batch_it_is_in():
     dataset = labelled([20], flip=True, shift=1)
     draws = draws_at(0, range(20))

@@ -176,7 +176,7 @@ class Dataset:
             ``(B, options.augmentations)``: how each example was varied, zeros for untouched.
         """
         indices = indices.to(self.stored.device)
-        stored, cond = self.stored[indices], {}
+        stored, cond = _movable(self.stored)[indices].view(self.stored.dtype), {}
         if self.label is not None:
             cond["label"] = self.label[indices]
         if self.attributes is not None:
@@ -344,7 +344,7 @@ def vary(stored: Tensor, draws: Tensor, options: DataOptions) -> tuple[Tensor, T
     Source: Karras et al. (2020), https://arxiv.org/abs/2006.06676; Karras et al. (2022),
     https://arxiv.org/abs/2206.00364, appendix F.2.
     """
-    batch, _, height, width = stored.shape
+    batch, channels, height, width = stored.shape
     rows = torch.arange(height, device=stored.device).expand(batch, -1)
     columns = torch.arange(width, device=stored.device).expand(batch, -1)
     told = []
@@ -360,6 +360,12 @@ def vary(stored: Tensor, draws: Tensor, options: DataOptions) -> tuple[Tensor, T
             1, (torch.arange(width, device=stored.device) - moves[:, 1:]).clamp(0, width - 1)
         )
         told.append(moves / options.shift)
-    each = torch.arange(batch, device=stored.device)[:, None, None]
-    varied = stored.movedim(1, 3)[each, rows[:, :, None], columns[:, None, :]].movedim(3, 1)
+    place = (rows[:, :, None] * width + columns[:, None, :]).flatten(1)  # of each pixel
+    pixels = _movable(stored.flatten(2)).gather(2, place[:, None].expand(-1, channels, -1))
+    varied = pixels.view(stored.dtype).view_as(stored)
     return varied, torch.cat([t.float() for t in told], 1)
+
+
+def _movable(stored: Tensor) -> Tensor:
+    """The same bits in a dtype that torch can index and gather on every device."""
+    return stored.view(torch.int16) if stored.dtype == torch.uint16 else stored
