@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
+from torch import nn
 from torch.testing import assert_close
 
 from ornstein.core import noise
-from ornstein.core.denoise import Denoiser
+from ornstein.core.denoise import Denoiser, NetDenoiser
 from ornstein.core.exact import GaussianDenoiser, MixtureDenoiser
 from ornstein.core.likelihood import (
     Range,
@@ -59,6 +60,25 @@ def test_log_likelihood_of_one_class_is_that_of_its_component():
         label=label,
     )
     assert_close(found.nats, truth.log_prob(x, start, label=label), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("schedule", [noise.CosineSchedule(), noise.FlowSchedule()])
+def test_the_density_of_an_untrained_network_integrates_to_one(schedule):
+    """A change of variables does, whatever the network: divergence and flow belong together."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.layers = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 1))
+
+        def forward(self, x, log_snr):
+            return self.layers(torch.cat([x, log_snr[:, None] / 10], 1))
+
+    x = torch.linspace(-8, 8, 1601, dtype=F64)[:, None]
+    within = Range(log_snr_min=-8.0, log_snr_max=5.0)
+    found = log_likelihood(NetDenoiser(Net(), schedule), x, within=within)
+    assert_close(torch.trapezoid(found.nats.exp(), x[:, 0]).item(), 1.0, rtol=0, atol=1e-3)
 
 
 def test_hutchinson_agrees_with_the_exact_divergence_within_three_errors():

@@ -27,8 +27,8 @@ LOG_2PI = math.log(2 * math.pi)
 class Range:
     """The log-SNRs to integrate over: those of the schedule, kept finite.
 
-    At the defaults, the data carry noise of standard deviation ``e^-7 = 0.0009``, and what data
-    of variance 1 still show at the other end is 8e-7 of the variance.
+    At the defaults, noise of standard deviation ``e^-7 = 0.0009`` is left on the data at one end,
+    and 8e-7 of the variance of x_t is signal at the other.
     """
 
     log_snr_min: float = -14.0

@@ -22,9 +22,10 @@ class PosteriorDenoiser(Denoiser):
     estimate is off by 62, 52, 27, 6 and 0 % (RMS) of what the measurement changes, at log-SNR
     -8, -2, 0, 2 and 8. Nothing is trained, and nothing is there to tune.
 
-    With ``sigma_y = 0`` the measurement is exact, and so is the estimate's agreement with it: each
-    ``E[x | x_t, y]`` is the nearest point with ``A x = y``. Under a `Mask`, the known entries of
-    the samples are then those of `y` to rounding; ``operator.consistent(x, y)`` copies the bits.
+    With ``sigma_y = 0`` the measurement is exact, and so is agreement with it: each
+    estimate is brought to the nearest point with ``A x = y``. Under a `Mask`, the known entries
+    of the samples are then those of `y`, up to the noise that the schedule leaves at t = 0;
+    ``operator.consistent(x, y)`` copies the bits.
 
     Args:
         denoiser: The prior; its conditions pass through.
