@@ -31,7 +31,6 @@ class DrawOptions:
         steps: Steps of the time grid.
         time_grid: Where the steps lie.
         seed: Same seed, same examples.
-        batch: Examples at once; changes memory and speed, not the examples.
     """
 
     label: Annotated[tuple[str, ...] | None, Len(1)] = None
@@ -42,7 +41,6 @@ class DrawOptions:
     steps: Annotated[int, Interval(ge=1, le=100_000)] | None = None
     time_grid: TimeGridName | None = None
     seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
-    batch: Annotated[int, Interval(ge=1, le=65_536)] = 64
 
 
 @dataclass(frozen=True, kw_only=True)

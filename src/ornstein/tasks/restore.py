@@ -12,12 +12,13 @@ from torch import Tensor
 from ..core.denoise import Denoiser
 from ..core.measure import Mask
 from ..core.posterior import PosteriorDenoiser
+from ..core.sample import OnStep
 from ..data.codec import Codec
 from ..data.image import ImageCodec
 from ..errors import UsageError
 from ..runs.model import Model
 from .options import RestoreOptions, checked
-from .sample import OnStep, Run, Samples, conditions, draw, label_names, opened, plan, png
+from .sample import Run, Samples, conditions, draw, label_names, opened, plan, png
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -76,7 +77,8 @@ def restore(
             ``(P, C, *S)``.
         draws: Restorations of each picture.
         device: Where to compute; ``auto`` takes a GPU if there is one.
-        on_step: Called with x_s and s after each step of each batch.
+        on_step: Called with x_s ``(B, C, *S)`` and s after each step of
+            each block of examples.
         **options: Those of `RestoreOptions`.
 
     Raises:
@@ -112,12 +114,10 @@ def fill(
         mask = Mask(keep[rows].to(model.device))
         return PosteriorDenoiser(told, mask, y, sigma_y=0, iterations=options.iterations)
 
-    parts, total = [], len(given) * options.draws
-    for first in range(0, total, options.batch):
-        part = range(first, min(total, first + options.batch))
-        parts.append(draw(model, posterior, sampler, times, options.seed, part, on_step))
+    total = len(given) * options.draws
+    x = draw(model, posterior, sampler, times, options.seed, range(total), on_step)
     rows = torch.arange(total) // options.draws
-    return torch.where(keep[rows], given[rows], torch.cat(parts))
+    return torch.where(keep[rows], given[rows], x)
 
 
 def _stored(codec: Codec, pictures: str | Path | Sequence[str | Path] | Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from ..core.denoise import Denoiser
 from ..core.guide import ALWAYS, ClassifierFree
-from ..core.sample import SAMPLERS, Sampler, start
+from ..core.sample import SAMPLERS, OnStep, Sampler, start
 from ..data.codec import Codec, write_bytes
 from ..errors import UsageError
 from ..rng import Streams
@@ -26,11 +27,9 @@ if TYPE_CHECKING:
 Run = Model | RunFolder | Path | str
 """A trained run: loaded, or where it lies."""
 
-OnStep = Callable[[Tensor, Tensor], None]
-"""Called with x_s ``(B, C, *S)`` and its time s after each transition."""
 
-BLOCK = 4
-"""Networks see batches of a multiple of this: their kernels treat left-over rows apart."""
+CHUNK = 2**16
+"""Numbers in what `stream` gives at once, or more if one block holds more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +84,8 @@ def sample(
         count: Examples to draw.
         label: Class by name or number, or ``any``; several are dealt out in turn.
         device: Where to compute; ``auto`` takes a GPU if there is one.
-        on_step: Called with x_s and s after each step of each batch.
+        on_step: Called with x_s ``(B, C, *S)`` and s after each step of
+            each block of examples.
         **options: Those of `SampleOptions`.
 
     Raises:
@@ -105,15 +105,16 @@ def stream(
     device: str | torch.device = "auto",
     on_step: OnStep | None = None,
 ) -> Iterator[Samples]:
-    """As `sample`, in batches as they are done, so that any number fits in memory."""
+    """As `sample`, in pieces as they are done, so that any number fits in memory."""
     model, indices = opened(run, device), options.indices
     denoiser, sampler, times = plan(model, options)
 
     def told(examples: Sequence[int]) -> Denoiser:
         return denoiser.given(**conditions(model, options, examples))
 
-    for first in range(0, len(indices), options.batch):
-        part = indices[first : first + options.batch]
+    size = max(block(model), CHUNK // prod(model.shape))
+    for first in range(0, len(indices), size):
+        part = indices[first : first + size]
         x = draw(model, told, sampler, times, options.seed, part, on_step)
         yield Samples(x, model.codec, part[0], label_names(model, options, part))
 
@@ -187,25 +188,41 @@ def draw(
 ) -> Tensor:
     """The examples `indices` of the endless sequence that belongs to `seed`, on the CPU.
 
-    The batch is filled up to a multiple of `BLOCK` with copies of its last example, which are
-    dropped again: then each example is the same, bit for bit, in whatever batch it is drawn.
+    Example i is a function of (run, seed, i) alone, to the last bit on one machine: noise comes
+    from a stream of its own, and the network always sees as many examples at once. The last block
+    is filled up with copies of its last example, which are dropped again.
 
     Args:
         model: The run.
-        denoiser: Gives the denoiser for a batch of examples, its conditions bound.
+        denoiser: Gives the denoiser for a block of examples, its conditions bound.
         sampler: The rule.
         times: The grid ``(N + 1,)``, decreasing.
         seed: Of the sequence.
         indices: Which examples.
-        on_step: Called with x_s ``(B, C, *S)`` and s after each step.
+        on_step: Called with x_s ``(B, C, *S)`` and s after each step of each block.
     """
-    count = len(indices)
-    batch = [*indices, *[indices[-1]] * (-count % BLOCK)]
-    noise, one = Streams(seed, batch), denoiser(batch)
-    eps = noise(torch.empty(len(batch), *model.shape, device=model.device))
-    watch = None if on_step is None else lambda x, s: on_step(x[:count], s)
-    x = sampler(one, start(one.schedule, times[0], eps), times, noise=noise, on_step=watch)
-    return x[:count].cpu()
+    size, parts = block(model), []
+    for first in range(0, len(indices), size):
+        part = indices[first : first + size]
+        full = [*part, *[part[-1]] * (size - len(part))]
+        noise, one = Streams(seed, full), denoiser(full)
+        eps = noise(torch.empty(size, *model.shape, device=model.device))
+        watch = _first(len(part), on_step)
+        x = sampler(one, start(one.schedule, times[0], eps), times, noise=noise, on_step=watch)
+        parts.append(x[: len(part)].cpu())
+    return torch.cat(parts)
+
+
+def block(model: Model) -> int:
+    """How many examples the network sees at once: always as many, because kernels are chosen,
+    and sums rounded, by the size of the batch. Many small ones, or one large one."""
+    room, most = (2**13, 64) if model.device.type == "cpu" else (2**19, 256)
+    return max(1, min(most, room // prod(model.shape)))
+
+
+def _first(count: int, on_step: OnStep | None) -> OnStep | None:
+    """`on_step` for the first `count` examples of each block."""
+    return None if on_step is None else lambda x, s: on_step(x[:count], s)
 
 
 def write_picture(picture: "Image.Image", path: Path) -> Path:
