@@ -6,7 +6,8 @@ import pytest
 import torch
 from train.tiny import labelled_points
 
-from ornstein.core.noise import FlowSchedule, UniformTimes
+from ornstein.core.noise import FlowSchedule
+from ornstein.core.times import UniformTimes
 from ornstein.data import DataOptions, open_data
 from ornstein.train.device import World
 from ornstein.train.draws import Batch, draw, without

@@ -44,7 +44,7 @@ def settle(
     # bfloat16 rounds coordinates to one part in 256, which pictures do not notice and points do
     rounds = has_bf16(device) and len(data.codec.shape) > 1
     every: list[Precision] = ["f32", "bf16"] if rounds else ["f32"]
-    candidates = every if given == "auto" else [given]
+    candidates: list[Precision] = every if given == "auto" else [given]
     if seconds is not None or len(candidates) > 1:
         limit = 1.0 if seconds is None else min(2.0, TRIAL * seconds)
         for precision in candidates:
@@ -81,6 +81,6 @@ def time_of_update(
         now = time.monotonic()
         times.append(now - before)
         enough = len(times) >= 4 and now - start >= limit
-        if world.sum([], enough)[0]:
+        if world.count(enough):
             break
     return median(times[min(2, len(times) - 1) :])

@@ -85,17 +85,23 @@ class World:
         """This process's part of `count` examples, in order; shares differ by one at most."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
-    def sum(self, tensors: list[Tensor], *numbers: float) -> list[float]:
-        """Add `tensors`, in place, and `numbers` over all processes; one message."""
+    def sum(self, tensors: list[Tensor]) -> None:
+        """Add each of `tensors` over all processes, in place; one message."""
         if self.size == 1:
-            return list(numbers)
-        last = torch.tensor(numbers, device=self.device)
-        flat = torch.cat([*(t.reshape(-1) for t in tensors), last])
+            return
+        flat = torch.cat([t.reshape(-1) for t in tensors])
         dist.all_reduce(flat)
-        parts = flat.split([t.numel() for t in tensors] + [len(numbers)])
-        for tensor, part in zip(tensors, parts, strict=False):
+        parts = flat.split([t.numel() for t in tensors])
+        for tensor, part in zip(tensors, parts, strict=True):
             tensor.copy_(part.view_as(tensor))
-        return parts[-1].tolist()
+
+    def count(self, flag: bool) -> int:
+        """How many processes say yes."""
+        if self.size == 1:
+            return int(flag)
+        votes = torch.tensor(int(flag), device=self.device)
+        dist.all_reduce(votes)
+        return int(votes)
 
     def tell(self, text: str = "") -> str:
         """What rank 0 says, to all."""

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from ..core.denoise import Denoiser, NetDenoiser, align
 from ..core.exact import EmpiricalDenoiser, GaussianDenoiser
-from ..core.noise import Schedule, TimeDistribution
+from ..core.noise import Schedule
+from ..core.times import TimeDistribution
 from ..data.dataset import Dataset
 from ..rng import generator, normal
 from .device import Precision, autocast
@@ -29,6 +30,7 @@ from .signals import Stop
 LEVELS = 8
 MEMORY = 4096  # training examples of the memorising denoiser
 DIMENSIONS = 1024  # largest covariance matrix
+HIGH = 0.05  # no network of this package learns at such a learning rate
 EARLY = 0.1  # share of the budget before which nothing is said
 
 Kind = Literal["early", "learning", "not learning", "memorising"]
@@ -214,7 +216,7 @@ class Doctor:
             return "not learning", f"not learning (because {self._objection})"
         if not isfinite(grown):
             reason = f"the network's output is not finite; try a learning rate of {rate / 10:g}"
-        elif grown > 1.5:
+        elif grown > 1.5 or (grown > 0.97 and rate > HIGH):
             reason = (
                 f"its error is {grown:.3g} times that of an untrained network: the learning rate "
                 f"{rate:g} is too high; try {rate / 10:g}"

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..core.noise import Schedule, TimeDistribution, low_discrepancy
+from ..core.noise import Schedule
+from ..core.times import TimeDistribution, low_discrepancy
 from ..data.dataset import Dataset, draws_at
 from ..rng import generator, normal
 

@@ -72,7 +72,7 @@ class Loop:
         folder: Of the run, locked by this process if it writes.
         stop: Set to stop at the next checkpoint, which is made at once.
         report: Called a few times in a second.
-        save_every: Seconds between checkpoints; more if saving takes long.
+        save_every: Seconds between checkpoints, more if saving takes long; 0 for every update.
         saved_seen: Where the training was restored from; -1 if it is new.
         track: Called with each row of the log, for other loggers.
     """
@@ -111,7 +111,7 @@ class Loop:
         training, budget = self.training, self.training.config.train.seen
         while True:
             # --- Stop, if any process was asked to
-            stopped = bool(training.world.sum([], bool(self.stop))[0])
+            stopped = training.world.count(bool(self.stop)) > 0
 
             # --- Checkpoint
             if stopped or training.seen >= budget or self.is_due():
@@ -139,7 +139,7 @@ class Loop:
         """Whether to save now; never what one would not roll back to."""
         if self.saved_seen < 0:
             return True
-        wait = max(self.save_every, 20 * self.saving)
+        wait = max(self.save_every, 20 * self.saving) if self.save_every else 0.0
         return self.training.guard.calm and time.monotonic() - self.saved_at >= wait
 
     def save(self) -> None:
@@ -183,7 +183,7 @@ class Loop:
         if seen not in self.rows | self.validations | self.examinations | self.snapshots:
             return True
         done = self.log() if world.writes else True
-        return world.sum([], done)[0] == world.size
+        return world.count(done) == world.size
 
     def log(self) -> bool:
         """Write a row of the log, with all that is due; false, and nothing, if stopped."""

@@ -1,5 +1,51 @@
-"""A small grid of samples on disk now and then."""
+"""A small picture of samples on disk now and then, to look at while training goes on."""
+
+import io
+from pathlib import Path
+
+import torch
+
+from ..core.sample import Ancestral, start
+from ..core.times import LogSNRGrid
+from ..data.codec import write_bytes
+from ..rng import normal
+from .device import autocast
+from .signals import Stop
+from .training import Training
+
+COUNT = 16
+STEPS = 12
 
 
-def preview(path, training, stop):
+class _Stopped(Exception):
+    """The flag was set between two steps."""
+
+
+def preview(folder: Path, training: Training, stop: Stop) -> bool:
+    """Write ``samples/preview-<seen>.png``; false, and nothing, if `stop` was set meanwhile.
+
+    Always from the same noise, one class after the other: from preview to preview, only the
+    weights change.
+    """
+    denoiser, device = training.averages.denoisers[0], training.device
+    eps = normal((COUNT, *training.data.codec.shape), training.config.seed, "preview").to(device)
+    classes = len(training.data.classes)
+    cond = {"label": torch.arange(COUNT, device=device) % classes} if classes else {}
+
+    def look(*_: object) -> None:
+        if stop:
+            raise _Stopped
+
+    times = LogSNRGrid()(denoiser.schedule, STEPS)
+    try:
+        with autocast(device, training.precision):
+            x = Ancestral(eta=0)(
+                denoiser.given(**cond), start(denoiser.schedule, times[0], eps), times, on_step=look
+            )
+    except _Stopped:
+        return False
+    if x.isfinite().all():
+        png = io.BytesIO()
+        training.data.codec.preview(x).save(png, "PNG")
+        write_bytes(folder / "samples" / f"preview-{training.seen}.png", png.getvalue())
     return True

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,7 +16,6 @@ from ..data.open import Source
 from ..errors import DataError, UsageError
 from ..runs.config import RunConfig
 from ..runs.folder import RunFolder
-from ..runs.model import build_denoiser
 from .budget import settle
 from .device import World, choose_device
 from .loop import Loop
@@ -86,7 +86,7 @@ def train(
             folder, config = begin(out, config, data, held, world)
         if world.writes:
             stack.enter_context(folder.lock())
-        stop = stack.enter_context(stop or Stop())
+        stop = stack.enter_context(Stop() if stop is None else stop)
         training = Training(config, data, device=place, world=world)
         loop = Loop(
             training,
@@ -164,18 +164,23 @@ def begin(
     if not world.writes:
         world.tell()  # rank 0 has made it
         return RunFolder.open(path), config
-    denoiser = build_denoiser(config, data.codec.shape, vocabulary_of(data))
-    identity = {
+    identity = identify(Training(config, data), held)
+    folder = RunFolder.create(path, config_toml=config.to_toml(), identity=identity)
+    world.tell()
+    return folder, config
+
+
+def identify(training: Training, held: Dataset) -> dict[str, Any]:
+    """What `run.json` says of a run, for ever: what its weights mean, and where they come from."""
+    data = training.data
+    return {
         "codec": data.codec.to_dict(),
         "vocabulary": asdict(vocabulary_of(data)),
         "fingerprint": data.fingerprint,
         "examples": len(data),
         "held_out": len(held),
-        "parameters": sum(p.numel() for p in denoiser.parameters()),
+        "parameters": sum(p.numel() for p in training.denoiser.parameters()),
     }
-    folder = RunFolder.create(path, config_toml=config.to_toml(), identity=identity)
-    world.tell()
-    return folder, config
 
 
 def go_on(

@@ -117,11 +117,12 @@ class Training:
         # --- Loss and gradient, over all processes
         total = self.gradient(batch)
         gradients = [p.grad for p in self.denoiser.parameters() if p.grad is not None]
-        (loss,) = self.world.sum(gradients, total.item())
+        self.world.sum([*gradients, total])
 
         # --- Guard
         norm = get_total_norm(gradients)
-        verdict = self.guard.judge(loss, norm.item())
+        loss, size = torch.stack([total, norm]).tolist()  # the one wait for the device
+        verdict = self.guard.judge(loss, size)
 
         # --- Clip and step
         if verdict is Verdict.TAKE:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ..core.denoise import NetDenoiser
-from ..core.noise import TimeDistribution, low_discrepancy
+from ..core.times import TimeDistribution, low_discrepancy
 from ..data.dataset import Dataset
 from ..rng import normal
 from .device import Precision, autocast

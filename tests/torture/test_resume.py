@@ -1,0 +1,257 @@
+"""Killed anywhere, any number of times: a resumed run is the same run, to the last bit."""
+
+import os
+import random
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from train.tiny import digest, tiny_config
+
+from ornstein.data import DataOptions
+from ornstein.runs.config import RunConfig
+from ornstein.runs.folder import RunFolder
+from ornstein.train.progress import Progress
+from ornstein.train.signals import Stop
+from ornstein.train.start import read, train
+from ornstein.train.training import Training
+
+# Two kinds of accumulation, precision, averages, optimiser: C2, C3 and C4 at once
+PLAIN = tiny_config(64, 4, seen=32 * 400)
+MIXED = tiny_config(
+    32,
+    2,
+    seen=32 * 120,
+    micro_batch=11,
+    precision="bf16",
+    warmup=0.2,
+    ema=(0.05, 0.1),
+    ema_snapshots=6,
+    optimizer="muon",
+    condition_dropout=0.3,
+)
+
+
+def labelled(path: Path) -> Path:
+    """Points with a class and a number, 130 to an epoch, so that kills fall inside of one."""
+    draw = random.Random(0)
+    rows = ["x,y,label"]
+    for _ in range(150):
+        x, y = draw.gauss(0, 1), draw.gauss(0, 1)
+        rows.append(f"{x:.5f},{x * y:.5f},{'left' if x < 0 else 'right'}")
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+def child(source: str, out: str, config: str, resume: bool, save_every: float) -> None:
+    """Train, and write each position of the clock that was reported as saved."""
+    torch.set_num_threads(1)
+    told = os.open(f"{out}.saved", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+    def report(progress: Progress) -> None:
+        if progress.event == "checkpoint":
+            os.write(told, f"{progress.seen}\n".encode())
+
+    if resume:
+        train(out=out, resume=True, report=report, save_every=save_every)
+    else:
+        c = RunConfig.from_toml(config)
+        train(source, out=out, config=c, report=report, save_every=save_every)
+
+
+def saved(out: Path) -> list[int]:
+    told = Path(f"{out}.saved")
+    return [int(n) for n in told.read_text().split()] if told.exists() else []
+
+
+def wait_for(condition, process, seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition() and process.is_alive() and time.monotonic() < end:
+        time.sleep(0.002)
+
+
+def contents(out: Path) -> tuple[str, str]:
+    """The digest of the newest checkpoint, and the log as text."""
+    folder = RunFolder.open(out)
+    config = RunConfig.from_toml(folder.config_toml)
+    data, _ = read(config.source, config, torch.device("cpu"))
+    training, latest = Training(config, data), folder.latest()
+    assert latest is not None
+    training.restore(latest)
+    return digest(training), (out / "metrics.jsonl").read_text()
+
+
+def kept(out: Path) -> dict[str, bytes]:
+    return {
+        p.name: p.read_bytes() for p in sorted(out.rglob("ema-*")) if "checkpoints" not in str(p)
+    }
+
+
+class Kills:
+    """Starts a child that trains `out`, again and again, and sees to it that it dies."""
+
+    def __init__(self, children, source: Path | str, out: Path, config: RunConfig) -> None:
+        self.children, self.source, self.out, self.config = children, source, out, config
+        self.begun, self.count = False, 0
+
+    def start(self):
+        arguments = (str(self.source), str(self.out), self.config.to_toml(), self.begun, 0.0)
+        process = self.children.Process(target=child, args=arguments)
+        before = len(saved(self.out))
+        process.start()
+        wait_for(lambda: len(saved(self.out)) > before, process)
+        self.begun = self.begun or len(saved(self.out)) > 0
+        return process
+
+    def after(self, seconds: float, number: int = signal.SIGKILL) -> int | None:
+        """One more kill, so many seconds after the first save; the exit code."""
+        process = self.start()
+        time.sleep(seconds)
+        os.kill(process.pid, number)
+        process.join(30)
+        self.check()
+        return process.exitcode
+
+    def check(self) -> None:
+        """The newest checkpoint verifies and is no older than the last one reported."""
+        self.count += 1
+        latest = RunFolder.open(self.out).latest()
+        assert latest is not None and latest.seen >= max(saved(self.out))
+
+    def finish(self) -> None:
+        process = self.start()
+        process.join(120)
+        assert process.exitcode == 0
+
+
+def whole(source: Path | str, out: Path, config: RunConfig) -> tuple[str, str]:
+    """The run that nobody disturbs, saved at its beginning and end alone."""
+    train(source, out=out, config=config, save_every=1e9)
+    return contents(out)
+
+
+def kill_at_random(children, tmp_path: Path, config: RunConfig, kills: int, longest: float) -> None:
+    source, draw = labelled(tmp_path / "points.csv"), random.Random(1)
+    config = replace(config, data=DataOptions())
+    victim = Kills(children, source, tmp_path / "killed", config)
+    for _ in range(kills):
+        victim.after(draw.uniform(0, longest))
+    assert victim.count == kills
+    victim.finish()
+    assert contents(tmp_path / "killed") == whole(source, tmp_path / "whole", config)
+    assert kept(tmp_path / "killed") == kept(tmp_path / "whole")
+    leftovers = [p for p in (tmp_path / "killed").rglob("*") if "tmp" in p.name]
+    assert not leftovers
+
+
+@pytest.mark.slow
+def test_thirty_kills_at_any_time_leave_no_trace(tmp_path, children):
+    kill_at_random(children, tmp_path, PLAIN, kills=30, longest=0.15)
+
+
+@pytest.mark.torture
+def test_two_hundred_kills_at_any_time_leave_no_trace(tmp_path, children):
+    long = replace(PLAIN, train=replace(PLAIN.train, seen=32 * 8000))
+    kill_at_random(children, tmp_path, long, kills=200, longest=0.6)
+
+
+@pytest.mark.slow
+def test_kills_within_accumulation_bf16_muon_and_averages_leave_no_trace(tmp_path, children):
+    kill_at_random(children, tmp_path, MIXED, kills=8, longest=0.2)
+
+
+class Looks(Stop):
+    """Set from the n-th look at the flag on."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.left = n
+
+    def __bool__(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+def test_stops_inside_an_epoch_twice_in_the_same_one_leave_no_trace(tmp_path):
+    """135 examples are 4.2 batches of 32: every epoch is entered and left in the middle."""
+    source = labelled(tmp_path / "points.csv")
+    config = replace(MIXED, data=DataOptions(), train=replace(MIXED.train, seen=32 * 40))
+    draw = random.Random(0)
+    out = tmp_path / "stopped"
+    folder = train(source, out=out, config=config, stop=Looks(5))
+    places = [folder.latest().seen]
+    for _ in range(12):
+        folder = train(out=out, resume=True, stop=Looks(draw.randint(4, 40)))
+        places.append(folder.latest().seen)
+        if places[-1] >= config.train.seen:
+            break
+    train(out=out, resume=True)
+    epochs = [seen // 135 for seen in places if seen % 135 and seen < config.train.seen]
+    assert len(epochs) > len(set(epochs))  # at least two stops in one epoch
+    assert contents(out) == whole(source, tmp_path / "whole", config)
+    assert kept(out) == kept(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(("split", "other"), [(8, 4), (4, 8)])
+def test_resuming_with_another_split_of_the_batch_changes_rounding_alone(tmp_path, split, other):
+    import json
+
+    def run(out: Path, then: int) -> list[dict]:
+        config = tiny_config(seen=32 * 50, micro_batch=split)
+        folder = train("swiss-roll", out=out, config=config, stop=Looks(10))
+        state = folder.latest()
+        data, _ = read("swiss-roll", config, torch.device("cpu"))
+        training = Training(config, data)
+        training.restore(state)
+        training.micro = then
+        folder.save(training.seen + 0, training.parts(), training.state())
+        train(out=out, resume=True)
+        return [json.loads(r) for r in (out / "metrics.jsonl").read_text().splitlines()]
+
+    for a, b in zip(run(tmp_path / "a", split), run(tmp_path / "b", other), strict=True):
+        assert a["train/order"] == b["train/order"]
+        assert a["train/loss"] == pytest.approx(b["train/loss"], rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_at_any_time_ends_well_and_soon(tmp_path, children, number):
+    source, draw = labelled(tmp_path / "points.csv"), random.Random(int(number))
+    config = replace(PLAIN, data=DataOptions())
+    victim = Kills(children, source, tmp_path / "killed", config)
+    for _ in range(4):
+        start = time.monotonic()
+        seconds = draw.uniform(0, 0.15)
+        assert victim.after(seconds, number) == 0
+        assert time.monotonic() - start - seconds < 5 + 30  # the start of a child on a busy machine
+    victim.finish()
+    assert contents(tmp_path / "killed") == whole(source, tmp_path / "whole", config)
+
+
+def stubborn(source: str, out: str, config: str, ready: str) -> None:
+    """A training that is stuck between two looks at the flag."""
+    torch.set_num_threads(1)
+
+    def report(progress: Progress) -> None:
+        Path(ready).touch()
+        while True:
+            time.sleep(0.01)
+
+    train(source, out=out, config=RunConfig.from_toml(config), report=report)
+
+
+def test_a_second_interrupt_ends_at_once(tmp_path, children):
+    ready = tmp_path / "ready"
+    arguments = ("swiss-roll", str(tmp_path / "run"), tiny_config().to_toml(), str(ready))
+    process = children.Process(target=stubborn, args=arguments)
+    process.start()
+    wait_for(ready.exists, process)
+    os.kill(process.pid, signal.SIGINT)
+    process.join(0.3)
+    assert process.is_alive()  # the first one is for the loop to see
+    os.kill(process.pid, signal.SIGINT)
+    process.join(5)
+    assert process.exitcode == -signal.SIGINT

@@ -1,0 +1,232 @@
+"""`train`: what it refuses, what it writes, and how a budget becomes a number of examples."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from train.tiny import points, tiny_config
+
+import ornstein.train
+from ornstein.data import DataOptions, open_data
+from ornstein.errors import DataError, UsageError
+from ornstein.runs.config import RunConfig
+from ornstein.runs.folder import RunFolder
+from ornstein.train import budget
+from ornstein.train.device import World
+from ornstein.train.loop import milestones
+from ornstein.train.progress import Progress
+from ornstein.train.recipes import RECIPES, recipe
+from ornstein.train.signals import Stop
+from ornstein.train.start import free_place, train
+from ornstein.train.training import Training
+
+
+def rows(folder: RunFolder) -> list[dict]:
+    return [json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> tuple[RunFolder, list[Progress]]:
+    heard: list[Progress] = []
+    out = tmp_path_factory.mktemp("train") / "a run"
+    return train("swiss-roll", out=out, config=tiny_config(), report=heard.append), heard
+
+
+def test_a_run_holds_a_checkpoint_at_its_budget(finished):
+    folder, heard = finished
+    latest = folder.latest()
+    assert latest is not None and latest.seen == 640
+    assert set(latest.load("ema-0")) == set(latest.load("model"))
+    assert heard[-1].event == "finished" and heard[-1].seen == heard[-1].budget == 640
+    assert "checkpoint" in {p.event for p in heard}
+
+
+def test_the_log_has_every_loss_and_no_clock(finished):
+    log = rows(finished[0])
+    assert [r["seen"] for r in log] == [32 * n for n in range(1, 21)]
+    assert all(np.isfinite(r["train/loss"]) and np.isfinite(r["val/loss"]) for r in log)
+    assert len({r["train/order"] for r in log}) == 20
+    assert sum("doctor/kind" in r for r in log) == 8
+    assert not any("second" in key or "time" in key for r in log for key in r)
+
+
+def test_previews_are_made_on_the_way(finished):
+    names = sorted(p.name for p in (finished[0].path / "samples").iterdir())
+    assert len(names) == 8 and "preview-640.png" in names
+
+
+def test_the_configuration_that_is_written_says_all(finished):
+    config = RunConfig.from_toml(finished[0].config_toml)
+    assert config == replace(tiny_config(), source="swiss-roll")
+
+
+def test_a_finished_run_that_is_resumed_stays_as_it_is(finished):
+    folder, _ = finished
+    before = (folder.path / "metrics.jsonl").read_text()
+    assert train(out=folder.path, resume=True).latest().seen == 640
+    assert (folder.path / "metrics.jsonl").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"source": "digits"}, "How long to train"),
+        ({"source": "digits", "minutes": 1, "seen": 5}, "Two budgets"),
+        ({"source": "digits", "minutes": -1}, "must be a positive"),
+        ({"source": "digits", "minutes": float("nan")}, "must be a positive"),
+        ({"source": "digits", "seen": 0}, "must be 1 or more"),
+        ({"seen": 5}, "nothing to train on"),
+        ({"resume": True}, "Which run"),
+        ({"resume": True, "out": "x", "minutes": 3}, "keeps its budget"),
+        ({"source": "digits", "seen": 5, "device": "warp"}, "no device 'warp'"),
+    ],
+)
+def test_contradictions_are_named_before_any_work(arguments, message):
+    with pytest.raises(UsageError, match=message):
+        train(**arguments)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_handful_of_examples_train_to_the_end(tmp_path, count):
+    folder = train(np.random.default_rng(0).random((count, 2)), out=tmp_path / "r", seen=100)
+    assert folder.latest().seen == 256  # a whole batch
+
+
+def test_no_examples_at_all_are_refused(tmp_path):
+    with pytest.raises(DataError):
+        train(np.zeros((0, 2)), out=tmp_path / "run", seen=100)
+    assert not (tmp_path / "run").exists()
+
+
+def csv(path: Path, shift: float, columns: int = 2) -> Path:
+    values = np.random.default_rng(0).random((50, columns)) + shift
+    path.write_text("\n".join(",".join(f"{v:.6f}" for v in row) for row in values))
+    return path
+
+
+def test_data_that_changed_are_refused_unless_allowed(tmp_path):
+    data, out = csv(tmp_path / "a.csv", 0.0), tmp_path / "run"
+    config = replace(tiny_config(), data=DataOptions())
+
+    class Soon(Stop):
+        looks = 0
+
+        def __bool__(self) -> bool:
+            self.looks += 1
+            return self.looks > 4
+
+    assert train(data, out=out, config=config, stop=Soon()).latest().seen < 640
+    csv(data, 0.5)
+    with pytest.raises(DataError, match="--allow-data-change"):
+        train(out=out, resume=True)
+    codec = RunFolder.open(out).identity["codec"]
+    folder = train(out=out, resume=True, allow_data_change=True)
+    assert folder.latest().seen == 640 and folder.identity["codec"] == codec
+    csv(data, 0.0, columns=3)
+    with pytest.raises(DataError, match="another shape"):
+        train(out=out, resume=True, allow_data_change=True)
+
+
+def test_the_package_can_be_called():
+    with pytest.raises(UsageError, match="How long to train"):
+        ornstein.train("digits")  # type: ignore[operator]
+
+
+def test_run_folders_are_numbered(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert free_place("/data/cats.zip") == Path("runs/cats-1")
+    (tmp_path / "runs" / "cats-1").mkdir(parents=True)
+    assert free_place("/data/cats.zip") == Path("runs/cats-2")
+
+
+@pytest.mark.parametrize("count", [1, 8, 200])
+def test_milestones_end_with_the_budget_and_are_whole_batches(count):
+    config = tiny_config(seen=32 * 50).train
+    found = milestones(config, count)
+    assert max(found) == 32 * 50 and len(found) == min(count, 50)
+    assert all(seen % 32 == 0 and seen > 0 for seen in found)
+
+
+# --- Minutes
+
+
+@pytest.mark.parametrize(
+    ("paces", "precision"),
+    [({"f32": 0.5, "bf16": 1.0}, "f32"), ({"f32": 1.0, "bf16": 0.5}, "bf16")],
+)
+def test_minutes_become_examples_at_the_faster_precision(monkeypatch, paces, precision):
+    monkeypatch.setattr(budget, "has_bf16", lambda device: True)
+    monkeypatch.setattr(budget, "time_of_update", lambda c, p, *_: paces[p])
+    data = open_data(torch.rand(10, 1, 4, 4))
+    config = recipe(data)
+    got = budget.settle(config, data, device=torch.device("cpu"), world=World(), seconds=1000.0)
+    assert got.train.precision == precision
+    assert got.train.seen / got.train.batch == pytest.approx(1000 * (1 - 0.06) / 0.5, rel=0.01)
+    assert got.train.seen % got.train.batch == 0
+
+
+def test_points_keep_their_digits(monkeypatch):
+    monkeypatch.setattr(budget, "has_bf16", lambda device: True)
+    config = tiny_config(precision="auto", seen=100)
+    got = budget.settle(config, points(), device=torch.device("cpu"), world=World(), seconds=None)
+    assert got.train.precision == "f32" and got.train.seen == 128
+
+
+def test_a_trial_leaves_no_trace(monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        budget, "Training", lambda *a, **k: made.append(Training(*a, **k)) or made[0]
+    )
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    config = tiny_config()
+    pace = budget.time_of_update(config, "f32", points(), torch.device("cpu"), World(), 0.01)
+    assert pace > 0 and made[0].seen >= 4 * 32
+    assert torch.equal(torch.get_rng_state(), state)
+    assert Training(config, points()).seen == 0
+
+
+# --- Recipes
+
+
+@pytest.mark.parametrize("name", ["auto", *RECIPES])
+@pytest.mark.parametrize("kind", ["points", "pictures"])
+def test_every_recipe_trains(name, kind):
+    data = points() if kind == "points" else open_data(torch.rand(20, 3, 8, 8))
+    if (kind == "points") != (name in ("points", "ddpm-swiss-roll")) and name != "auto":
+        return  # a recipe of a paper is for the data of the paper
+    config = recipe(data, name, minutes=1)
+    small = replace(config.net, size=8, depth=1)
+    train_ = replace(config.train, precision="f32", batch=8)
+    training = Training(replace(config, net=small, train=train_), data)
+    training.update()
+    assert training.tally.updates == 1
+    assert RunConfig.from_toml(config.to_toml()) == config
+
+
+def test_an_unknown_recipe_lists_the_known_ones():
+    with pytest.raises(UsageError, match="ddpm-swiss-roll"):
+        recipe(points(), "magic")
+
+
+def test_ddpm_at_a_thousand_steps_is_the_papers_and_at_forty_ends_in_noise():
+    from ornstein.runs.model import build_schedule
+
+    options = RECIPES["ddpm"]().schedule.options
+    assert options == {"steps": 1000, "beta_first": pytest.approx(1e-4), "beta_last": 0.02}
+    for name in ("ddpm", "ddpm-digits", "ddpm-swiss-roll"):
+        alpha, _ = build_schedule(RECIPES[name]().schedule)(torch.ones(()).double())
+        assert alpha**2 < 1e-4
+
+
+# --- Progress
+
+
+def test_progress_reads_as_a_line():
+    line = str(
+        Progress(seen=500, budget=1000, loss=0.51234, examples_per_s=1234.5, seconds_left=65)
+    )
+    assert line == " 50%  500 of 1,000 examples  loss 0.5123  1,234/s  1 min 05 s left"
