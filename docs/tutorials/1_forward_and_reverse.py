@@ -13,15 +13,14 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
-from ornstein.core.sample import Ancestral, Heun, start
 from torch import Tensor
 
 from ornstein.core.denoise import NetDenoiser, predict_balanced, predict_noise, weigh_simple
 from ornstein.core.exact import EmpiricalDenoiser
-from ornstein.core.noise import (
-    DDPMSchedule,
+from ornstein.core.noise import DDPMSchedule, KarrasSchedule
+from ornstein.core.sample import Ancestral, Heun, start
+from ornstein.core.times import (
     KarrasGrid,
-    KarrasSchedule,
     LogNormalTimes,
     StrideGrid,
     TimeDistribution,

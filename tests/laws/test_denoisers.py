@@ -13,6 +13,7 @@ from torch.testing import assert_close
 from ornstein.core import denoise, exact, noise
 from ornstein.core.denoise import PREDICTIONS, WEIGHTINGS, MinSNR, NetDenoiser, PredictMean
 from ornstein.core.exact import EmpiricalDenoiser, GaussianDenoiser, MixtureDenoiser
+from ornstein.core.times import LogNormalTimes, UniformLogSNR, UniformTimes, low_discrepancy
 from truths import F64, covariances, flow, gaussian, mixture, noised, normal
 
 SCHEDULES = {
@@ -245,10 +246,10 @@ def test_an_error_of_the_network_adds_its_square_and_nothing_linear(name):
 @pytest.mark.parametrize(
     "times",
     [
-        noise.UniformTimes(),
-        noise.LogNormalTimes(mean=-1.2, std=2.0),
-        noise.LogNormalTimes(std=2.0),
-        noise.UniformLogSNR(log_snr_min=-50.0, log_snr_max=50.0),
+        UniformTimes(),
+        LogNormalTimes(mean=-1.2, std=2.0),
+        LogNormalTimes(std=2.0),
+        UniformLogSNR(log_snr_min=-50.0, log_snr_max=50.0),
     ],
     ids=["uniform", "edm", "logit-normal", "log-snr"],
 )
@@ -266,7 +267,7 @@ def test_the_variational_weighting_gives_one_bound_whatever_times_are_trained_on
     net = Exact(one_gaussian(schedule), prediction)
     weighting = denoise.Variational(schedule=schedule, times=times)
     denoiser = NetDenoiser(net, schedule, prediction, weighting)
-    t = times(noise.low_discrepancy(0.31, count), schedule)
+    t = times(low_discrepancy(0.31, count), schedule)
     x, eps = VAR**0.5 * normal(count, 4), normal(count, 4, seed=1)
     loss = denoiser.loss(x, t, eps)
     high, low = schedule.log_snr(torch.tensor([0.0, 1.0], dtype=F64)).exp().tolist()

@@ -11,6 +11,19 @@ from torch import nn
 from torch.testing import assert_close
 
 from ornstein.core import noise
+from ornstein.core.times import (
+    ExplicitGrid,
+    KarrasGrid,
+    LogNormalTimes,
+    LogSNRGrid,
+    StrideGrid,
+    TimeDistribution,
+    TimeGrid,
+    UniformGrid,
+    UniformLogSNR,
+    UniformTimes,
+    low_discrepancy,
+)
 
 F64 = torch.float64
 INF = math.inf
@@ -55,7 +68,8 @@ every_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCH
 
 def members(abstract):
     """The public subclasses that the module defines."""
-    return {c for _, c in inspect.getmembers(noise, inspect.isclass) if abstract in c.__mro__[1:]}
+    module = inspect.getmodule(abstract)
+    return {c for _, c in inspect.getmembers(module, inspect.isclass) if abstract in c.__mro__[1:]}
 
 
 def test_every_schedule_stands_in_the_list():
@@ -339,25 +353,25 @@ HOSTILE = [
     (noise.KarrasSchedule, {"rho": math.nan}),
     (noise.GeometricSchedule, {"log_snr_min": -INF}),
     (noise.GeometricSchedule, {"log_snr_max": INF}),
-    (noise.LogSNRGrid, {"log_snr_min": 9.0}),
-    (noise.LogSNRGrid, {"log_snr_max": INF}),
-    (noise.KarrasGrid, {"rho": 0.0}),
-    (noise.KarrasGrid, {"sigma_min": 90.0}),
-    (noise.UniformGrid, {"power": 0.0}),
-    (noise.UniformGrid, {"power": math.nan}),
-    (noise.StrideGrid, {"train_steps": 0}),
-    (noise.StrideGrid, {"train_steps": 10**9}),
-    (noise.StrideGrid, {"spacing": "cubic"}),
-    (noise.ExplicitGrid, {"times": ()}),
-    (noise.ExplicitGrid, {"times": (1.0,)}),
-    (noise.ExplicitGrid, {"times": (1.0, 0.5)}),
-    (noise.ExplicitGrid, {"times": (1.0, 1.0, 0.0)}),
-    (noise.ExplicitGrid, {"times": (1.1, 0.0)}),
-    (noise.ExplicitGrid, {"times": (math.nan, 0.0)}),
-    (noise.LogNormalTimes, {"std": 0.0}),
-    (noise.LogNormalTimes, {"mean": INF}),
-    (noise.UniformLogSNR, {"log_snr_min": 10.0}),
-    (noise.UniformLogSNR, {"log_snr_max": math.nan}),
+    (LogSNRGrid, {"log_snr_min": 9.0}),
+    (LogSNRGrid, {"log_snr_max": INF}),
+    (KarrasGrid, {"rho": 0.0}),
+    (KarrasGrid, {"sigma_min": 90.0}),
+    (UniformGrid, {"power": 0.0}),
+    (UniformGrid, {"power": math.nan}),
+    (StrideGrid, {"train_steps": 0}),
+    (StrideGrid, {"train_steps": 10**9}),
+    (StrideGrid, {"spacing": "cubic"}),
+    (ExplicitGrid, {"times": ()}),
+    (ExplicitGrid, {"times": (1.0,)}),
+    (ExplicitGrid, {"times": (1.0, 0.5)}),
+    (ExplicitGrid, {"times": (1.0, 1.0, 0.0)}),
+    (ExplicitGrid, {"times": (1.1, 0.0)}),
+    (ExplicitGrid, {"times": (math.nan, 0.0)}),
+    (LogNormalTimes, {"std": 0.0}),
+    (LogNormalTimes, {"mean": INF}),
+    (UniformLogSNR, {"log_snr_min": 10.0}),
+    (UniformLogSNR, {"log_snr_max": math.nan}),
 ]
 
 
@@ -376,30 +390,30 @@ def test_a_cut_that_leaves_nothing_of_the_curve_is_refused():
 # --- Time grids ----------------------------------------------------------------------------------
 
 GRIDS = {
-    "uniform": noise.UniformGrid(),
-    "uniform, squared": noise.UniformGrid(power=2.0),
-    "log-snr": noise.LogSNRGrid(),
-    "log-snr, narrow": noise.LogSNRGrid(log_snr_min=-2.0, log_snr_max=3.0),
-    "karras": noise.KarrasGrid(),
-    "karras, rho 1": noise.KarrasGrid(rho=1.0),
-    "stride": noise.StrideGrid(train_steps=50),
-    "stride, quadratic": noise.StrideGrid(train_steps=1000, spacing="quadratic"),
-    "explicit": noise.ExplicitGrid(times=(1.0, 0.5, 0.1, 0.0)),
+    "uniform": UniformGrid(),
+    "uniform, squared": UniformGrid(power=2.0),
+    "log-snr": LogSNRGrid(),
+    "log-snr, narrow": LogSNRGrid(log_snr_min=-2.0, log_snr_max=3.0),
+    "karras": KarrasGrid(),
+    "karras, rho 1": KarrasGrid(rho=1.0),
+    "stride": StrideGrid(train_steps=50),
+    "stride, quadratic": StrideGrid(train_steps=1000, spacing="quadratic"),
+    "explicit": ExplicitGrid(times=(1.0, 0.5, 0.1, 0.0)),
 }
 every_grid = pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS.keys())
 
 
 def steps_of(grid, start=1.0):
     match grid:
-        case noise.ExplicitGrid():
+        case ExplicitGrid():
             return [len(grid.times) - 1]
-        case noise.StrideGrid():
+        case StrideGrid():
             return range(1, min(50, int(grid.train_steps * start + 1e-9)) + 1)
     return range(1, 51)
 
 
 def test_every_grid_stands_in_the_list():
-    assert {type(g) for g in GRIDS.values()} == members(noise.TimeGrid)
+    assert {type(g) for g in GRIDS.values()} == members(TimeGrid)
 
 
 @every_grid
@@ -422,9 +436,7 @@ def test_a_grid_refuses_what_it_cannot_do(grid, steps, start):
         grid(noise.CosineSchedule(), steps, start)
 
 
-@pytest.mark.parametrize(
-    "grid", [noise.LogSNRGrid(), noise.KarrasGrid()], ids=["log-snr", "karras"]
-)
+@pytest.mark.parametrize("grid", [LogSNRGrid(), KarrasGrid()], ids=["log-snr", "karras"])
 @pytest.mark.parametrize(("low", "high"), [(-30.0, -20.0), (20.0, 30.0)])
 def test_a_grid_descends_on_a_schedule_that_lies_outside_its_bounds(grid, low, high):
     schedule = noise.GeometricSchedule(log_snr_min=low, log_snr_max=high)
@@ -446,26 +458,26 @@ def test_the_karras_grid_is_that_of_the_paper_whatever_the_schedule():
     root = 80 ** (1 / rho) + i / 17 * (0.002 ** (1 / rho) - 80 ** (1 / rho))
     expected = root**rho
     for schedule in (noise.KarrasSchedule(sigma_min=1e-4, sigma_max=100), noise.FlowSchedule()):
-        times = noise.KarrasGrid()(schedule, 18)
+        times = KarrasGrid()(schedule, 18)
         assert_close(torch.exp(-schedule.log_snr(times[:-1]) / 2), expected, rtol=1e-9, atol=0)
-    own = noise.KarrasGrid()(noise.KarrasSchedule(), 17)  # whose t = 0 is its sigma_min
+    own = KarrasGrid()(noise.KarrasSchedule(), 17)  # whose t = 0 is its sigma_min
     assert_close(noise.KarrasSchedule()(own)[1], expected, rtol=1e-9, atol=0)
 
 
 def test_the_log_snr_grid_takes_equal_steps_between_its_bounds():
     schedule = noise.FlowSchedule()
-    times = noise.LogSNRGrid()(schedule, 19)
+    times = LogSNRGrid()(schedule, 19)
     expected = torch.linspace(-9, 9, 19, dtype=F64)
     assert_close(schedule.log_snr(times[:-1]), expected, rtol=0, atol=1e-9)
     cosine = noise.CosineSchedule(log_snr_min=-6.0, log_snr_max=6.0)
     expected = torch.linspace(-6, 6, 20, dtype=F64)
-    assert_close(cosine.log_snr(noise.LogSNRGrid()(cosine, 19)), expected, rtol=0, atol=1e-9)
+    assert_close(cosine.log_snr(LogSNRGrid()(cosine, 19)), expected, rtol=0, atol=1e-9)
 
 
 def test_strides_are_ddim_s_subsets_of_the_times_of_training():
-    times = noise.StrideGrid(train_steps=1000)(noise.DDPMSchedule(), 10)
+    times = StrideGrid(train_steps=1000)(noise.DDPMSchedule(), 10)
     assert_close(times * 1000, torch.arange(1000, -1, -100, dtype=F64))
-    quadratic = noise.StrideGrid(train_steps=1000, spacing="quadratic")
+    quadratic = StrideGrid(train_steps=1000, spacing="quadratic")
     times = quadratic(noise.DDPMSchedule(), 5) * 1000
     assert times.round().tolist() == [1000, 640, 360, 160, 40, 0]
     assert_close(times, times.round(), rtol=0, atol=1e-9)
@@ -474,11 +486,11 @@ def test_strides_are_ddim_s_subsets_of_the_times_of_training():
 # --- Time distributions --------------------------------------------------------------------------
 
 DISTRIBUTIONS = {
-    "uniform": noise.UniformTimes(),
-    "edm": noise.LogNormalTimes(mean=-1.2, std=1.2),
-    "logit-normal": noise.LogNormalTimes(),
-    "log-snr": noise.UniformLogSNR(),
-    "log-snr, wider than most": noise.UniformLogSNR(log_snr_min=-100.0, log_snr_max=100.0),
+    "uniform": UniformTimes(),
+    "edm": LogNormalTimes(mean=-1.2, std=1.2),
+    "logit-normal": LogNormalTimes(),
+    "log-snr": UniformLogSNR(),
+    "log-snr, wider than most": UniformLogSNR(log_snr_min=-100.0, log_snr_max=100.0),
 }
 every_distribution = pytest.mark.parametrize(
     "times", DISTRIBUTIONS.values(), ids=DISTRIBUTIONS.keys()
@@ -486,7 +498,7 @@ every_distribution = pytest.mark.parametrize(
 
 
 def test_every_time_distribution_stands_in_the_list():
-    assert {type(d) for d in DISTRIBUTIONS.values()} == members(noise.TimeDistribution)
+    assert {type(d) for d in DISTRIBUTIONS.values()} == members(TimeDistribution)
 
 
 @every_distribution
@@ -517,7 +529,7 @@ def test_times_lie_inside_zero_and_one_and_in_order(times, schedule):
 
 @pytest.mark.parametrize(
     "times",
-    [noise.LogNormalTimes(mean=-60.0), noise.UniformLogSNR(log_snr_min=50.0, log_snr_max=60.0)],
+    [LogNormalTimes(mean=-60.0), UniformLogSNR(log_snr_min=50.0, log_snr_max=60.0)],
 )
 def test_a_distribution_out_of_the_reach_of_the_schedule_is_refused(times):
     with pytest.raises(ValueError, match="reach"):
@@ -528,18 +540,18 @@ def test_log_normal_times_are_edm_s_sigma_and_rectified_flow_s_logit():
     u = torch.linspace(0.01, 0.99, 99, dtype=F64)
     z = torch.special.ndtri(u)
     karras = noise.KarrasSchedule(sigma_min=1e-9, sigma_max=1e9)
-    sigma = karras(noise.LogNormalTimes(mean=-1.2, std=1.2)(u, karras))[1]
+    sigma = karras(LogNormalTimes(mean=-1.2, std=1.2)(u, karras))[1]
     assert_close(sigma, torch.exp(-1.2 + 1.2 * z), rtol=1e-6, atol=0)
-    t = noise.LogNormalTimes()(u, noise.FlowSchedule())
+    t = LogNormalTimes()(u, noise.FlowSchedule())
     assert_close(t, torch.sigmoid(z), rtol=1e-6, atol=0)
 
 
 def test_low_discrepancy_times_have_one_in_each_cell_and_are_uniform_each():
     for offset in (0.0, 0.123, 0.9999):
-        u = noise.low_discrepancy(offset, 16)
+        u = low_discrepancy(offset, 16)
         assert ((u >= 0) & (u < 1)).all()
         assert sorted((u * 16).floor().int().tolist()) == list(range(16))
-    alone = torch.stack([noise.low_discrepancy(k / 1000, 7) for k in range(1000)])
+    alone = torch.stack([low_discrepancy(k / 1000, 7) for k in range(1000)])
     assert_close(alone.mean(0), torch.full((7,), 0.5, dtype=F64), rtol=0, atol=1e-3)
 
 

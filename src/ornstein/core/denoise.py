@@ -10,7 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .noise import Schedule, TimeDistribution, UniformTimes
+from .noise import Schedule
+from .times import TimeDistribution, UniformTimes
 
 LOG_SNR_LIMIT = 30.0  # nats; networks see the log-SNR clamped to this, so that no end is infinite
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core import noise
+from ..core import noise, times
 from ..core.denoise import PREDICTIONS, WEIGHTINGS, NetDenoiser, PredictMean, Variational
 from ..data.codec import Codec
 from ..errors import ModelFileError, StorageError, UsageError
@@ -31,11 +31,11 @@ SCHEDULES: dict[str, type[noise.Schedule]] = {
     "learned": noise.LearnedSchedule,
 }
 
-GRIDS: dict[str, noise.TimeGrid] = {
-    "uniform": noise.UniformGrid(),
-    "log-snr": noise.LogSNRGrid(),
-    "karras": noise.KarrasGrid(),
-    "stride": noise.StrideGrid(),
+GRIDS: dict[str, times.TimeGrid] = {
+    "uniform": times.UniformGrid(),
+    "log-snr": times.LogSNRGrid(),
+    "karras": times.KarrasGrid(),
+    "stride": times.StrideGrid(),
 }
 
 
@@ -228,12 +228,12 @@ def build_schedule(config: ScheduleConfig) -> noise.Schedule:
         raise UsageError(f"[schedule] of the configuration: {error}.") from None
 
 
-def build_times(config: TimesConfig) -> noise.TimeDistribution:
+def build_times(config: TimesConfig) -> times.TimeDistribution:
     """The distribution of training times."""
     match config.name:
         case "uniform":
-            return noise.UniformTimes()
+            return times.UniformTimes()
         case "log-normal":
-            return noise.LogNormalTimes(mean=config.mean, std=config.std)
+            return times.LogNormalTimes(mean=config.mean, std=config.std)
         case "uniform-log-snr":
-            return noise.UniformLogSNR()
+            return times.UniformLogSNR()
