@@ -28,7 +28,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import __version__
 from ..data.names import shown
 from ..errors import ModelFileError, StorageError, UsageError
 from . import card
@@ -50,6 +49,7 @@ from .disk import (
     sweep,
 )
 from .lock import locked
+from .provenance import VERSION
 
 SCHEMA = 1
 MOST = 8 * 2**20  # bytes of run.json; of config.toml an eighth
@@ -97,7 +97,7 @@ class RunFolder:
         made = {
             "schema": SCHEMA,
             "id": base64.b32encode(secrets.token_bytes(16)).decode().lower().rstrip("="),
-            "ornstein": __version__,
+            "ornstein": VERSION,
             "torch": torch.__version__,
             "python": platform.python_version(),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -4,9 +4,10 @@ import json
 import struct
 import zlib
 from collections.abc import Iterator
+from importlib.metadata import version
 from typing import Any
 
-from .. import __version__
+VERSION = version("ornstein")
 
 PNG = b"\x89PNG\r\n\x1a\n"
 KEYWORD = "ornstein"
@@ -39,7 +40,7 @@ def provenance(identity: dict[str, Any], seen: int, seed: int, index: int) -> di
         "seen": seen,
         "seed": seed,
         "index": index,
-        "ornstein": __version__,
+        "ornstein": VERSION,
     }
 
 
