@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from annotated_types import Interval
 from cyclopts import App, CycloptsError, Parameter
 
 from . import __version__
@@ -262,7 +261,7 @@ def show(
         from .runs.folder import list_runs
 
         runs = list_runs(what)
-        machine.result({"runs": runs}, _table(runs))
+        machine.result({"runs": runs}, [] if machine.json else _table(runs))
         return
     machine.start(f"Reading {what}")
     from .data import open_data, profile_data
@@ -284,7 +283,7 @@ def doctor(*, machine: Annotated[Machine, FLAT] = Machine()) -> None:
 @app.command
 def demo(
     *,
-    minutes: Annotated[float, Interval(gt=0, le=1000)] = 1.5,
+    minutes: float = 1.5,
     out: Path = Path("demo"),
     seed: int = 0,
     machine: Annotated[Machine, FLAT] = Machine(),
@@ -297,9 +296,14 @@ def demo(
         seed: Same seed, same digits.
     """
     machine.start(f"Training on 1,797 scanned digits for {minutes:g} minutes, into {out}")
+    import torch
+
     from .evaluate.demo import run_demo
+    from .tasks.doctor import quickest_threads
     from .train import shown
 
+    if machine.threads is None:
+        torch.set_num_threads(quickest_threads())
     with redirect_stdout(sys.stderr), shown() as report:
         done, path = run_demo(
             out, minutes=minutes, seed=seed, device=machine.device, say=say, report=report
@@ -359,6 +363,7 @@ def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 # --- What they print -----------------------------------------------------------------------------
 
 MOST_IN_A_GRID = 1024  # examples in one picture
+COLUMNS = ("run", "data", "seen", "budget", "loss", "held_out_loss", "megabytes", "problem")
 
 
 def _summary(paths: Sequence[Path]) -> list[object]:
@@ -393,9 +398,7 @@ def _pairs(facts: dict[str, Any]) -> list[str]:
 
 def _table(rows: Sequence[dict[str, Any]]) -> list[object]:
     """A table for a person if this is a terminal, else plain columns for a program."""
-    if not rows:
-        return []
-    names = list(rows[0])
+    names = [name for name in COLUMNS if any(row.get(name) is not None for row in rows)]
     if not sys.stdout.isatty():
         return ["\t".join(names), *("\t".join(str(row[n]) for n in names) for row in rows)]
     from rich.console import Console
@@ -426,20 +429,25 @@ def run_command(tokens: Sequence[str]) -> int:
     try:
         app(list(tokens), exit_on_error=False, print_error=False)
         return 0
-    except OrnsteinError as error:
-        code, line = error.exit_code, str(error)
-    except CycloptsError as error:
-        code, line = UsageError.exit_code, " ".join(str(error).split())
-    except KeyboardInterrupt:
-        code, line = 130, "Interrupted."
     except BrokenPipeError:  # whoever read our output has stopped, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        code = 1
-        line = f"This is a bug ({reason}); run the command again with --debug and report it."
-    if "--debug" in tokens:
-        traceback.print_exc()
+    except (Exception, KeyboardInterrupt) as error:
+        if "--debug" in tokens:
+            traceback.print_exc()
+        code, line = _verdict(error)
     say(f"ornstein: {line}")
     return code
+
+
+def _verdict(error: BaseException) -> tuple[int, str]:
+    """The exit code of an error, and the line that tells a person what to do."""
+    match error:
+        case OrnsteinError():
+            return error.exit_code, str(error)
+        case CycloptsError():
+            return UsageError.exit_code, " ".join(str(error).split())
+        case KeyboardInterrupt():
+            return 130, "Interrupted."
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return 1, f"This is a bug ({reason}); run the command again with --debug and report it."

@@ -1,5 +1,7 @@
 """The doctor of the machine."""
 
+import torch
+
 from ornstein.tasks import doctor
 
 
@@ -17,3 +19,14 @@ def test_a_torchvision_of_another_torch_is_found(monkeypatch):
     versions["torchvision"] = "0.24.1"
     assert [a for a in doctor._advice(100.0) if "pip uninstall torchvision" in a]
     assert any("full" in a for a in doctor._advice(0.1))
+
+
+def test_threads_are_tried_and_put_back():
+    before = torch.get_num_threads()
+    assert doctor.quickest_threads() == 1  # the tests have one
+    torch.set_num_threads(2)
+    try:
+        assert doctor.quickest_threads() in (1, 2)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from ..data import Dataset, open_data
 from ..runs.folder import RunFolder
-from ..runs.model import Model, load
+from ..runs.model import Model
 from ..tasks.restore import Restored, restore
-from ..tasks.sample import Samples, sample
+from ..tasks.sample import Samples, opened, sample
 from ..train import Progress, recipe, train
 from ..train.progress import Report
 from .features import agreement, train_labeller
@@ -166,7 +166,7 @@ def run_demo(
 
 def look(run: RunFolder, *, device: str, say: Callable[[str], None], clock: Clock) -> Demo:
     """Sample, animate, mend and measure a run that was trained on labelled pictures."""
-    model = load(run.path, device=device)
+    model = opened(run, device)
     config = model.config
     data = open_data(config.source, config.data)
     seen, held_out = data.split(config.data.validation, config.seed)

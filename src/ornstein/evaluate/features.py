@@ -95,7 +95,7 @@ def train_labeller(
         pca = PCA(min(LARGEST_INPUT, len(flat)), random_state=0).fit(flat)
         # h = (x - mean) P, and its negative, so that a ReLU loses nothing of it; the first
         # component gets variance 1, the others keep theirs: small ones are mostly noise
-        axes = pca.components_.T / np.sqrt(pca.explained_variance_[0])
+        axes = np.asarray(pca.components_).T / np.sqrt(pca.explained_variance_[0])
         both = np.concatenate([axes, -axes], 1)
         first = ((both, -pca.mean_ @ both),)
     flat = Features(first)(flat)

@@ -2,6 +2,7 @@
 
 from io import BytesIO
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from .demo import Demo
 
 COLUMNS = 10  # samples of each class that are shown
+SPAN = 4  # of the running mean of the loss, in rows of the log
 GAP = 8  # pixels between pictures
 HOLE = (196, 120, 72)  # the colour of what is missing
 
@@ -155,12 +157,12 @@ def _copying(demo: "Demo") -> list[Block]:
 def _learning(demo: "Demo") -> list[Block]:
     rows = [row for row in demo.log if "train/loss" in row]
     seen, loss = [row["seen"] for row in rows], [row["train/loss"] for row in rows]
-    lines = [Line("", seen, loss), Line("training", seen, smooth(loss, 10))]
+    lines = [Line("", seen, loss), Line("training", seen, smooth(loss, SPAN))]
     held = [row for row in demo.log if "val/loss" in row]
     if held:
         name = "held out"
         lines.append(Line(name, [r["seen"] for r in held], [r["val/loss"] for r in held]))
-    describe = f"The loss falls from {loss[0]:.2f} to {smooth(loss, 10)[-1]:.2f}"
+    describe = f"The loss falls from {loss[0]:.2f} to {smooth(loss, SPAN)[-1]:.2f}"
     svg = chart(lines, x_name="examples seen", y_name="loss", describe=describe)
     verdict = demo.verdict
     blocks: list[Block] = [Drawing(svg, f"{describe}, over {demo.model.seen:,} examples seen.")]
@@ -212,7 +214,7 @@ def _times(demo: "Demo") -> Table:
 
 
 def _commands(demo: "Demo") -> Commands:
-    run = demo.run.path
+    run = _as_typed(demo.run.path)
     one = demo.train.classes[3 % len(demo.train.classes)]
     return Commands(
         [
@@ -229,6 +231,12 @@ def _commands(demo: "Demo") -> Commands:
 
 
 # --- Words and pictures --------------------------------------------------------------------------
+
+
+def _as_typed(path: Path) -> str:
+    """A path as one would type it here: relative if it lies below, quoted if it must be."""
+    here = Path.cwd()
+    return quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
 
 
 def _how(demo: "Demo") -> str:

@@ -3,6 +3,7 @@
 import os
 import platform
 import shutil
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -29,6 +30,33 @@ def examine(folder: Path = Path()) -> dict[str, str]:
         "disk": f"{free:,.1f} GiB free of {total:,.1f} in {folder.resolve()}",
         "advice": " ".join(_advice(free)) or "nothing stands in the way",
     }
+
+
+def quickest_threads() -> int:
+    """1, or as many as there are: whichever convolves small pictures faster at this moment.
+
+    Two threads on processors that other programs use too can be twenty times slower than one.
+    """
+    several = torch.get_num_threads()
+    if several == 1:
+        return 1
+    x, weight = torch.randn(64, 64, 8, 8), torch.randn(64, 64, 3, 3)
+
+    def pace() -> float:
+        """Seconds of twenty, all told: threads that wait for each other do so now and then."""
+        torch.conv2d(x, weight, padding=1)
+        start = time.perf_counter()
+        for _ in range(20):
+            torch.conv2d(x, weight, padding=1)
+        return time.perf_counter() - start
+
+    try:
+        together = max(pace() for _ in range(3))
+        torch.set_num_threads(1)
+        alone = min(pace() for _ in range(3))
+    finally:
+        torch.set_num_threads(several)
+    return several if together < alone else 1
 
 
 def _version(name: str) -> str:

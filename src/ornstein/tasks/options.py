@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 Weight = Annotated[float, Interval(ge=-100, le=100)]
+Steps = Annotated[int, Interval(ge=1, le=100_000)]
 TimeGridName = Literal["uniform", "log-snr", "karras", "stride"]
 
 
@@ -38,7 +39,7 @@ class DrawOptions:
     guidance: Weight | None = None
     guidance_interval: tuple[float, float] | None = None
     sampler: str | None = None
-    steps: Annotated[int, Interval(ge=1, le=100_000)] | None = None
+    steps: Steps | None = None
     time_grid: TimeGridName | None = None
     seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
 
@@ -72,11 +73,17 @@ class RestoreOptions(DrawOptions):
 
     Args:
         draws: Different restorations of each picture.
-        iterations: Of the solver inside each step: more follow what is known more closely.
+        sampler: Rule for one transition; one that adds noise on the way forgives the errors of
+            a posterior that is only nearly right.
+        steps: Steps of the time grid.
+        iterations: Of the solver inside each step: more are exact where the denoiser is, and
+            blow up the errors of one that was trained.
     """
 
+    sampler: str | None = "ddpm"
+    steps: Steps | None = 32
     draws: Annotated[int, Interval(ge=1, le=10_000), Parameter(alias="-n")] = 4
-    iterations: Annotated[int, Interval(ge=1, le=1000)] = 4
+    iterations: Annotated[int, Interval(ge=1, le=1000)] = 1
 
 
 Options = TypeVar("Options", bound=DrawOptions)

@@ -1,0 +1,78 @@
+"""The demo from end to end, in miniature: every part is there, and was measured."""
+
+import io
+import re
+from base64 import b64decode
+
+import pytest
+import torch
+from PIL import Image
+
+from ornstein.evaluate import demo as made
+from ornstein.evaluate.pages import HOLE, sheet
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(made, "SETS", 1)
+        patch.setattr(made, "FRAMES", 5)
+        out = tmp_path_factory.mktemp("demo")
+        said: list[str] = []
+        demo, path = made.run_demo(out, minutes=0.02, device="cpu", say=said.append)
+        return demo, path.read_text(), said
+
+
+@pytest.mark.slow
+def test_the_report_shows_every_part(done):
+    demo, page, said = done
+    headings = re.findall("<h2[^>]*>(.*?)</h2>", page)
+    assert len(headings) == 8
+    assert page.count("<img") == 10 + 1 + 1 + 2
+    assert page.count("<svg") == 1
+    assert "<script" not in page
+    assert f"{demo.quality.agreement.value:.1%}".replace("%", " %") in page
+    assert f"{demo.model.seen:,}" in page
+    assert said
+
+
+@pytest.mark.slow
+def test_the_animation_moves_from_noise_to_the_samples(done):
+    demo, page, _ = done
+    (data,) = re.findall('data:image/webp;base64,([^"]*)', page)
+    movie = Image.open(io.BytesIO(b64decode(data)))
+    assert movie.n_frames == len(demo.frames) == 5
+    assert demo.frames[0].std() == pytest.approx(1.0, abs=0.15)
+    assert demo.seconds.keys() == {"training", "sampling", "animation", "mending", "measuring"}
+
+
+@pytest.mark.slow
+def test_what_was_known_of_a_mended_digit_is_what_was_given(done):
+    restored = done[0].restored
+    drawn = restored.samples.x.unflatten(0, (4, 3))
+    keep = restored.keep[:, None].expand_as(drawn)
+    assert torch.equal(drawn[keep], restored.given[:, None].expand_as(drawn)[keep])
+    assert 0 < restored.keep.float().mean() < 1
+
+
+@pytest.mark.slow
+def test_the_labels_of_the_grid_are_what_was_asked_for(done):
+    demo = done[0]
+    assert demo.samples.labels is not None
+    assert demo.samples.labels[:12] == (*"0123456789", "0", "1")
+    assert len(demo.samples) == len(demo.held_out)
+    assert demo.quality.frechet.n == len(demo.held_out)
+    assert demo.facts["verdict"]
+
+
+def test_a_sheet_has_clear_glass_between_pictures_and_marks_what_is_missing():
+    from untrained import tiny_model
+
+    codec = tiny_model().codec
+    missing = torch.zeros(3, 1, 8, 8, dtype=torch.bool)
+    missing[1] = True
+    picture = sheet(codec, torch.zeros(3, 1, 8, 8), missing=missing)
+    assert picture.size == (3 * 96 + 2 * 8, 96)
+    assert picture.getpixel((100, 50)) == (0, 0, 0, 0)
+    assert picture.getpixel((96 + 8 + 48, 48)) == (*HOLE, 255)
+    assert picture.getpixel((48, 48)) != (*HOLE, 255)
