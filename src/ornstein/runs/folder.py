@@ -47,6 +47,7 @@ from .disk import (
     storing,
     strict_json,
     sweep,
+    sync_folder,
 )
 from .lock import locked
 from .provenance import VERSION
@@ -191,6 +192,8 @@ class RunFolder:
                 place.mkdir(exist_ok=True)
             self._find_room(path, size_of(parts))
             facts = {"seen": seen, "log": self._sync_log(), "state": state}
+            with storing(self.path, 0):
+                sync_folder(self.path)  # or the log and the first checkpoint may lose their names
             saved = Checkpoint(seal(path, self.identity["id"], parts, facts))
         with storing(path, 0):
             self._prune(keep)
@@ -247,6 +250,7 @@ class RunFolder:
         place = self._own("kept")
         with storing(place, size_of({name: tensors})):
             place.mkdir(exist_ok=True)
+            sync_folder(self.path)
         seal(place / name, self.identity["id"], {"tensors": tensors}, {})
 
     def kept(self, name: str) -> dict[str, Tensor]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from math import isnan
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,9 @@ from ..errors import ModelFileError, StorageError, UsageError
 from ..nets import NETS, Conditions, MonotoneCurve, Uncertainty
 from .config import RunConfig, ScheduleConfig, TimesConfig
 from .folder import RunFolder
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 SCHEDULES: dict[str, type[noise.Schedule]] = {
     "ddpm": noise.DDPMSchedule,
@@ -147,8 +151,7 @@ def load(run: str | Path, *, seen: int | None = None, device: str | torch.device
         raise StorageError(
             f"{folder.path} has no checkpoint that verifies. Train it with `ornstein train`."
         )
-    codec = Codec.from_dict(folder.identity["codec"])
-    vocabulary = Vocabulary(**{k: tuple(v) for k, v in folder.identity["vocabulary"].items()})
+    codec, vocabulary = _words(folder)
     denoiser = build_denoiser(config, codec.shape, vocabulary)
     try:
         denoiser.load_state_dict(checkpoint.load("ema-0"))
@@ -157,6 +160,28 @@ def load(run: str | Path, *, seen: int | None = None, device: str | torch.device
         raise ModelFileError(f"{folder.path}: weights and config.toml disagree: {reason}") from None
     denoiser.to(device).eval().requires_grad_(False)
     return Model(denoiser, codec, vocabulary, config, checkpoint.seen, folder)
+
+
+def _words(folder: RunFolder) -> tuple[Codec, Vocabulary]:
+    """What ``run.json`` says of the data; it may come from a stranger."""
+    codec, words = folder.identity.get("codec"), folder.identity.get("vocabulary")
+    if not isinstance(codec, dict) or not isinstance(words, dict):
+        raise ModelFileError(f"{folder.path / 'run.json'} names no codec or no vocabulary.")
+    try:
+        vocabulary = _adapter().validate_python(words)
+    except ValueError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelFileError(f"The vocabulary in {folder.path / 'run.json'}: {reason}.") from None
+    if not len(vocabulary.attributes) == len(vocabulary.means) == len(vocabulary.stds):
+        raise ModelFileError(f"{folder.path / 'run.json'} lacks the mean or std of an attribute.")
+    return Codec.from_dict(codec), vocabulary
+
+
+@cache
+def _adapter() -> TypeAdapter[Vocabulary]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Vocabulary)
 
 
 def build_denoiser(
