@@ -88,7 +88,7 @@ class Ancestral(Sampler):
         self, denoiser: Denoiser, x_t: Tensor, now: Instant, then: Instant, past: Past, noise: Draw
     ) -> Tensor:
         x_hat, place = self._moments(denoiser, x_t, now)
-        lost = -expm1(2 * (now.half - then.half))  # 1 - SNR_t / SNR_s
+        lost = -expm1(2 * (now.half - then.half)) if self.eta > 0 else 0.0  # 1 - SNR_t / SNR_s
         share = self.eta**2 * lost
         kept = sqrt(1 - share)  # of the noise
         mean, small = held(x_t, x_hat, now, then, kept), share * then.sigma**2
@@ -153,8 +153,10 @@ def posterior_variance(
 class Churn:
     """Fresh noise before a step: sigma / alpha rises by a factor ``1 + rate``.
 
+    Sampling converges if the rate falls as 1 / N; at a constant rate an error of its order stays.
+
     Args:
-        rate: In [0, sqrt(2) - 1]; EDM's gamma, its S_churn / N.
+        rate: In [0, sqrt(2) - 1]; EDM's gamma, ``S_churn / N``.
         sigma_min: Noise is added where sigma / alpha is not below this; EDM's S_min.
         sigma_max: Nor above this, S_max; nor beyond the noisy end of the schedule.
         inflation: Factor of the standard deviation of the noise; S_noise.
@@ -275,9 +277,11 @@ def langevin(denoiser: Denoiser, x_t: Tensor, now: Instant, snr: float, noise: D
 
 @dataclass(frozen=True, kw_only=True)
 class PredictorCorrector(Sampler):
-    """A step of another sampler, then Langevin steps at the noise level it has reached. Order 1.
+    """A step of another sampler, then Langevin steps at the noise level it has reached.
 
-    Denoiser calls: those of the predictor, and `corrections` at each noise level between.
+    They mend what the predictor got wrong, and bring an error O(snr^2) of their own, which more
+    steps do not lower; but for it, order 1. Denoiser calls: those of the predictor, and
+    `corrections` at each noise level between.
 
     Args:
         predictor: The rule for the transition.
