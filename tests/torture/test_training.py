@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from train.tiny import digest, labelled_points, points, tiny_config
 
 from ornstein.data.dataset import Dataset
 from ornstein.errors import DivergedError
@@ -19,6 +18,7 @@ from ornstein.train.progress import Progress
 from ornstein.train.signals import Stop
 from ornstein.train.start import identify
 from ornstein.train.training import Training
+from train.tiny import digest, labelled_points, points, tiny_config
 
 
 def make(path: Path, config: RunConfig, data: Dataset, **options) -> Loop:
@@ -44,9 +44,9 @@ def spoil(training: Training, when, factor: float = torch.nan) -> None:
     training.denoiser.loss = spoiled
 
 
-def test_one_bad_batch_is_skipped_counted_and_logged_with_its_examples(tmp_path):
+def test_one_bad_batch_is_skipped_counted_and_logged_with_its_examples(memory_path):
     heard: list[Progress] = []
-    loop = make(tmp_path / "run", tiny_config(), points(), report=heard.append)
+    loop = make(memory_path / "run", tiny_config(), points(), report=heard.append)
     spoil(loop.training, lambda t: t.seen == 96)
     loop.run()
     (event,) = [r for r in rows(loop) if r.get("event") == "skipped"]
@@ -59,8 +59,8 @@ def test_one_bad_batch_is_skipped_counted_and_logged_with_its_examples(tmp_path)
         assert all(v.isfinite().all() for v in latest.load(part).values())
 
 
-def test_three_bad_batches_roll_back_once_with_half_the_learning_rate(tmp_path):
-    loop = make(tmp_path / "run", tiny_config(), points(), save_every=0.0)
+def test_three_bad_batches_roll_back_once_with_half_the_learning_rate(memory_path):
+    loop = make(memory_path / "run", tiny_config(), points(), save_every=0.0)
     t = loop.training
     spoil(t, lambda t: not t.halvings and t.seen >= 160)  # better with half the rate
     loop.run()
@@ -75,8 +75,8 @@ def test_three_bad_batches_roll_back_once_with_half_the_learning_rate(tmp_path):
     assert t.learning_rate == pytest.approx(whole.learning_rate / 2)
 
 
-def test_bad_batches_without_end_stop_with_the_examples_named(tmp_path):
-    loop = make(tmp_path / "run", tiny_config(), points(), save_every=0.0)
+def test_bad_batches_without_end_stop_with_the_examples_named(memory_path):
+    loop = make(memory_path / "run", tiny_config(), points(), save_every=0.0)
     spoil(loop.training, lambda t: t.seen >= 160)
     with pytest.raises(DivergedError, match="not finite, also with half") as caught:
         loop.run()
@@ -94,9 +94,9 @@ def test_bad_batches_without_end_stop_with_the_examples_named(tmp_path):
     ]
 
 
-def test_losses_that_stay_large_roll_back_and_then_stop(tmp_path):
+def test_losses_that_stay_large_roll_back_and_then_stop(memory_path):
     config = tiny_config(seen=32 * 800)
-    loop = make(tmp_path / "run", config, points())
+    loop = make(memory_path / "run", config, points())
     spoil(loop.training, lambda t: t.seen >= 32 * 100, factor=50.0)
     with pytest.raises(DivergedError, match="five times its smallest median for 200 updates"):
         loop.run()
@@ -104,11 +104,11 @@ def test_losses_that_stay_large_roll_back_and_then_stop(tmp_path):
     assert events == [("rolled back", 0), ("diverged", 32 * 300)]
 
 
-def test_a_thousand_times_the_learning_rate_is_named(tmp_path):
+def test_a_thousand_times_the_learning_rate_is_named(memory_path):
     """Behind norms, weights that are thrown about need not diverge: then the doctor says it."""
     heard: list[Progress] = []
     config = tiny_config(seen=32 * 400, learning_rate=3.0)
-    loop = make(tmp_path / "run", config, points(), report=heard.append)
+    loop = make(memory_path / "run", config, points(), report=heard.append)
     try:
         loop.run()
     except DivergedError as error:
@@ -117,8 +117,8 @@ def test_a_thousand_times_the_learning_rate_is_named(tmp_path):
         assert "the learning rate 3 is too high" in heard[-1].verdict
 
 
-def test_no_checkpoint_is_made_of_weights_one_would_not_go_back_to(tmp_path):
-    loop = make(tmp_path / "run", tiny_config(), points(), save_every=0.0)
+def test_no_checkpoint_is_made_of_weights_one_would_not_go_back_to(memory_path):
+    loop = make(memory_path / "run", tiny_config(), points(), save_every=0.0)
     saved: list[int] = []
     save = loop.folder.save
     loop.folder.save = lambda seen, *a: (saved.append(seen), save(seen, *a))[1]  # type: ignore
@@ -128,9 +128,9 @@ def test_no_checkpoint_is_made_of_weights_one_would_not_go_back_to(tmp_path):
     assert {96, 192, 640} <= set(saved)
 
 
-def test_running_out_of_memory_in_the_middle_changes_nothing_but_rounding(tmp_path):
+def test_running_out_of_memory_in_the_middle_changes_nothing_but_rounding(memory_path):
     def run(name: str, limit: int) -> Loop:
-        loop = make(tmp_path / name, tiny_config(), points())
+        loop = make(memory_path / name, tiny_config(), points())
         loss = loop.training.denoiser.loss
 
         def full(x: Tensor, t: Tensor, eps: Tensor, **cond: Tensor) -> Tensor:
@@ -161,14 +161,14 @@ class Looks(Stop):
         return self.left < 0
 
 
-def test_a_stop_at_any_look_leaves_a_checkpoint_of_that_moment_and_no_trace(tmp_path):
+def test_a_stop_at_any_look_leaves_a_checkpoint_of_that_moment_and_no_trace(memory_path):
     """In data, updates, validation, examination, preview, saving: wherever the flag is read."""
-    whole = make(tmp_path / "whole", tiny_config(seen=320), labelled_points())
+    whole = make(memory_path / "whole", tiny_config(seen=320), labelled_points())
     whole.run()
-    log = (tmp_path / "whole" / "metrics.jsonl").read_text()
+    log = (memory_path / "whole" / "metrics.jsonl").read_text()
     stops = 0
     for n in range(0, 400, 9):
-        path = tmp_path / str(n)
+        path = memory_path / str(n)
         loop = make(path, tiny_config(seen=320), labelled_points())
         loop.stop = Looks(n)
         loop.run()
@@ -207,7 +207,7 @@ def worker(rank: int, port: int, out: str, config: str, resume: bool, stop_at: i
     torch.distributed.destroy_process_group()
 
 
-def test_two_processes_train_what_one_does_and_resume_exactly(tmp_path, children):
+def test_two_processes_train_what_one_does_and_resume_exactly(memory_path, children):
     config = tiny_config(seen=32 * 40, optimizer="muon", batch=32)
 
     def both(out: Path, resume: bool = False, stop_at: int = 10**9) -> None:
@@ -220,23 +220,23 @@ def test_two_processes_train_what_one_does_and_resume_exactly(tmp_path, children
             p.join(60)
             assert p.exitcode == 0
 
-    both(tmp_path / "two")
-    both(tmp_path / "again", stop_at=17)
-    stopped = RunFolder.open(tmp_path / "again").latest()
+    both(memory_path / "two")
+    both(memory_path / "again", stop_at=17)
+    stopped = RunFolder.open(memory_path / "again").latest()
     assert stopped is not None and 0 < stopped.seen < config.train.seen
-    both(tmp_path / "again", resume=True)
+    both(memory_path / "again", resume=True)
 
-    one = make(tmp_path / "one", replace(config, data=points().options), points())
+    one = make(memory_path / "one", replace(config, data=points().options), points())
     one.run()
     logs = [
-        [json.loads(r) for r in (tmp_path / n / "metrics.jsonl").read_text().splitlines()]
+        [json.loads(r) for r in (memory_path / n / "metrics.jsonl").read_text().splitlines()]
         for n in ("one", "two", "again")
     ]
     for a, b, c in zip(*logs, strict=True):
         assert a["train/order"] == b["train/order"]
         assert a["train/loss"] == pytest.approx(b["train/loss"], rel=1e-5)
         assert b == c
-    ends = [RunFolder.open(tmp_path / n).latest() for n in ("two", "again")]
+    ends = [RunFolder.open(memory_path / n).latest() for n in ("two", "again")]
     for part in ("model", "ema-0", "ema-1", "optimizer"):
         two, again = (e.load(part) for e in ends)
         assert all(torch.equal(two[k], again[k]) for k in two)

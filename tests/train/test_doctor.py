@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from train.tiny import points, tiny_config
 
 from ornstein.core.exact import EmpiricalDenoiser, GaussianDenoiser
 from ornstein.core.noise import CosineSchedule, FlowSchedule
@@ -19,6 +18,7 @@ from ornstein.train.doctor import (
 )
 from ornstein.train.signals import Stop
 from ornstein.train.training import Training
+from train.tiny import points, tiny_config
 
 
 def examine(training: Training, held: Dataset, part: float = 1.0, count: int = 64) -> Diagnosis:

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from train.tiny import labelled_points
 
 from ornstein.core.noise import FlowSchedule
 from ornstein.core.times import UniformTimes
 from ornstein.data import DataOptions, open_data
 from ornstein.train.device import World
 from ornstein.train.draws import Batch, draw, without
+from train.tiny import labelled_points
 
 SCHEDULE, TIMES = FlowSchedule(), UniformTimes()
 

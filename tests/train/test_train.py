@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from train.tiny import points, tiny_config
 
 import ornstein.train
 from ornstein.data import DataOptions, open_data
@@ -22,6 +21,7 @@ from ornstein.train.recipes import RECIPES, recipe
 from ornstein.train.signals import Stop
 from ornstein.train.start import free_place, train
 from ornstein.train.training import Training
+from train.tiny import points, tiny_config
 
 
 def rows(folder: RunFolder) -> list[dict]:

@@ -3,13 +3,13 @@
 import pytest
 import torch
 from torch import Tensor
-from train.tiny import digest, labelled_points, points, tiny_config, trained, weights
 
 from ornstein.errors import UsageError
 from ornstein.train.device import World
 from ornstein.train.draws import draw
 from ornstein.train.guard import Verdict
 from ornstein.train.training import Training
+from train.tiny import digest, labelled_points, points, tiny_config, trained, weights
 
 
 def spoil(training: Training, where: str) -> None:

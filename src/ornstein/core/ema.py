@@ -87,3 +87,11 @@ def coefficients(stored: Sequence[Profile], target: Profile) -> np.ndarray:
     system = np.block([[gram, scale[:, None]], [scale[None], np.zeros((1, 1))]])
     solution = np.linalg.lstsq(system, np.append(aim, 1.0), rcond=1e-13)[0]
     return solution[:n] * scale
+
+
+def misfit(stored: Sequence[Profile], target: Profile, c: np.ndarray) -> float:
+    """``|| sum_i c_i p_i - p || / || p ||``: how well `coefficients` has done, 0 if exactly."""
+    both = [*stored, target]
+    gram = np.array([[p @ q for q in both] for p in both])
+    gap = np.append(c, -1.0)
+    return float(max(0.0, gap @ gram @ gap) ** 0.5 / (target @ target) ** 0.5)

@@ -220,12 +220,10 @@ class Loop:
         return True
 
     def write(self, row: dict[str, Any]) -> None:
-        """A row of the log, at this position of the clock. Numbers that are not finite are left
-        out: JSON has none."""
+        """A row of the log, at this position of the clock, but for what is not finite."""
         if not self.training.world.writes:
             return
-        finite = {k: v for k, v in row.items() if not isinstance(v, float) or isfinite(v)}
-        row = {"seen": self.training.seen} | finite
+        row = {"seen": self.training.seen} | {k: v for k, v in row.items() if is_finite(v)}
         self.folder.log(row)
         self.track(row)
 
@@ -257,3 +255,11 @@ class Loop:
                 event=event,
             )
         )
+
+
+def is_finite(value: Any) -> bool:
+    """Whether JSON can hold a value of the log; it has no NaN and no infinity."""
+    return all(
+        not isinstance(v, float) or isfinite(v)
+        for v in (value if isinstance(value, tuple) else (value,))
+    )

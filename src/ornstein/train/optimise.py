@@ -1,14 +1,17 @@
-"""How weights move: the learning rate, AdamW, Muon, and what of them a checkpoint holds."""
+"""How weights move: the learning rate, AdamW, Muon, and what of them a checkpoint holds.
 
+The optimisers are written on PyTorch's functions, not on its classes, whose first use imports its
+compiler: two seconds for nothing, at every start.
+"""
+
+from abc import ABC, abstractmethod
 from math import cos, pi
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim.adamw import adamw
 
 from ..runs.config import TrainConfig
-
-BETAS = (0.9, 0.99)
 
 
 def learning_rate(seen: float, config: TrainConfig) -> float:
@@ -26,78 +29,129 @@ def learning_rate(seen: float, config: TrainConfig) -> float:
             return config.learning_rate
 
 
-def build_optimizers(module: nn.Module, config: TrainConfig) -> list[Optimizer]:
-    """AdamW, fused into one pass over the weights; with ``muon``, Muon for the matrices."""
+def build_optimizers(module: nn.Module, config: TrainConfig) -> "list[Optimizer]":
+    """AdamW for all weights; with ``muon``, Muon for the matrices and AdamW for the rest.
+
+    Weight decay is for matrices and convolutions: not for biases, gains and embeddings.
+    """
     embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
-    weights = [p for p in module.parameters() if p.requires_grad]
-    matrices = [p for p in weights if p.ndim >= 2 and id(p) not in embeddings]
-    optimizers: list[Optimizer] = []
-    if config.optimizer == "muon":
-        hidden = [p for p in matrices if min(as_matrix(p).shape) >= 8]
-        optimizers.append(Muon(hidden, weight_decay=config.weight_decay))
-        taken = {id(p) for p in hidden}
-        weights = [p for p in weights if id(p) not in taken]
-        matrices = [p for p in matrices if id(p) not in taken]
-    decayed = {id(p) for p in matrices}
-    groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": [p for p in weights if id(p) not in decayed], "weight_decay": 0.0},
+    groups: dict[str, dict[str, nn.Parameter]] = {"muon": {}, "decayed": {}, "plain": {}}
+    for name, p in module.named_parameters():
+        matrix = p.ndim >= 2 and id(p) not in embeddings
+        fit = matrix and config.optimizer == "muon" and min(as_matrix(p).shape) >= 8
+        groups["muon" if fit else "decayed" if matrix else "plain"][name] = p
+    optimizers = [
+        Muon(groups["muon"], config.weight_decay),
+        AdamW(groups["decayed"], config.weight_decay),
+        AdamW(groups["plain"], 0.0),
     ]
-    fused = weights[0].device.type in ("cpu", "cuda", "xpu", "mps")
-    optimizers.append(AdamW(groups, lr=0.0, betas=BETAS, fused=fused, foreach=not fused))
-    return optimizers
+    return [optimizer for optimizer in optimizers if optimizer.weights]
+
+
+class Optimizer(ABC):
+    """Moves some weights by their gradients.
+
+    Args:
+        weights: By name.
+        weight_decay: Decoupled: each step takes ``lr weight_decay W`` off W.
+
+    Attributes:
+        memory: Tensors that are updated in place, by the name of the weight and of the quantity.
+    """
+
+    memory: dict[str, Tensor]
+
+    def __init__(self, weights: dict[str, nn.Parameter], weight_decay: float) -> None:
+        self.weights, self.weight_decay = weights, weight_decay
+
+    @abstractmethod
+    def step(self, lr: float) -> None:
+        """One step of all weights that have a gradient."""
+
+
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay, in one fused pass over the weights where there is one.
+
+    Source: Loshchilov & Hutter (2017), https://arxiv.org/abs/1711.05101.
+    """
+
+    betas = (0.9, 0.99)
+    eps = 1e-8
+
+    def __init__(self, weights: dict[str, nn.Parameter], weight_decay: float) -> None:
+        super().__init__(weights, weight_decay)
+        self.memory = {}
+        for name, p in weights.items():
+            self.memory[f"{name}|mean"] = torch.zeros_like(p)
+            self.memory[f"{name}|square"] = torch.zeros_like(p)
+            self.memory[f"{name}|steps"] = torch.zeros((), device=p.device)
+
+    @torch.no_grad()
+    def step(self, lr: float) -> None:
+        moved = {name: p for name, p in self.weights.items() if p.grad is not None}
+        mean, square, steps = (
+            [self.memory[f"{name}|{key}"] for name in moved] for key in ("mean", "square", "steps")
+        )
+        weights: list[Tensor] = list(moved.values())
+        fused = all(p.device.type in ("cpu", "cuda", "mps", "xpu") for p in weights)
+        adamw(
+            weights,
+            [p.grad for p in weights if p.grad is not None],
+            mean,
+            square,
+            [],
+            steps,
+            fused=fused,
+            foreach=not fused,
+            amsgrad=False,
+            beta1=self.betas[0],
+            beta2=self.betas[1],
+            lr=lr,
+            weight_decay=self.weight_decay,
+            eps=self.eps,
+            maximize=False,
+        )
 
 
 class Muon(Optimizer):
     """Steepest descent in the spectral norm: ``W <- W - lr c U V^T``.
 
-    ``U S V^T`` is the singular value decomposition of the momentum; `orthogonalise` stands for
-    dropping S. A convolution is a matrix from all it reads at one point to its channels. With
-    ``c = 0.2 sqrt(max(rows, columns))`` a step moves a weight by about as much as a step of AdamW,
-    so that both share one learning rate.
-
-    Args:
-        params: Matrices and convolutions.
-        momentum: Of the gradient; Nesterov's form is used.
-        weight_decay: Decoupled: each step takes ``lr weight_decay W`` off W.
+    ``U S V^T`` is the singular value decomposition of the momentum, in Nesterov's form;
+    `orthogonalise` stands for dropping S. A convolution is a matrix from all it reads at one point
+    to its channels. With ``c = 0.2 sqrt(max(rows, columns))`` a step moves a weight by about as
+    much as a step of AdamW, so that both share one learning rate.
 
     Source: Jordan et al. (2024), https://kellerjordan.github.io/posts/muon/; the factor: Liu et
     al. (2025), https://arxiv.org/abs/2502.16982.
     """
 
-    def __init__(
-        self, params: list[nn.Parameter], momentum: float = 0.95, weight_decay: float = 0.0
-    ) -> None:
-        super().__init__(params, {"lr": 0.0, "momentum": momentum, "weight_decay": weight_decay})
+    momentum = 0.95
+
+    def __init__(self, weights: dict[str, nn.Parameter], weight_decay: float) -> None:
+        super().__init__(weights, weight_decay)
+        self.memory = {f"{name}|momentum": torch.zeros_like(p) for name, p in weights.items()}
+        self.names: dict[torch.Size, list[str]] = {}
+        for name, p in weights.items():
+            self.names.setdefault(p.shape, []).append(name)
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            shapes: dict[torch.Size, list[nn.Parameter]] = {}
-            for p in group["params"]:
-                if p.grad is not None:
-                    shapes.setdefault(p.shape, []).append(p)
-            for params in shapes.values():
-                self._step(params, group["lr"], group["momentum"], group["weight_decay"])
+    def step(self, lr: float) -> None:
+        for names in self.names.values():
+            moved = [name for name in names if self.weights[name].grad is not None]
+            if moved:
+                self._step(moved, lr)
 
-    def _step(
-        self, params: list[nn.Parameter], lr: float, momentum: float, weight_decay: float
-    ) -> None:
-        """One step of tensors of equal shape, in one batch of matrices."""
-        grads = [p.grad for p in params if p.grad is not None]
-        weights: list[Tensor] = list(params)
-        for p in params:
-            if "momentum" not in self.state[p]:
-                self.state[p]["momentum"] = torch.zeros_like(p)
-        averages = [self.state[p]["momentum"] for p in params]
-        torch._foreach_lerp_(averages, grads, 1 - momentum)  # pyright: ignore[reportPrivateImportUsage]
-        ahead = torch._foreach_lerp(grads, averages, momentum)  # pyright: ignore[reportPrivateImportUsage]
+    def _step(self, names: list[str], lr: float) -> None:
+        """One step of weights of equal shape, in one batch of matrices."""
+        weights: list[Tensor] = [self.weights[name] for name in names]
+        grads = [p.grad for p in weights if p.grad is not None]
+        averages = [self.memory[f"{name}|momentum"] for name in names]
+        torch._foreach_lerp_(averages, grads, 1 - self.momentum)  # pyright: ignore[reportPrivateImportUsage]
+        ahead = torch._foreach_lerp(grads, averages, self.momentum)  # pyright: ignore[reportPrivateImportUsage]
         moves = orthogonalise(torch.stack([as_matrix(g) for g in ahead]))
-        rows, columns = moves.shape[1:]
-        if weight_decay:
-            torch._foreach_mul_(weights, 1 - lr * weight_decay)  # pyright: ignore[reportPrivateImportUsage]
-        for p, move in zip(params, moves, strict=True):
-            p.add_(as_weight(move, p), alpha=-lr * 0.2 * max(rows, columns) ** 0.5)
+        rate = lr * 0.2 * max(moves.shape[1:]) ** 0.5
+        for p, move in zip(weights, moves, strict=True):
+            p.mul_(1 - lr * self.weight_decay).add_(as_weight(move, p), alpha=-rate)
 
 
 def as_matrix(p: Tensor) -> Tensor:
@@ -130,25 +184,12 @@ def orthogonalise(matrices: Tensor) -> Tensor:
     return (X if wide else X.mT).to(matrices.dtype)
 
 
-def tensors_of(optimizers: list[Optimizer], module: nn.Module) -> dict[str, Tensor]:
+def tensors_of(optimizers: list[Optimizer]) -> dict[str, Tensor]:
     """What the optimisers remember, by the name of the weight and of the quantity."""
-    names = {id(p): name for name, p in module.named_parameters()}
-    return {
-        f"{names[id(p)]}|{key}": value
-        for optimizer in optimizers
-        for p, memory in optimizer.state.items()
-        for key, value in memory.items()
-    }
+    return {name: value for o in optimizers for name, value in o.memory.items()}
 
 
-def restore(optimizers: list[Optimizer], module: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """The inverse of `tensors_of`: what is not in `tensors` is forgotten."""
-    params = dict(module.named_parameters())
-    owner = {id(p): o for o in optimizers for g in o.param_groups for p in g["params"]}
-    for optimizer in optimizers:
-        optimizer.state.clear()
-    for name, value in tensors.items():
-        weight, key = name.split("|")
-        p = params[weight]
-        like = p if value.shape == p.shape else value  # moments lie in memory as their weight does
-        owner[id(p)].state[p][key] = torch.empty_like(like, device=p.device).copy_(value)
+def restore(optimizers: list[Optimizer], tensors: dict[str, Tensor]) -> None:
+    """The inverse of `tensors_of`."""
+    for name, value in tensors_of(optimizers).items():
+        value.copy_(tensors[name])

@@ -63,7 +63,7 @@ class Training:
     Attributes:
         denoiser: With the weights that are trained.
         averages: Of the weights.
-        optimizers: AdamW, and perhaps Muon before it.
+        optimizers: Which together move all weights.
         guard: What it remembers of recent losses.
         tally: What the next row of the log will say.
         seen: Examples seen: the clock.
@@ -128,9 +128,7 @@ class Training:
         if verdict is Verdict.TAKE:
             clip_grads_with_norm_(self.denoiser.parameters(), config.clip, norm)
             for optimizer in self.optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = self.learning_rate
-                optimizer.step()
+                optimizer.step(self.learning_rate)
             self.tally.loss += loss
             self.tally.updates += 1
 
@@ -187,7 +185,7 @@ class Training:
     def parts(self) -> dict[str, dict[str, Tensor]]:
         """All tensors of a checkpoint, by file."""
         averages = {f"ema-{i}": d.state_dict() for i, d in enumerate(self.averages.denoisers)}
-        optimizer = tensors_of(self.optimizers, self.denoiser)
+        optimizer = tensors_of(self.optimizers)
         return {"model": self.denoiser.state_dict(), **averages, "optimizer": optimizer}
 
     def state(self) -> dict[str, Any]:
@@ -204,7 +202,7 @@ class Training:
         self.denoiser.load_state_dict(checkpoint.load("model"))
         for i, denoiser in enumerate(self.averages.denoisers):
             denoiser.load_state_dict(checkpoint.load(f"ema-{i}"))
-        restore(self.optimizers, self.denoiser, checkpoint.load("optimizer"))
+        restore(self.optimizers, checkpoint.load("optimizer"))
         state = checkpoint.state
         self.guard = Guard.from_dict(state["guard"])
         self.tally = Tally(**state["tally"])
