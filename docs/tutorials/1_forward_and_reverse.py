@@ -44,7 +44,7 @@ def noised(x: Tensor, t: Tensor, schedule) -> Tensor:
     return alpha * x + sigma * torch.randn_like(x)
 
 
-ddpm = DDPMSchedule(steps=40, beta_first=1e-3, beta_last=0.3)
+ddpm = DDPMSchedule(steps=40, beta_first=1e-3, beta_last=0.2)
 times = torch.tensor([0.0, 0.1, 0.25, 0.5, 1.0])
 forward = [noised(x, t.expand(len(x)), ddpm) for t in times]
 

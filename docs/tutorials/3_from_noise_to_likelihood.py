@@ -45,7 +45,7 @@ fresh = exact.draw(500)
 # %% A network that has only seen the data.
 model = NetDenoiser(MLP((2,), size=96, depth=3), schedule, predict_balanced)
 optimizer = torch.optim.AdamW(model.parameters(), 4e-3, weight_decay=0, foreach=True)
-steps, times = 1500, LogNormalTimes(mean=-0.6, std=1.4)
+steps, times = 1000, LogNormalTimes(mean=-0.6, std=1.4)
 decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
 for step in range(steps):
     x = data[torch.randint(len(data), (512,))]
@@ -55,7 +55,7 @@ for step in range(steps):
     loss.backward()
     optimizer.step()
     decay.step()
-    if step % 500 == 0:
+    if step % 250 == 0:
         print(f"step {step:5d}  loss {loss.item():.3f}")
 model = model.double().eval().requires_grad_(False)
 
@@ -71,7 +71,7 @@ print(f"there and back: off by {(again - fresh).square().mean().sqrt():.1e}")
 within = Range(log_snr_min=-14, log_snr_max=14)
 truth = exact.log_prob(fresh, torch.tensor(0.0, dtype=torch.float64))
 flow = log_likelihood(model, fresh, within=within).nats
-bound = -variational_bound(model, fresh, torch.randn_like, calls=256, within=within).total
+bound = -variational_bound(model, fresh, torch.randn_like, calls=128, within=within).total
 
 
 def line(name: str, nats: torch.Tensor) -> None:
@@ -93,7 +93,7 @@ bits = bits_per_dimension(log_likelihood(model, spread, within=within).nats, fre
 print(f"rounded to sixteenths: {bits.mean():.3f} bits per dimension")
 
 # %% Picture: the density that the network has learned, beside the true one.
-axis = torch.linspace(-3, 3, 60, dtype=torch.float64)
+axis = torch.linspace(-3, 3, 48, dtype=torch.float64)
 points = torch.cartesian_prod(axis, axis)
 maps = {
     "true density": exact.log_prob(points, torch.tensor(0.0, dtype=torch.float64)),
@@ -101,7 +101,7 @@ maps = {
 }
 figure, axes = plt.subplots(1, 3, figsize=(10, 3.5), layout="constrained")
 for panel, (title, nats) in zip(axes, maps.items(), strict=False):
-    panel.pcolormesh(axis, axis, nats.exp().view(60, 60).T, shading="gouraud", cmap="magma")
+    panel.pcolormesh(axis, axis, nats.exp().view(48, 48).T, shading="gouraud", cmap="magma")
     panel.set(title=title, xticks=[], yticks=[], aspect="equal")
 axes[2].scatter(truth, flow, s=3, alpha=0.5, linewidths=0)
 axes[2].plot([-8, 1], [-8, 1], lw=0.8, color="grey")

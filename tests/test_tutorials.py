@@ -1,0 +1,36 @@
+"""The tutorials run as they stand, and make the pictures they promise."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[1] / "docs"
+TUTORIALS = sorted((DOCS / "tutorials").glob("*.py"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tutorial", TUTORIALS, ids=lambda path: path.stem)
+def test_a_tutorial_runs_and_makes_its_pictures(tutorial, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", tutorial, tmp_path],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "\n".join(done.stdout.splitlines()[-1:]).startswith("picture")
+    assert all(path.stat().st_size > 500 for path in tmp_path.glob("*.png"))
+    assert list(tmp_path.glob("*.png"))
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda path: path.name)
+def test_links_between_pages_lead_somewhere(page):
+    import re
+
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
+    missing = [link for link in links if not (page.parent / link).exists()]
+    assert not missing
