@@ -393,21 +393,26 @@ def _show_plan(model: "Model", options: DrawOptions, machine: Machine) -> None:
 def _pairs(facts: dict[str, Any]) -> list[str]:
     """Names and values in two columns."""
     width = max(map(len, facts), default=0)
-    return [f"{name:<{width}}  {value}" for name, value in facts.items() if value is not None]
+    return [f"{k:<{width}}  {_cell(v)}" for k, v in facts.items() if v is not None]
+
+
+def _cell(value: object) -> str:
+    """Four digits of a float are enough to look at."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> list[object]:
     """A table for a person if this is a terminal, else plain columns for a program."""
     names = [name for name in COLUMNS if any(row.get(name) is not None for row in rows)]
     if not sys.stdout.isatty():
-        return ["\t".join(names), *("\t".join(str(row[n]) for n in names) for row in rows)]
+        return ["\t".join(names), *("\t".join(_cell(row[n]) for n in names) for row in rows)]
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(*names, box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*(Text(str(row[n])) for n in names))
+        table.add_row(*(Text(_cell(row[n])) for n in names))
     Console().print(table)
     return []
 

@@ -26,7 +26,9 @@ from .pages import demo_report
 
 SETS = 4  # of samples, each as large as the held-out set: a distance is their mean
 FRAMES = 40  # of the animation
-GUIDANCE = 1.5
+GUIDANCE = 1.25
+"""At 1, 1.25, 1.5 and 2, after a minute and a half, the Frechet distance was 4.9, 5.3, 5.8 and 7.1
+(real digits: 5.7), and 98, 99, 100 and 100 % of the digits were read as asked (real: 99 %)."""
 
 
 @dataclass
