@@ -21,11 +21,11 @@ def test_ticks_of_a_logarithmic_axis_are_round_and_span_the_values(low, high, ti
     assert log_ticks(low, high) == pytest.approx(ticks)
 
 
-@pytest.mark.parametrize("high", [1, 7, 53184, 2.1e6])
+@pytest.mark.parametrize("high", [1, 7, 8, 14, 81984, 53184, 2.1e6, 0.35])
 def test_ticks_of_a_linear_axis_are_few_and_within(high):
     ticks = linear_ticks(high)
     assert ticks[0] == 0
-    assert 4 <= len(ticks) <= 8
+    assert 3 <= len(ticks) <= 7
     assert ticks[-1] <= high * (1 + 1e-9)
 
 

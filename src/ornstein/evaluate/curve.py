@@ -96,14 +96,9 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def linear_ticks(high: float) -> list[float]:
-    """Round numbers from 0 to at most `high`, four to seven of them."""
-    step = 10.0 ** floor(log10(high))
-    for finer in (1.0, 0.5, 0.2):
-        if high / (step * finer) >= 3:
-            step *= finer
-            break
-    else:
-        step *= 0.2
+    """Round numbers from 0 to at most `high`, three to seven of them."""
+    decade = 10.0 ** (floor(log10(high)) - 1)
+    step = next(decade * m for m in (1, 2, 5, 10, 20, 50) if high / (decade * m) < 7 - 1e-9)
     return [i * step for i in range(int(high / step + 1e-9) + 1)]
 
 
