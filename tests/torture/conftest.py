@@ -13,7 +13,9 @@ import pytest
 @pytest.fixture(scope="session")
 def children() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "ornstein.train.start", "scipy.special"])
+    context.set_forkserver_preload(
+        ["ornstein.train.start", "pydantic.type_adapter", "scipy.special"]
+    )
     return context
 
 
