@@ -71,7 +71,7 @@ DETERMINISTIC = {
     "multistep-3": Flow(Multistep(order=3, start_up="runge-kutta"), 2.6e-5),
     "multistep-4": Flow(Multistep(order=4, start_up="runge-kutta"), 2.1e-6),
     "dpm++2m-published": Flow(DPMSolver(points=2), 4.4e-4),
-    "dpm++3m-published": Flow(DPMSolver(points=3), 3.7e-4),
+    "dpm++3m-published": Flow(DPMSolver(points=3), 1.05e-4),
     "unipc-2": Flow(UniPC(order=2), 7.7e-4),
     "unipc-3": Flow(UniPC(order=3), 6.6e-5),
     "unipc-4": Flow(UniPC(order=4), 5.3e-6),
@@ -95,11 +95,11 @@ STOCHASTIC = {
     "half": Chance(Ancestral(eta=0.5), 6.1e-2),
     "euler-churn": Chance(Euler(churn=Churn(rate=0.1)), 0.1),
     "edm-churn": Chance(SAMPLERS["edm-churn"], 1.2e-2),
-    "heun-churn": Chance(Heun(churn=Churn(rate=0.1)), 2e-3),
+    "heun-churn": Chance(Heun(churn=Churn(rate=0.1)), 1.5e-3),
     "sde-dpm++1": Chance(Multistep(order=1, eta=1.0), 9.6e-2),
     "sde-dpm++2m": Chance(Multistep(order=2, eta=1.0), 6.3e-3),
     "sde-dpm++2m-published": Chance(DPMSolver(points=2, eta=1.0), 2.9e-3),
-    "sde-dpm++3m-published": Chance(DPMSolver(points=3, eta=0.5), 1.8e-3),
+    "sde-dpm++3m-published": Chance(DPMSolver(points=3, eta=0.5), 7.3e-4),
 }
 CORRECTED = {
     "predictor-corrector": PredictorCorrector(),

@@ -50,7 +50,7 @@ def weigh_as_published(
         return [-slope, total + slope]
     r1, r0 = ratios
     of_slope = 1 - total / step
-    of_bend = (of_slope * r0 - (0.5 - of_slope / step)) / (r0 + r1)
+    of_bend = (of_slope * r0 + 0.5 - of_slope / step) / (r0 + r1)
     new, old = (of_slope + of_bend) / r0, of_bend / r1
     return [old, -new - old, total + new]
 

@@ -314,6 +314,9 @@ class PredictorCorrector(Sampler):
         return x_s
 
 
+SHORTEST = 1e-4  # of the steps of RK45
+
+
 @dataclass(frozen=True, kw_only=True)
 class RK45(Sampler):
     """Dormand-Prince, with steps as long as a tolerance allows. Order 5: a reference.
@@ -363,14 +366,14 @@ class RK45(Sampler):
             )
             new = y + align(h, y).to(y) * mixed(DORMAND_PRINCE.weights, ks)
             error = self._size(align(h, y).to(y) * mixed(DORMAND_PRINCE_ERROR, ks), y, new)
-            # What is not a number is let through; and no step need be shorter than rounding asks.
-            good = ~(error > 1) | (h.abs() <= 1e-5)
+            # What is not a number is let through, and so is what rounding keeps from the tolerance.
+            good = ~(error > 1) | (h.abs() <= SHORTEST)
             at_end = good & (h == left)
             y = torch.where(align(good, y), new, y)
             slope = torch.where(align(good, y), ks[-1], slope)
             tau = torch.where(at_end, end, torch.where(good, tau + h, tau))
             growth = (0.9 * error.clamp_min(1e-6) ** -0.2).clamp(0.2, 5).nan_to_num(1.0)
-            longest = torch.where(at_end, longest, (h.abs() * growth).clamp_min(1e-5))
+            longest = torch.where(at_end, longest, (h.abs() * growth).clamp_min(SHORTEST))
         past.append(longest)
         return then.size * y if then.sigma > 0 else then.alpha * (y - end * slope)
 
