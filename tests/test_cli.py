@@ -71,7 +71,7 @@ cli.run_command(sys.argv[1:])
 @pytest.mark.parametrize(
     ("tokens", "code", "words"),
     [
-        (["smaple"], 2, 'Did you mean "sample"?'),
+        (["samples"], 2, 'Did you mean "sample"?'),
         (["sample", "run", "--guidence", "2"], 2, "Did you mean --guidance?"),
         (["sample", "run", "--count", "0"], 2, "count = 0"),
         (["sample", "nowhere"], 2, "nowhere"),

@@ -377,12 +377,14 @@ def _show_plan(model: "Model", options: DrawOptions, machine: Machine) -> None:
     from .tasks.sample import plan
 
     _, sampler, times = plan(model, options)
+    steps = len(times) - 1
     config = model.config.sample
     facts = {
         "run": model.run and model.run.path,
         "seen": model.seen,
-        "sampler": sampler,
-        "steps": len(times) - 1,
+        "sampler": options.sampler or config.sampler,
+        "steps": steps,
+        "denoiser_calls": sampler.calls(steps),
         "guidance": config.guidance if options.guidance is None else options.guidance,
         "label": options.label,
         "seed": options.seed,
