@@ -20,6 +20,7 @@ from ..data.names import shown
 from ..errors import StorageError
 from .disk import (
     NewFile,
+    check_schema,
     discarding,
     hook,
     read_object,
@@ -143,11 +144,7 @@ def unseal(path: Path, run: str, name: str | None = None) -> Sealed:
     """
     place = path / MANIFEST
     found = read_object(place, MOST)
-    if type(version := found.get("schema")) is int and version > SCHEMA:
-        raise StorageError(
-            f"{shown(place)} was written by a newer version of ornstein (its schema is {version}, "
-            f"this one knows {SCHEMA}): upgrade ornstein."
-        )
+    check_schema(place, found, SCHEMA)
     digest = found.pop("sha256", None)
     if digest != _digest(found):
         raise StorageError(f"{shown(place)} is damaged: its SHA-256 is not what it says.")
@@ -156,7 +153,7 @@ def unseal(path: Path, run: str, name: str | None = None) -> Sealed:
     if found.get("name") != (name or path.name):
         raise StorageError(f"{shown(place)} belongs to another folder.")
     facts, files = found.get("facts"), found.get("files")
-    if found.get("schema") != SCHEMA or not isinstance(facts, dict) or not isinstance(files, dict):
+    if not isinstance(facts, dict) or not isinstance(files, dict):
         raise StorageError(f"{shown(place)} is damaged: it is no manifest.")
     return Sealed(path, facts, {part: _seal(place, part, value) for part, value in files.items()})
 

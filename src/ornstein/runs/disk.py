@@ -235,6 +235,18 @@ def read_object(path: Path, most: int) -> dict[str, Any]:
         raise StorageError(f"{shown(path)} is damaged: it {error}.") from None
 
 
+def check_schema(path: Path, found: dict[str, Any], known: int) -> None:
+    """Refuse what a newer version has written, and what has no version."""
+    version = found.get("schema")
+    if type(version) is not int or version < 1:
+        raise StorageError(f"{shown(path)} is damaged: it names no schema.")
+    if version > known:
+        raise StorageError(
+            f"{shown(path)} was written by a newer version of ornstein (its schema is "
+            f"{shown(version, 40)}, this one knows {known}): upgrade ornstein."
+        )
+
+
 def strict_json(data: bytes, lists: int = 200_000, values: int = 500_000) -> dict[str, Any]:
     """A JSON object of at most so many lists and tables, and values in them.
 

@@ -35,6 +35,7 @@ from .checkpoint import Checkpoint, Parts, seal, size_of, unseal
 from .disk import (
     TEMPORARY,
     append,
+    check_schema,
     free_bytes,
     hook,
     make_once,
@@ -105,7 +106,7 @@ class RunFolder:
         }
         text = json.dumps({**made, **identity}, indent=1, allow_nan=False) + "\n"
         with storing(Path(path), len(text)):
-            real = Path(os.path.realpath(path))
+            real = _real(path)
             if real.exists() and not real.is_dir():
                 raise UsageError(f"{shown(path)} is a file: choose a folder for the run.")
             real.mkdir(parents=True, exist_ok=True)
@@ -124,21 +125,16 @@ class RunFolder:
             UsageError: If it is none.
             StorageError: If its ``run.json`` or ``config.toml`` is damaged.
         """
-        real = Path(os.path.realpath(path))
+        real = _real(path)
         place = real / "run.json"
         if not os.path.lexists(place):
             raise UsageError(
                 f"{shown(path)} is not a run folder: no run.json. Make one with `ornstein train`."
             )
         identity = read_object(place, MOST)
-        if type(version := identity.get("schema")) is int and version > SCHEMA:
-            raise StorageError(
-                f"{shown(place)} was written by a newer version of ornstein (its schema is "
-                f"{version}, this one knows {SCHEMA}): upgrade ornstein."
-            )
-        known = identity.get("schema") == SCHEMA
+        check_schema(place, identity, SCHEMA)
         texts = all(isinstance(identity.get(name), str) for name in OURS if name != "schema")
-        if not (known and texts and ID.fullmatch(identity["id"])):
+        if not (texts and ID.fullmatch(identity["id"])):
             raise StorageError(f"{shown(place)} is damaged: it does not describe a run.")
         try:
             config_toml = read_bytes(real / "config.toml", MOST // 8).decode()
@@ -374,6 +370,13 @@ class RunFolder:
                 sound += 1
             except StorageError:  # it may be of a newer version: not ours to judge
                 continue
+
+
+def _real(path: str | Path) -> Path:
+    try:
+        return Path(os.path.realpath(path))
+    except ValueError:
+        raise UsageError(f"{shown(path)} is no path: it holds a null character.") from None
 
 
 def _refuse_taken(folder: Path, config_toml: str) -> None:
