@@ -65,7 +65,7 @@ def test_posterior_is_exact_for_any_matrix_and_each_example_may_have_its_own_tim
     truth, A = gaussian(noise.CosineSchedule()), normal(2, 3, seed=8)
     t = torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9, 1.0], dtype=F64)
     x_t, y = normal(6, 3), normal(6, 2)
-    found = PosteriorDenoiser(truth, Matrix(A), y, 0.1)(x_t, t)
+    found = PosteriorDenoiser(truth, Matrix(A), y, 0.1, iterations=4)(x_t, t)
     for i in range(6):
         row = slice(i, i + 1)
         expected = truth.posterior(x_t[row], t[i], A, y[row], 0.1)
@@ -79,7 +79,7 @@ def test_where_no_signal_is_left_the_posterior_is_that_of_the_measurement_alone(
     A, cov, mean = KEEP.double().diag()[KEEP], truth.covs[0], truth.means[0]
     gain = cov @ A.T @ torch.linalg.inv(A @ cov @ A.T + 0.04 * torch.eye(2, dtype=F64))
     expected = mean + (y @ A.T - A @ mean) @ gain.T
-    found = PosteriorDenoiser(truth, Mask(KEEP), y, 0.2)(x_t, one)
+    found = PosteriorDenoiser(truth, Mask(KEEP), y, 0.2, iterations=4)(x_t, one)
     log_snr = schedule.log_snr(one).item()
     assert_close(found, expected, rtol=0, atol=20 * math.exp(log_snr / 2) + 1e-6)
 
@@ -106,8 +106,10 @@ def test_posterior_in_single_precision_is_near_and_finite_at_every_time(schedule
     for time in (0.0, 1e-6, 1e-3, 0.1, 0.5, 0.9, 0.999, 1.0):
         t = torch.tensor(time, dtype=F64)
         x_t, y = noised(truth, t), Mask(KEEP)(normal(6, 3))
-        double = PosteriorDenoiser(truth, Mask(KEEP), y, sigma_y)(x_t, t)
-        single = PosteriorDenoiser(truth, Mask(KEEP), y.float(), sigma_y)(x_t.float(), t.float())
+        double = PosteriorDenoiser(truth, Mask(KEEP), y, sigma_y, iterations=4)(x_t, t)
+        single = PosteriorDenoiser(truth, Mask(KEEP), y.float(), sigma_y, iterations=4)(
+            x_t.float(), t.float()
+        )
         assert single.dtype == torch.float32
         assert_close(single.double(), double, rtol=0, atol=2e-3)
 
@@ -118,7 +120,7 @@ def test_an_exact_measurement_keeps_the_known_entries_at_every_time(schedule):
     for time in (0.0, 1e-6, 0.3, 0.8, 1.0):
         t = torch.tensor(time, dtype=F64)
         x_t, y = noised(truth, t), Mask(KEEP)(normal(6, 3))
-        x_hat = PosteriorDenoiser(truth, Mask(KEEP), y, sigma_y=0.0)(x_t, t)
+        x_hat = PosteriorDenoiser(truth, Mask(KEEP), y, sigma_y=0.0, iterations=4)(x_t, t)
         assert torch.equal(x_hat[:, KEEP], y[:, KEEP])
         assert x_hat.isfinite().all()
 
@@ -151,7 +153,7 @@ def test_the_bias_on_the_mixture_is_the_one_documented():
     A, y = KEEP.double().diag()[KEEP], torch.tensor([-0.3, 0.6], dtype=F64)
     exact = exact_mixture_posterior(truth, A, y, 0.2)
     padded = torch.zeros(1, 3, dtype=F64).masked_scatter(KEEP[None], y)
-    found = PosteriorDenoiser(truth, Mask(KEEP), padded, 0.2)
+    found = PosteriorDenoiser(truth, Mask(KEEP), padded, 0.2, iterations=4)
     bias = {}
     for log_snr in (-8.0, -2.0, 0.0, 2.0, 8.0):
         t = schedule.time(torch.tensor(log_snr, dtype=F64))
@@ -205,8 +207,8 @@ def test_conditions_pass_through():
     truth, t = mixture(noise.CosineSchedule(), dims=3), torch.tensor(0.5, dtype=F64)
     x_t, y, label = noised(truth, t), Mask(KEEP)(normal(6, 3)), torch.full((6,), 1)
     component = GaussianDenoiser(truth.means[1], truth.covs[1], truth.schedule)
-    found = PosteriorDenoiser(truth, Mask(KEEP), y, 0.2).given(label=label)(x_t, t)
-    expected = PosteriorDenoiser(component, Mask(KEEP), y, 0.2)(x_t, t)
+    found = PosteriorDenoiser(truth, Mask(KEEP), y, 0.2, iterations=4).given(label=label)(x_t, t)
+    expected = PosteriorDenoiser(component, Mask(KEEP), y, 0.2, iterations=4)(x_t, t)
     assert_close(found, expected, rtol=0, atol=1e-10)
 
 
@@ -223,4 +225,4 @@ def test_conditions_pass_through():
 def test_a_measurement_that_cannot_be_is_refused(y, sigma_y, message):
     truth, t = gaussian(), torch.tensor(0.5, dtype=F64)
     with pytest.raises(ValueError, match=message):
-        PosteriorDenoiser(truth, Mask(KEEP), y, sigma_y)(noised(truth, t), t)
+        PosteriorDenoiser(truth, Mask(KEEP), y, sigma_y, iterations=4)(noised(truth, t), t)

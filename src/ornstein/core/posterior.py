@@ -33,7 +33,10 @@ class PosteriorDenoiser(Denoiser):
         y: The measurement ``(B, *M)``, or ``(1, *M)`` for all.
         sigma_y: The standard deviation of its noise, >= 0, in the units of `y`.
         iterations: Of conjugate gradients at each call, at most; one Jacobian product each, and
-            one more. As many as `y` has entries make the equation above exact.
+            one more. As many as `y` has entries make the equation above exact, for a denoiser
+            that is. The Jacobian of a trained network is neither symmetric nor positive: there
+            the first iteration helps at every noise level, and from the fourth on the small
+            eigenvalues, which are errors, take over.
 
     Raises:
         ValueError: If `sigma_y` is not a noise level, or `y` is not finite.
@@ -47,7 +50,7 @@ class PosteriorDenoiser(Denoiser):
         operator: LinearOperator,
         y: Tensor,
         sigma_y: float,
-        iterations: int = 4,
+        iterations: int = 1,
     ) -> None:
         super().__init__()
         if not 0 <= sigma_y < inf:
