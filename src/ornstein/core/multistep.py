@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from math import exp, expm1, inf, isinf, sqrt
 from typing import Literal
@@ -21,10 +22,11 @@ unless x_hat hardly changes there yet, as where nearly all is noise. ``runge-kut
 rule one order lower, at a denoiser call for each order; that caps nothing.
 """
 
-Weigh = Callable[[Sequence[float], float, float, float], list[float]]
+Weigh = Callable[[tuple[float, ...], float, float, float], list[float]]
 
 
-def weigh_exactly(halves: Sequence[float], now: float, then: float, rate: float) -> list[float]:
+@lru_cache(maxsize=4096)  # the next batch takes the same grid
+def weigh_exactly(halves: tuple[float, ...], now: float, then: float, rate: float) -> list[float]:
     """The integral of ``(1 + rate) e^((1 + rate) (h - then)) p(h)``, p through the `halves`."""
     scale = 1 + rate
     moments = exponential_moments(scale * (now - then), len(halves))
@@ -32,7 +34,7 @@ def weigh_exactly(halves: Sequence[float], now: float, then: float, rate: float)
 
 
 def weigh_as_published(
-    halves: Sequence[float], now: float, then: float, rate: float
+    halves: tuple[float, ...], now: float, then: float, rate: float
 ) -> list[float]:
     """DPM-Solver++'s approximations of `weigh_exactly`, at up to three points.
 
@@ -73,8 +75,8 @@ def exponential_step(
     if isinf(then.half - now.half):
         ends = [x_hat for at, x_hat in values if at in (now, then)]
         return held(x_t, sum(ends[1:], ends[0]) / len(ends), now, then, kept)
-    nodes = [(at.half, x_hat) for at, x_hat in values if not isinf(at.half)]
-    halves = [half for half, _ in nodes]
+    nodes = [value for value in values if not isinf(value[0].half)]
+    halves = tuple([at.half for at, _ in nodes])
     if len(nodes) > 1 and abs(then.half - halves[-1]) > FURTHEST * abs(halves[-1] - halves[-2]):
         halves, nodes = halves[-1:], nodes[-1:]
     x_s = x_t * (kept * then.sigma / now.sigma)
@@ -245,15 +247,16 @@ class AdamsBashforth(Sampler):
         self, denoiser: Denoiser, x_t: Tensor, now: Instant, then: Instant, past: Past, noise: Draw
     ) -> Tensor:
         x_hat = denoiser(x_t, time_of(now, x_t))
-        u = (x_t / now.sigma).sub_(x_hat, alpha=1 / now.tau)
-        _remember(past, (now.tau, u), self.order)
+        tau, size = now.tau, then.size
+        u = (x_t * (1 / now.sigma)).sub_(x_hat, alpha=1 / tau)
+        _remember(past, (tau, u), self.order)
         if self.start_up == "runge-kutta" and len(past) < self.order and then.sigma > 0:
             return runge_kutta(self.order - 1, denoiser, x_t, x_hat, now, then)
-        moments = power_moments(then.tau - now.tau, len(past))
-        weights = quadrature([tau - now.tau for tau, _ in past], moments)
-        x_s = x_t * (then.size / now.size)
+        moments = power_moments(then.tau - tau, len(past))
+        weights = quadrature([node - tau for node, _ in past], moments)
+        x_s = x_t * (size / now.size)
         for w, (_, u) in zip(weights, past, strict=True):
-            x_s.add_(u, alpha=then.size * w)
+            x_s.add_(u, alpha=size * w)
         return x_s
 
 
