@@ -17,6 +17,7 @@ import os
 import platform
 import statistics
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -173,7 +174,7 @@ def bare(x: Tensor, coefficients: list[tuple[float, float]]) -> Tensor:
 def overhead(rounds: int = 25, steps: int = 50) -> dict[str, dict[str, float]]:
     """Microseconds a step, the median of `rounds`, which all samplers take in turn."""
     times, denoiser, seconds = LogSNRGrid()(SCHEDULE, steps), Identity(), {}
-    runs = {
+    runs: dict[str, Callable[[Tensor], Tensor]] = {
         name: partial(sampler, denoiser, times=times)
         for name, sampler in SAMPLERS.items()
         if name not in LEFT_OUT

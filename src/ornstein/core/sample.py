@@ -130,7 +130,7 @@ def posterior_variance(
     log-SNRs in [-12, 12]. Between them ``(1 + SNR) Var``, which is of order 1 throughout, is
     interpolated linearly; beyond, it is constant.
     """
-    log_snrs = torch.linspace(-12, 12, levels, dtype=torch.float64)
+    log_snrs = torch.linspace(-12, 12, levels, dtype=torch.float64, device=x.device)
     schedule, values = denoiser.schedule, []
     for now in instants(schedule, schedule.time(log_snrs)):
         x_t = torch.add(now.alpha * x, noise(x), alpha=now.sigma)
@@ -182,8 +182,8 @@ class Churn:
         sigma = now.sigma / now.alpha
         if not self.sigma_min <= sigma <= self.sigma_max:
             return x_t, now
-        log_snr = torch.tensor([2 * (now.half - log1p(self.rate))], dtype=torch.float64)
-        (up,) = instants(schedule, schedule.time(log_snr))
+        log_snr = time_of(now, x_t).fill_(2 * (now.half - log1p(self.rate)))
+        (up,) = instants(schedule, schedule.time(log_snr[None]))
         added = sqrt(max((up.sigma / up.alpha) ** 2 - sigma**2, 0.0))
         x_t = x_t * (up.alpha / now.alpha)
         return torch.add(x_t, noise(x_t), alpha=up.alpha * added * self.inflation), up

@@ -124,7 +124,7 @@ class Sampler(ABC):
     ) -> Tensor:
         """As `__call__`, in either direction; `encode` is the other."""
         past: Past = deque()
-        for i, (now, then) in enumerate(pairwise(instants(denoiser.schedule, times))):
+        for i, (now, then) in enumerate(pairwise(instants(denoiser.schedule, times.to(x.device)))):
             x = self.step(denoiser, x, now, then, past, noise)
             if on_step is not None:
                 on_step(x, times[i + 1])
@@ -136,7 +136,7 @@ def start(schedule: Schedule, time: Tensor, eps: Tensor) -> Tensor:
 
     Data have variance 1, so x_t has this one.
     """
-    return torch.hypot(*schedule(time)).to(eps) * eps
+    return torch.hypot(*schedule(time.to(eps.device))).to(eps) * eps
 
 
 @torch.no_grad()
@@ -159,7 +159,7 @@ def encode(sampler: Sampler, denoiser: Denoiser, x: Tensor, times: Tensor) -> Te
         ValueError: If the sampler draws noise.
     """
     times = times.flip(0)
-    data, first = instants(denoiser.schedule, times[:2])
+    data, first = instants(denoiser.schedule, times[:2].to(x.device))
     if data.sigma == 0:
         t, x_t = time_of(first, x), first.alpha * x
         for _ in range(3):
