@@ -14,8 +14,8 @@ quick: lint types imports    ## the same without the slow tests
 	$(BIN)/pytest -n 2 -m "not slow and not torture"
 
 lint: .venv/ready
-	$(BIN)/ruff check src tests docs
-	$(BIN)/ruff format --check src tests docs
+	$(BIN)/ruff check src tests docs benchmarks
+	$(BIN)/ruff format --check src tests docs benchmarks
 	$(BIN)/codespell src tests docs README.md CHANGELOG.md CONTRIBUTING.md
 
 types: .venv/ready

@@ -386,9 +386,7 @@ def test_c6_a_limit_on_files_ends_with_code_3_and_one_line(memory_path, children
     assert_untouched(run, 2, 1)
 
 
-def test_c6_without_room_for_two_and_a_half_checkpoints_none_is_written(
-    memory_path, monkeypatch
-):
+def test_c6_without_room_for_two_and_a_half_checkpoints_none_is_written(memory_path, monkeypatch):
     run = new_run(memory_path / "run")
     size = checkpoint.size_of(parts_of(0))
     free = 2.4 * size
