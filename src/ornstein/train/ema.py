@@ -24,11 +24,11 @@ class Averages:
         self._exponents = [exponent(s) for s in sigma_rels]
         self._weights: list[Tensor] = list(denoiser.parameters())
         self.denoisers = [deepcopy(denoiser).eval().requires_grad_(False) for _ in sigma_rels]
+        self._averages: list[list[Tensor]] = [list(d.parameters()) for d in self.denoisers]
 
     @torch.no_grad()
     def update(self, before: int, after: int) -> None:
         """Add the present weights, as those from `before` to `after` on the training clock."""
-        for g, denoiser in zip(self._exponents, self.denoisers, strict=True):
-            averages: list[Tensor] = list(denoiser.parameters())
+        for g, averages in zip(self._exponents, self._averages, strict=True):
             share = 1 - decay(g, before, after)
             torch._foreach_lerp_(averages, self._weights, share)  # pyright: ignore[reportPrivateImportUsage]

@@ -62,6 +62,7 @@ class Training:
 
     Attributes:
         denoiser: With the weights that are trained.
+        weights: These, in order.
         averages: Of the weights.
         optimizers: Which together move all weights.
         guard: What it remembers of recent losses.
@@ -89,6 +90,7 @@ class Training:
             )
         denoiser = build_denoiser(config, data.codec.shape, vocabulary_of(data))
         self.denoiser = denoiser.to(self.device).train()
+        self.weights = list(self.denoiser.parameters())
         self.times = build_times(config.times)
         self.averages = Averages(self.denoiser, config.train.ema)
         self.optimizers = build_optimizers(self.denoiser, config.train)
@@ -116,7 +118,7 @@ class Training:
 
         # --- Loss and gradient, over all processes
         total = self.gradient(batch)
-        gradients = [p.grad for p in self.denoiser.parameters() if p.grad is not None]
+        gradients = [p.grad for p in self.weights if p.grad is not None]
         self.world.sum([*gradients, total])
 
         # --- Guard
@@ -126,7 +128,7 @@ class Training:
 
         # --- Clip and step
         if verdict is Verdict.TAKE:
-            clip_grads_with_norm_(self.denoiser.parameters(), config.clip, norm)
+            clip_grads_with_norm_(self.weights, config.clip, norm)
             for optimizer in self.optimizers:
                 optimizer.step(self.learning_rate)
             self.tally.loss += loss
@@ -160,7 +162,8 @@ class Training:
                 torch.cuda.empty_cache()
 
     def _accumulate(self, batch: Batch) -> Tensor:
-        self.denoiser.zero_grad(set_to_none=True)
+        for p in self.weights:
+            p.grad = None
         total = torch.zeros((), device=self.device)
         for part in batch.parts(self.micro):
             with autocast(self.device, self.precision):
