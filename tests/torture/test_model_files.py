@@ -583,6 +583,51 @@ def test_what_is_no_file_is_an_error_of_one_line_and_not_waited_for(kind, tmp_pa
         read_tensors(path)
 
 
+# --- L3: configurations that ask for more than there is ------------------------------------------
+
+GREEDY = {
+    "10^9 channels": "[net]\nsize = 1000000000\n",
+    "depth 10^6": "[net]\ndepth = 1000000\n",
+    "a negative size": "[net]\nsize = -8\n",
+    "T = 10^9": '[schedule]\nname = "ddpm"\n[schedule.options]\nsteps = 1000000000\n',
+    "NaN betas": '[schedule]\nname = "ddpm"\n[schedule.options]\nbeta_min = nan\n',
+    "a wide and deep MLP": '[net]\nkind = "mlp"\nsize = 2048\ndepth = 64\n',
+    "a wide and deep DiT": '[net]\nkind = "dit"\nsize = 2048\ndepth = 64\n',
+    "a wide and deep U-Net": '[net]\nkind = "unet"\nsize = 2048\ndepth = 16\n',
+}
+
+
+LOADS = """
+import resource, sys
+from ornstein.errors import OrnsteinError
+from ornstein.runs.model import load
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+for path in sys.argv[1:]:
+    before = peak()
+    try:
+        load(path)
+        said = "loaded"
+    except OrnsteinError as error:
+        said = str(error)
+    print(said, peak() - before, sep="|")
+"""
+
+
+def test_l3_a_configuration_that_asks_for_more_than_there_is_costs_nothing(tmp_path, good):
+    runs = [good / "run"]
+    for i, text in enumerate(GREEDY.values()):
+        runs.append(shutil.copytree(good / "run", tmp_path / str(i)))
+        (runs[-1] / "config.toml").write_text(text)
+    child = subprocess.run(
+        [sys.executable, "-c", LOADS, *runs], capture_output=True, text=True, timeout=120
+    )
+    assert child.returncode == 0, child.stderr
+    rows = [line.rsplit("|", 1) for line in child.stdout.splitlines()]
+    assert rows.pop(0)[0] == "loaded"
+    for wish, (said, megabytes) in zip(GREEDY, rows, strict=True):
+        assert said != "loaded" and int(megabytes) < 200, (wish, said)
+
+
 # --- L4: texts that are shown --------------------------------------------------------------------
 
 TEXTS = (

@@ -79,10 +79,10 @@ class Sealed:
         self._check_size(part)
         return read_tensors(self._file(part), sha256=self.seals[part].sha256)
 
-    @property
-    def size(self) -> int:
-        """Bytes of all parts."""
-        return sum(seal.size for seal in self.seals.values())
+    def size(self, part: str) -> int:
+        """Bytes of the file of one part, which are those of its manifest; raises as `verify`."""
+        self._check_size(part)
+        return self.seals[part].size
 
     def _file(self, part: str) -> Path:
         return self.path / f"{part}.safetensors"
@@ -231,6 +231,10 @@ class Checkpoint:
     @property
     def parts(self) -> list[str]:
         return list(self.sealed.seals)
+
+    def size(self, part: str) -> int:
+        """Bytes of the file of one part; raises as `load`."""
+        return self.sealed.size(part)
 
     def load(self, part: str) -> dict[str, Tensor]:
         """The tensors of one part, on the CPU; verified as they are read.

@@ -204,12 +204,15 @@ class RunFolder:
         Args:
             parts: What must verify; everything by default.
         """
-        for seen in self.saved():
+        passed_over = set[int]()
+        while left := [seen for seen in self.saved() if seen not in passed_over]:
+            seen = left[0]  # of those that are there now: a writer may add and prune meanwhile
             try:
                 found = self.checkpoint(seen)
                 found.sealed.verify(parts)
             except (StorageError, ModelFileError) as error:
-                if self._checkpoint_path(seen).exists():  # or it was pruned meanwhile
+                passed_over.add(seen)
+                if self._checkpoint_path(seen).exists():
                     logger.warning("Checkpoint %d is passed over: %s", seen, error)
             else:
                 return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cache
-from math import isnan
+from math import isnan, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +17,14 @@ from ..core.denoise import PREDICTIONS, WEIGHTINGS, NetDenoiser, PredictMean, Va
 from ..data.codec import Codec
 from ..errors import ModelFileError, StorageError, UsageError
 from ..nets import NETS, Conditions, MonotoneCurve, Uncertainty
+from .checkpoint import Checkpoint
 from .config import RunConfig, ScheduleConfig, TimesConfig
 from .folder import RunFolder
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
+
+WEIGHTS = "ema-0"  # the part of a checkpoint that a model is made of
 
 SCHEDULES: dict[str, type[noise.Schedule]] = {
     "ddpm": noise.DDPMSchedule,
@@ -146,15 +149,16 @@ def load(run: str | Path, *, seen: int | None = None, device: str | torch.device
     """
     folder = RunFolder.open(run)
     config = RunConfig.from_toml(folder.config_toml, str(folder.path / "config.toml"))
-    checkpoint = folder.latest() if seen is None else folder.checkpoint(seen)
+    checkpoint = folder.latest(WEIGHTS) if seen is None else folder.checkpoint(seen)
     if checkpoint is None:
         raise StorageError(
             f"{folder.path} has no checkpoint that verifies. Train it with `ornstein train`."
         )
     codec, vocabulary = _words(folder)
+    _refuse_to_build(config, codec.shape, vocabulary, checkpoint)
     denoiser = build_denoiser(config, codec.shape, vocabulary)
     try:
-        denoiser.load_state_dict(checkpoint.load("ema-0"))
+        denoiser.load_state_dict(checkpoint.load(WEIGHTS))
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise ModelFileError(f"{folder.path}: weights and config.toml disagree: {reason}") from None
@@ -175,6 +179,27 @@ def _words(folder: RunFolder) -> tuple[Codec, Vocabulary]:
     if not len(vocabulary.attributes) == len(vocabulary.means) == len(vocabulary.stds):
         raise ModelFileError(f"{folder.path / 'run.json'} lacks the mean or std of an attribute.")
     return Codec.from_dict(codec), vocabulary
+
+
+def _refuse_to_build(
+    config: RunConfig, shape: tuple[int, ...], vocabulary: Vocabulary, checkpoint: Checkpoint
+) -> None:
+    """Refuse a configuration of a larger network than there are weights for.
+
+    Small networks are built at once, as they are judged when the weights are put in; counting the
+    weights of a network without making it takes a second.
+    """
+    width = config.net.size**2 * max(config.net.depth, 1)
+    if width <= 2**16 and prod(shape) <= 2**18 and len(vocabulary.classes) <= 2**12:
+        return
+    with torch.device("meta"):
+        net = build_net(config, shape, vocabulary)
+    needed, there = sum(p.nbytes for p in net.parameters()), checkpoint.size(WEIGHTS)
+    if needed > there:
+        raise ModelFileError(
+            f"{checkpoint.path}: weights and config.toml disagree: its network takes "
+            f"{needed:,} bytes, the weights have {there:,}."
+        )
 
 
 @cache
