@@ -102,16 +102,16 @@ class Sealed:
             )
 
 
-def seal(path: Path, run: str, parts: Parts, facts: Mapping[str, Any]) -> Sealed:
-    """Write `parts` and `facts` into the folder `path`, in the place of what is there.
+def seal(place: Path, name: str, run: str, parts: Parts, facts: Mapping[str, Any]) -> Sealed:
+    """Write `parts` and `facts` as the folder `name` in `place`, instead of what is there.
 
     Raises:
         StorageError: If the disk refuses; nothing is left of it.
         ModelFileError: If a tensor is not finite; likewise.
     """
-    if not all(NAME.fullmatch(name) for name in (path.name, *parts)):
-        raise ValueError(f"expected plain names, got {path.name!r} and {list(parts)}")
-    new = temporary(path.parent)
+    if not all(NAME.fullmatch(plain) for plain in (name, *parts)):
+        raise ValueError(f"expected plain names, got {name!r} and {list(parts)}")
+    path, new = place / name, temporary(place)
     with storing(path, size_of(parts)), discarding(new):
         new.mkdir()
         files = {}
@@ -120,13 +120,13 @@ def seal(path: Path, run: str, parts: Parts, facts: Mapping[str, Any]) -> Sealed
                 write_tensors(file, tensors)
             files[part] = {"bytes": file.size, "sha256": file.sha256}
         with NewFile(new / MANIFEST) as file:
-            file.write(_manifest(path.name, run, files, facts))
+            file.write(_manifest(name, run, files, facts))
         hook("after_manifest")
         sync_folder(new)
-        unseal(new, run, path.name).verify()
+        unseal(new, run, name).verify()
         _move(new, path)
         hook("after_replace")
-        sync_folder(path.parent)
+        sync_folder(place)
     return unseal(path, run)
 
 

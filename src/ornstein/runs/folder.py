@@ -190,7 +190,7 @@ class RunFolder:
             facts = {"seen": seen, "log": self._sync_log(), "state": state}
             with storing(self.path, 0):
                 sync_folder(self.path)  # or the log and the first checkpoint may lose their names
-            saved = Checkpoint(seal(path, self.identity["id"], parts, facts))
+            saved = Checkpoint(seal(place, path.name, self.identity["id"], parts, facts))
         with storing(path, 0):
             self._prune(keep)
         self.write_card()
@@ -250,7 +250,7 @@ class RunFolder:
         with storing(place, size_of({name: tensors})):
             place.mkdir(exist_ok=True)
             sync_folder(self.path)
-        seal(place / name, self.identity["id"], {"tensors": tensors}, {})
+        seal(place, name, self.identity["id"], {"tensors": tensors}, {})
 
     def kept(self, name: str) -> dict[str, Tensor]:
         """What was kept under `name`, verified.
