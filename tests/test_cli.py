@@ -73,7 +73,7 @@ cli.run_command(sys.argv[1:])
     [
         (["samples"], 2, 'Did you mean "sample"?'),
         (["sample", "run", "--guidence", "2"], 2, "Did you mean --guidance?"),
-        (["sample", "run", "--count", "0"], 2, "count = 0"),
+        (["sample", "run", "--count", "0"], 2, "count"),
         (["sample", "nowhere"], 2, "nowhere"),
         (["sample"], 2, "RUN"),
         (["train", "digits"], 2, "--minutes"),

@@ -74,12 +74,12 @@ def train(denoiser: NetDenoiser, times: TimeDistribution, steps: int, rate: floa
 
 print("as in 2015 and 2020: predict the noise, forty equal steps")
 classic = NetDenoiser(MLP((2,), size=64, depth=3), ddpm, predict_noise, weigh_simple)
-train(classic, UniformTimes(), 1000, 2e-3)
+train(classic, UniformTimes(), 800, 3e-3)
 
 print("as in 2022: balanced prediction, log-normal noise levels")
 karras = KarrasSchedule()
 modern = NetDenoiser(MLP((2,), size=64, depth=3), karras, predict_balanced)
-train(modern, LogNormalTimes(mean=-1.2, std=1.2), 1000, 4e-3)
+train(modern, LogNormalTimes(mean=-1.2, std=1.2), 800, 5e-3)
 
 # %% The reverse process: from noise, one step at a time. `on_step` looks over its shoulder.
 reverse: list[Tensor] = []

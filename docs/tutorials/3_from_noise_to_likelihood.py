@@ -40,7 +40,7 @@ roots = torch.tensor(
 )
 exact = MixtureDenoiser(weights, means, roots @ roots.mT, schedule).double()
 data = exact.draw(20_000).float()
-fresh = exact.draw(500)
+fresh = exact.draw(300)
 
 # %% A network that has only seen the data.
 model = NetDenoiser(MLP((2,), size=96, depth=3), schedule, predict_balanced)
@@ -93,7 +93,7 @@ bits = bits_per_dimension(log_likelihood(model, spread, within=within).nats, fre
 print(f"rounded to sixteenths: {bits.mean():.3f} bits per dimension")
 
 # %% Picture: the density that the network has learned, beside the true one.
-axis = torch.linspace(-3, 3, 48, dtype=torch.float64)
+axis = torch.linspace(-3, 3, 40, dtype=torch.float64)
 points = torch.cartesian_prod(axis, axis)
 maps = {
     "true density": exact.log_prob(points, torch.tensor(0.0, dtype=torch.float64)),
@@ -101,7 +101,7 @@ maps = {
 }
 figure, axes = plt.subplots(1, 3, figsize=(10, 3.5), layout="constrained")
 for panel, (title, nats) in zip(axes, maps.items(), strict=False):
-    panel.pcolormesh(axis, axis, nats.exp().view(48, 48).T, shading="gouraud", cmap="magma")
+    panel.pcolormesh(axis, axis, nats.exp().view(40, 40).T, shading="gouraud", cmap="magma")
     panel.set(title=title, xticks=[], yticks=[], aspect="equal")
 axes[2].scatter(truth, flow, s=3, alpha=0.5, linewidths=0)
 axes[2].plot([-8, 1], [-8, 1], lw=0.8, color="grey")
