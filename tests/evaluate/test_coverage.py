@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from ornstein.evaluate.coverage import ceiling, compare
+from ornstein.evaluate.coverage import ceiling, compare, covered
 from ornstein.rng import generator
 
 
@@ -58,3 +58,12 @@ def test_the_standard_error_of_each_is_its_scatter_over_sets():
 def test_a_set_without_neighbours_is_refused():
     with pytest.raises(ValueError, match="more than 5"):
         compare(np.zeros((5, 2)), np.zeros((50, 2)))
+
+
+def test_the_coverage_of_a_group_that_was_left_out_is_nothing():
+    real, samples = normal(700, 4, "real"), normal(600, 4, "samples")
+    real[:200] += 30
+    found = covered(real, samples)
+    assert found.mean() == compare(real, samples).coverage
+    assert not found[:200].any()
+    assert found[200:].mean() > 0.9

@@ -7,6 +7,7 @@ from scipy.stats import norm
 
 from ornstein.evaluate.metrics import (
     Proportion,
+    Score,
     energy_distance,
     frechet_distance,
     frechet_of_gaussians,
@@ -92,6 +93,23 @@ def test_a_score_of_real_data_is_its_floor_and_of_others_is_above():
 def test_a_score_needs_two_on_each_side():
     with pytest.raises(ValueError, match="at least 2"):
         score(energy_distance, np.zeros((1, 2)), np.zeros((5, 2)), np.zeros((5, 2)))
+
+
+def test_a_score_says_how_far_it_is_from_its_floor():
+    found = Score(value=6.0, spread=0.3, floor=4.0, floor_spread=0.4, n=100)
+    assert found.ratio == 1.5
+    assert found.excess == pytest.approx(4)
+    assert found.interval == pytest.approx((5.412, 6.588))
+    assert Score(value=6.0, spread=0.3, floor=0.1, floor_spread=0.4, n=100).ratio is None
+
+
+def test_the_interval_of_a_score_holds_other_sets_as_often_as_it_says():
+    x = generator("intervals").standard_normal((4000, 4))
+    held_out, found = x[:200], score(energy_distance, x[200:400] + 0.5, x[400:800], x[:200])
+    others = [energy_distance(x[i : i + 200] + 0.5, held_out) for i in range(800, 4000, 200)]
+    low, high = found.interval
+    assert np.mean([low - 2 * found.spread < v < high + 2 * found.spread for v in others]) == 1
+    assert np.std(others) == pytest.approx(found.spread, rel=0.6)
 
 
 def test_a_proportion_knows_its_standard_error():

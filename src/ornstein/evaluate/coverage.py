@@ -87,6 +87,14 @@ def compare(real: np.ndarray, samples: np.ndarray, k: int = NEIGHBOURS) -> Cover
     )
 
 
+def covered(real: np.ndarray, samples: np.ndarray, k: int = NEIGHBOURS) -> np.ndarray:
+    """Which real balls hold a sample ``(M,)``: the mean is the coverage, also of any group."""
+    reach, closest = _reach(real, k), np.full(len(real), np.inf)
+    for i in range(0, len(samples), ROWS):
+        closest = np.minimum(closest, cdist(samples[i : i + ROWS], real).min(0))
+    return closest <= reach
+
+
 def _reach(x: np.ndarray, k: int) -> np.ndarray:
     """The distance of each row to its k-th neighbour; the 0th is itself."""
     parts = [cdist(x[i : i + ROWS], x) for i in range(0, len(x), ROWS)]

@@ -1,9 +1,14 @@
 """Features to measure distances on: learned from the user's own labels, or fixed at random."""
 
+import hashlib
 import warnings
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from ..rng import generator
 from .metrics import Proportion
@@ -15,8 +20,29 @@ LARGEST_INPUT = 256
 """More numbers than this in an example are first reduced to their principal components."""
 
 
+class Encoder(ABC):
+    """A frozen map from examples ``(N, *S)`` to features ``(N, WIDTH)``, float64."""
+
+    @abstractmethod
+    def __call__(self, x: np.ndarray) -> np.ndarray: ...
+
+    @property
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """All that decides what it computes, by name: to be kept beside what was measured."""
+
+    @property
+    def sha256(self) -> str:
+        """Of `tensors`: figures are comparable only between equal encoders."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.tensors.items()):
+            digest.update(repr((name, str(value.dtype), tuple(value.shape))).encode())
+            digest.update(np.ascontiguousarray(value.numpy()).tobytes())
+        return digest.hexdigest()
+
+
 @dataclass(frozen=True, eq=False)
-class Features:
+class Features(Encoder):
     """A fixed map from examples ``(N, *S)`` to features ``(N, WIDTH)``, float64.
 
     One affine map for each layer, with a ReLU after each: ``h <- max(0, h W + b)``.
@@ -32,6 +58,62 @@ class Features:
         for weight, bias in self.layers:
             h = np.maximum(0, h @ weight + bias)
         return h
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        named = [(("weight", w), ("bias", b)) for w, b in self.layers]
+        return {
+            f"{i}.{name}": torch.from_numpy(np.ascontiguousarray(value))
+            for i, pair in enumerate(named)
+            for name, value in pair
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Convolutions(Encoder):
+    """Random filters of width 3 over pictures, series or volumes, in two layers.
+
+    ``h1 = relu(W1 * x)``, ``h2 = relu(W2 * pooled h1)``; the features are the mean of h1 and of
+    h2 over each half of the first axis: they see texture, and roughly where it is.
+
+    Args:
+        first: W1 ``(WIDTH / 4, C, 3, ...)``, float32.
+        second: W2 ``(WIDTH / 4, WIDTH / 4, 3, ...)``.
+    """
+
+    first: Tensor
+    second: Tensor
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        parts = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)).split(256)
+        return torch.cat([self._encode(part) for part in parts]).double().numpy()
+
+    def _encode(self, x: Tensor) -> Tensor:
+        axes = x.ndim - 2
+        convolve = (F.conv1d, F.conv2d, F.conv3d)[axes - 1]
+        pool = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[axes - 1]
+        h1 = F.relu(convolve(x, self.first, padding=1))
+        h2 = F.relu(convolve(pool(h1, 2), self.second, padding=1))
+        halves = [half for h in (h1, h2) for half in h.tensor_split(2, dim=2)]
+        return torch.cat([half.flatten(2).mean(2) for half in halves], 1)
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        return {"first": self.first, "second": self.second}
+
+
+def fixed_features(shape: tuple[int, ...], seed: int = 0) -> Encoder:
+    """Random features of examples ``(C, *S)``: convolutions where there is room for them."""
+    if not 2 <= len(shape) <= 4 or min(shape[1:]) < 4:
+        return random_features(int(np.prod(shape)), seed)
+    draw, width, window = generator("convolutions", seed), WIDTH // 4, (3,) * (len(shape) - 1)
+
+    def filters(channels: int) -> Tensor:
+        inputs = channels * 3 ** len(window)
+        drawn = draw.standard_normal((width, channels, *window)) * (2 / inputs) ** 0.5
+        return torch.from_numpy(drawn.astype(np.float32))
+
+    return Convolutions(filters(shape[0]), filters(width))
 
 
 def random_features(dimensions: int, seed: int = 0) -> Features:

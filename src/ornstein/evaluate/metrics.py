@@ -80,6 +80,24 @@ class Score:
     floor_spread: float
     n: int
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Where `value` would lie for 95 % of sets of n."""
+        return self.value - 1.96 * self.spread, self.value + 1.96 * self.spread
+
+    @property
+    def ratio(self) -> float | None:
+        """Over the floor; None where the floor is not told from zero, as that of an unbiased
+        distance between two sets of real data."""
+        resolved = self.floor > 2 * self.floor_spread
+        return self.value / self.floor if resolved else None
+
+    @property
+    def excess(self) -> float:
+        """``value - floor``, in standard deviations of both: what more than 2 or 3 is no chance."""
+        both = (self.spread**2 + self.floor_spread**2) ** 0.5
+        return (self.value - self.floor) / both if both > 0 else 0.0
+
 
 def score(
     metric: Metric,
