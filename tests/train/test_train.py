@@ -14,7 +14,7 @@ from ornstein.errors import DataError, UsageError
 from ornstein.runs.config import RunConfig
 from ornstein.runs.folder import RunFolder
 from ornstein.train import budget
-from ornstein.train.device import World
+from ornstein.train.device import World, using_threads
 from ornstein.train.loop import milestones
 from ornstein.train.progress import Progress
 from ornstein.train.recipes import RECIPES, recipe
@@ -162,8 +162,10 @@ def test_minutes_become_examples_at_the_faster_precision(monkeypatch, paces, pre
     monkeypatch.setattr(budget, "time_of_update", lambda c, p, *_: paces[p])
     data = open_data(torch.rand(10, 1, 4, 4))
     config = recipe(data)
-    got = budget.settle(config, data, device=torch.device("cpu"), world=World(), seconds=1000.0)
-    assert got.train.precision == precision
+    got, threads = budget.settle(
+        config, data, device=torch.device("cpu"), world=World(), seconds=1000.0
+    )
+    assert got.train.precision == precision and threads == 1
     assert got.train.seen / got.train.batch == pytest.approx(1000 * (1 - 0.06) / 0.5, rel=0.01)
     assert got.train.seen % got.train.batch == 0
 
@@ -171,8 +173,23 @@ def test_minutes_become_examples_at_the_faster_precision(monkeypatch, paces, pre
 def test_points_keep_their_digits(monkeypatch):
     monkeypatch.setattr(budget, "has_bf16", lambda device: True)
     config = tiny_config(precision="auto", seen=100)
-    got = budget.settle(config, points(), device=torch.device("cpu"), world=World(), seconds=None)
+    got, _ = budget.settle(
+        config, points(), device=torch.device("cpu"), world=World(), seconds=None
+    )
     assert got.train.precision == "f32" and got.train.seen == 128
+
+
+@pytest.mark.parametrize(("alone", "threads"), [(0.1, 1), (2.0, 2)])
+def test_busy_cores_are_left_to_others(monkeypatch, alone, threads):
+    monkeypatch.setattr(
+        budget, "time_of_update", lambda *_: alone if torch.get_num_threads() == 1 else 1.0
+    )
+    with using_threads(2):
+        got, chosen = budget.settle(
+            tiny_config(), points(), device=torch.device("cpu"), world=World(), seconds=100.0
+        )
+    assert chosen == threads and torch.get_num_threads() == 1
+    assert got.train.seen / 32 == pytest.approx(94 / min(alone, 1.0), rel=0.02)
 
 
 def test_a_trial_leaves_no_trace(monkeypatch):

@@ -11,7 +11,7 @@ import torch
 
 from ..data.dataset import Dataset
 from ..runs.config import RunConfig
-from .device import Precision, World, has_bf16
+from .device import Precision, World, has_bf16, using_threads
 from .training import Training
 
 OVERHEAD = 0.06  # of the time goes to validation, the doctor, previews and checkpoints
@@ -25,8 +25,8 @@ def settle(
     device: torch.device,
     world: World,
     seconds: float | None,
-) -> RunConfig:
-    """`config` with the precision and the budget decided.
+) -> tuple[RunConfig, int]:
+    """`config` with the precision and the budget decided, and the number of threads.
 
     Args:
         config: With ``precision`` perhaps ``auto``.
@@ -36,8 +36,10 @@ def settle(
         seconds: The time left for all of the training; None to keep ``train.seen``.
 
     Returns:
-        ``train.precision`` is the faster of those the hardware has, if not given; ``train.seen``,
-        a multiple of the batch, is what fits into `seconds`, or the given one rounded up.
+        The configuration: ``train.precision`` is the faster of those the hardware has, if not
+        given; ``train.seen``, a multiple of the batch, is what fits into `seconds`, or the given
+        one rounded up. And the threads: all that PyTorch was given, or one where that is faster,
+        as it is, ten times, on cores that are busy with something else.
     """
     start, batch = time.monotonic(), config.train.batch
     given, pace = config.train.precision, dict[Precision, float]()
@@ -45,19 +47,25 @@ def settle(
     rounds = has_bf16(device) and len(data.codec.shape) > 1
     every: list[Precision] = ["f32", "bf16"] if rounds else ["f32"]
     candidates: list[Precision] = every if given == "auto" else [given]
+    limit = 1.0 if seconds is None else min(2.0, TRIAL * seconds)
     if seconds is not None or len(candidates) > 1:
-        limit = 1.0 if seconds is None else min(2.0, TRIAL * seconds)
         for precision in candidates:
             pace[precision] = time_of_update(config, precision, data, device, world, limit)
     best = min(pace, key=lambda p: pace[p]) if pace else candidates[0]
+    threads, fastest = torch.get_num_threads(), pace.get(best, 0.0)
+    if pace and threads > 1 and device.type == "cpu" and world.size == 1:
+        with using_threads(1):
+            alone = time_of_update(config, best, data, device, world, limit)
+        if alone < fastest:
+            threads, fastest = 1, alone
     if seconds is None:
         seen = config.train.seen
     else:
         left = seconds - (time.monotonic() - start)
-        seen = int(max(0.0, left) * (1 - OVERHEAD) / pace[best] * batch)
+        seen = int(max(0.0, left) * (1 - OVERHEAD) / fastest * batch)
     updates = max(1, -(-seen // batch) if seconds is None else seen // batch)
     train = replace(config.train, precision=best, seen=updates * batch)
-    return replace(config, train=train)
+    return replace(config, train=train), threads
 
 
 def time_of_update(

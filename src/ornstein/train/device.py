@@ -1,7 +1,8 @@
 """Where training runs: the device, the precision of its products, the processes that share it."""
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -48,6 +49,17 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     if precision == "f32":
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16)
+
+
+@contextmanager
+def using_threads(count: int) -> Iterator[None]:
+    """PyTorch with so many threads: sums, and so the last bits of weights, depend on them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """`train`: from data to a run folder, anew or from where it stopped."""
 
+import os
 import time
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -17,7 +18,7 @@ from ..errors import DataError, UsageError
 from ..runs.config import RunConfig
 from ..runs.folder import RunFolder
 from .budget import settle
-from .device import World, choose_device
+from .device import World, choose_device, using_threads
 from .loop import Loop
 from .progress import Report, tensorboard
 from .recipes import recipe
@@ -43,8 +44,8 @@ def train(
     """Train a model of the data, or go on with a training that was stopped.
 
     A stopped training that is resumed ends in the same weights, to the last bit, as one that was
-    never stopped, on the same machine with the same number of threads. SIGINT, SIGTERM and
-    SIGUSR1 stop it with a checkpoint; the call then returns early.
+    never stopped, on the same machine; the number of threads is kept with the run. SIGINT,
+    SIGTERM and SIGUSR1 stop it with a checkpoint; the call then returns early.
 
     Args:
         source: The data: what `open_data` takes. With `resume`, needed only if they were given
@@ -82,8 +83,9 @@ def train(
         else:
             config, data, held = plan(source, config, seen, minutes, place)
             left = None if minutes is None else 60 * minutes - (time.monotonic() - began)
-            config = settle(config, data, device=place, world=world, seconds=left)
-            folder, config = begin(out, config, data, held, world)
+            config, threads = settle(config, data, device=place, world=world, seconds=left)
+            folder, config = begin(out, config, data, held, world, threads)
+        stack.enter_context(using_threads(threads_of(folder)))
         if world.writes:
             stack.enter_context(folder.lock())
         stop = stack.enter_context(Stop() if stop is None else stop)
@@ -156,7 +158,12 @@ def read(source: Source, config: RunConfig | None, device: torch.device) -> tupl
 
 
 def begin(
-    out: str | Path | None, config: RunConfig, data: Dataset, held: Dataset, world: World
+    out: str | Path | None,
+    config: RunConfig,
+    data: Dataset,
+    held: Dataset,
+    world: World,
+    threads: int,
 ) -> tuple[RunFolder, RunConfig]:
     """A new run folder. All processes go by the configuration of rank 0, who has timed it."""
     config = RunConfig.from_toml(world.tell(config.to_toml()))
@@ -164,7 +171,7 @@ def begin(
     if not world.writes:
         world.tell()  # rank 0 has made it
         return RunFolder.open(path), config
-    identity = identify(Training(config, data), held)
+    identity = identify(Training(config, data), held) | {"threads": threads}
     folder = RunFolder.create(path, config_toml=config.to_toml(), identity=identity)
     world.tell()
     return folder, config
@@ -217,6 +224,13 @@ def restore(training: Training, folder: RunFolder) -> int:
     if training.world.writes:
         folder.rewind(checkpoint)
     return checkpoint.seen
+
+
+def threads_of(folder: RunFolder) -> int:
+    """How many threads the run began with."""
+    threads = folder.identity.get("threads")
+    sensible = isinstance(threads, int) and 1 <= threads <= 4 * (os.cpu_count() or 1)
+    return threads if sensible else torch.get_num_threads()
 
 
 def name_of(source: Source) -> str:
