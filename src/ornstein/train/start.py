@@ -229,8 +229,9 @@ def restore(training: Training, folder: RunFolder) -> int:
 def threads_of(folder: RunFolder) -> int:
     """How many threads the run began with."""
     threads = folder.identity.get("threads")
-    sensible = isinstance(threads, int) and 1 <= threads <= 4 * (os.cpu_count() or 1)
-    return threads if sensible else torch.get_num_threads()
+    if isinstance(threads, int) and 1 <= threads <= 4 * (os.cpu_count() or 1):
+        return threads
+    return torch.get_num_threads()
 
 
 def name_of(source: Source) -> str:
