@@ -121,6 +121,14 @@ def append(path: Path, text: str) -> None:
             os.close(fd)
 
 
+def make_folder(path: Path) -> None:
+    """Make `path` and all it lies in, and bring their names to the disk."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        sync_folder(folder.parent)
+
+
 def temporary(folder: Path) -> Path:
     """A name in `folder` that nobody else has; a fixed one would be shared by two writers."""
     return folder / f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(6)}"

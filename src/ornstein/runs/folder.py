@@ -38,6 +38,7 @@ from .disk import (
     check_schema,
     free_bytes,
     hook,
+    make_folder,
     make_once,
     no_room,
     open_regular,
@@ -109,7 +110,7 @@ class RunFolder:
             real = _real(path)
             if real.exists() and not real.is_dir():
                 raise UsageError(f"{shown(path)} is a file: choose a folder for the run.")
-            real.mkdir(parents=True, exist_ok=True)
+            make_folder(real)
             _refuse_taken(real, config_toml)
             replace_text(real / "config.toml", config_toml)
             make_once(real / "run.json", text)
@@ -185,11 +186,9 @@ class RunFolder:
             saved.sealed.verify()
         except (StorageError, ModelFileError):
             with storing(path, size_of(parts)):
-                place.mkdir(exist_ok=True)
+                make_folder(place)
             self._find_room(path, size_of(parts))
             facts = {"seen": seen, "log": self._sync_log(), "state": state}
-            with storing(self.path, 0):
-                sync_folder(self.path)  # or the log and the first checkpoint may lose their names
             saved = Checkpoint(seal(place, path.name, self.identity["id"], parts, facts))
         with storing(path, 0):
             self._prune(keep)
@@ -248,8 +247,7 @@ class RunFolder:
         """
         place = self._own("kept")
         with storing(place, size_of({name: tensors})):
-            place.mkdir(exist_ok=True)
-            sync_folder(self.path)
+            make_folder(place)
         seal(place, name, self.identity["id"], {"tensors": tensors}, {})
 
     def kept(self, name: str) -> dict[str, Tensor]:
@@ -356,6 +354,7 @@ class RunFolder:
         with storing(self.metrics_path, 0):
             try:
                 os.fsync(fd)
+                sync_folder(self.path)  # its name too, if it is new
             finally:
                 os.close(fd)
         return size
