@@ -135,6 +135,7 @@ def kill_everywhere(victim: Victim, nth: int, random_kills: int) -> None:
         victim.kill(after=draw.uniform(0, 0.05))
 
 
+@pytest.mark.slow
 def test_c1_seventy_kills_lose_nothing_that_was_reported_saved(memory_path, children, caplog):
     kill_everywhere(Victim(memory_path / "run", children), nth=7, random_kills=35)
     assert not caplog.records  # nothing was ever passed over: it was whole, or not there
