@@ -233,3 +233,15 @@ def test_show_knows_data_a_run_and_a_folder_of_runs(run, capsys):
 def test_the_doctor_speaks_json(capsys):
     assert run_command(["doctor", "--json"]) == 0
     assert "torch" in json.loads(output(capsys)[0][0])
+
+
+def test_show_lists_what_cannot_be_read_and_goes_on(capsys, tmp_path):
+    from PIL import Image
+
+    for i in range(3):
+        Image.new("L", (8, 8), 80 * i).save(tmp_path / f"{i}.png")
+    (tmp_path / "page.png").write_text("<html>")
+    assert run_command(["show", str(tmp_path)]) == 0
+    out, _ = output(capsys)
+    assert "3 pictures" in out[0]
+    assert any("page.png" in line and "not a picture" in line for line in out)

@@ -12,7 +12,7 @@ import tomllib
 import traceback
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -266,6 +266,7 @@ def show(
     machine.start(f"Reading {what}")
     from .data import open_data, profile_data
 
+    options = replace(options, on_bad="skip")  # what cannot be read is part of the picture
     profile = profile_data(open_data(str(what), options))
     machine.result(asdict(profile), profile.lines())
 
