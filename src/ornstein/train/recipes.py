@@ -23,9 +23,9 @@ MOMENT = 5.0  # minutes, likewise for points
 def auto(data: Dataset, minutes: float | None = None) -> RunConfig:
     """What to do if nobody says: flow matching for pictures, EDM for points.
 
-    Measured in the first minutes of training (see `docs/performance.md`): the learning rate
-    matters most, then the batch, then the optimiser and the prediction. Points have structure at
-    small noise, which the times of EDM reach and those of flow matching do not.
+    In the first minutes of training the learning rate matters most, then the batch, then the
+    optimiser and the prediction; later, optimisers differ little. Points have structure at small
+    noise, which the times of EDM reach and those of flow matching do not.
 
     Args:
         data: What to train on.
