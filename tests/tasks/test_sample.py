@@ -9,6 +9,9 @@ import torch
 from PIL import Image
 
 from ornstein.errors import UsageError
+from ornstein.runs.config import RunConfig
+from ornstein.runs.folder import RunFolder
+from ornstein.runs.provenance import read_stamp
 from ornstein.tasks.options import SampleOptions, checked
 from ornstein.tasks.sample import block, label_names, sample, stream, write_picture
 from untrained import CLASSES, tiny_model
@@ -145,3 +148,17 @@ def test_a_picture_is_written_in_the_format_of_its_name(tmp_path):
     assert Image.open(write_picture(picture, tmp_path / "a" / "x.webp")).format == "WEBP"
     with pytest.raises(UsageError, match=r"x\.png"):
         write_picture(picture, tmp_path / "x.doc")
+
+
+def test_pictures_say_what_made_them_and_are_drawn_again_from_it(model, tmp_path):
+    run = RunFolder.create(tmp_path / "run", config_toml=RunConfig().to_toml(), identity={})
+    drawn = sample(replace(model, run=run, seen=5), examples="3-4", seed=9).save(tmp_path / "out")
+    facts = [read_stamp(path.read_bytes()) for path in drawn]
+    assert [(f["run"], f["seen"], f["seed"], f["index"]) for f in facts] == [
+        (run.identity["id"], 5, 9, 3),
+        (run.identity["id"], 5, 9, 4),
+    ]
+    plain = sample(model, examples="3-4", seed=9).save(tmp_path / "plain")
+    assert read_stamp(plain[0].read_bytes()) is None
+    for stamped, path in zip(drawn, plain, strict=True):
+        assert Image.open(stamped).tobytes() == Image.open(path).tobytes()

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ornstein.errors import UsageError
 from ornstein.runs.folder import RunFolder
+from ornstein.runs.model import load
 from ornstein.runs.posthoc import posthoc
 from ornstein.train.start import train
 from train.tiny import tiny_config
@@ -63,3 +64,13 @@ def test_an_earlier_average_is_the_one_that_was_kept(runs):
 def test_what_cannot_be_rebuilt_is_refused(runs, sigma_rel, seen, message):
     with pytest.raises(UsageError, match=message):
         posthoc(runs[0], sigma_rel, seen)
+
+
+def test_a_run_is_opened_with_an_average_of_any_width_and_time(runs):
+    usual, long = load(runs[0].path), load(runs[0].path, sigma_rel=0.15)
+    assert torch.equal(flat(long.denoiser.state_dict()), flat(posthoc(runs[0], 0.15)))
+    assert not torch.equal(flat(long.denoiser.state_dict()), flat(usual.denoiser.state_dict()))
+    early = load(runs[0].path, sigma_rel=0.05, seen=32 * 80)
+    assert early.seen == 32 * 80 and long.seen == usual.seen == 32 * 160
+    with pytest.raises(UsageError, match="No averages were kept at 7"):
+        load(runs[0].path, sigma_rel=0.05, seen=7)

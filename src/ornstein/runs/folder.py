@@ -8,6 +8,7 @@ timings.jsonl      how long it took
 checkpoints/SEEN/  safetensors and a manifest
 kept/NAME/         likewise; what is kept beyond the next checkpoint
 samples/           drawn from it
+evaluation/        what was measured of it
 lock               held by who writes
 """
 
@@ -313,6 +314,11 @@ class RunFolder:
     def samples(self) -> Path:
         """The folder for what is drawn from the run; it need not be there yet."""
         return self.path / "samples"
+
+    @property
+    def evaluation(self) -> Path:
+        """The folder for what is measured of the run; it need not be there yet."""
+        return self._own("evaluation")
 
     def write_card(self, **extra: Any) -> None:
         """Write ``README.md``, the model card, unless somebody has made it theirs.

@@ -20,6 +20,7 @@ from ..nets import NETS, Conditions, MonotoneCurve, Uncertainty
 from .checkpoint import Checkpoint
 from .config import RunConfig, ScheduleConfig, TimesConfig
 from .folder import RunFolder
+from .posthoc import posthoc
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -134,22 +135,36 @@ class Model:
         return next(self.denoiser.parameters()).device
 
 
-def load(run: str | Path, *, seen: int | None = None, device: str | torch.device = "cpu") -> Model:
+def load(
+    run: str | Path,
+    *,
+    seen: int | None = None,
+    sigma_rel: float | None = None,
+    device: str | torch.device = "cpu",
+) -> Model:
     """Open a trained run.
 
     Args:
         run: The run folder.
-        seen: Which checkpoint, by examples seen; the newest that verifies by default.
+        seen: Which checkpoint, by examples seen; the newest that verifies by default. With
+            `sigma_rel`, the position of a kept average: an early one makes a weak model, as
+            `core.guide.Autoguidance` wants it.
+        sigma_rel: Relative width of the average of the weights, rebuilt from those kept; the
+            first of ``[train] ema`` by default.
         device: Where to put the network.
 
     Raises:
-        UsageError: If `run` is no run folder.
+        UsageError: If `run` is no run folder, or has no such average.
         StorageError: If it has no checkpoint that verifies.
         ModelFileError: If its weights do not fit its configuration.
     """
     folder = RunFolder.open(run)
     config = RunConfig.from_toml(folder.config_toml, str(folder.path / "config.toml"))
-    checkpoint = folder.latest(WEIGHTS) if seen is None else folder.checkpoint(seen)
+    weights = None if sigma_rel is None else posthoc(folder, sigma_rel, seen)
+    if seen is None or weights is not None:  # kept averages outlive their checkpoints
+        checkpoint = folder.latest(WEIGHTS)
+    else:
+        checkpoint = folder.checkpoint(seen)
     if checkpoint is None:
         raise StorageError(
             f"{folder.path} has no checkpoint that verifies. Train it with `ornstein train`."
@@ -158,12 +173,13 @@ def load(run: str | Path, *, seen: int | None = None, device: str | torch.device
     _refuse_to_build(config, codec.shape, vocabulary, checkpoint)
     denoiser = build_denoiser(config, codec.shape, vocabulary)
     try:
-        denoiser.load_state_dict(checkpoint.load(WEIGHTS))
+        denoiser.load_state_dict(weights or checkpoint.load(WEIGHTS))
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise ModelFileError(f"{folder.path}: weights and config.toml disagree: {reason}") from None
     denoiser.to(device).eval().requires_grad_(False)
-    return Model(denoiser, codec, vocabulary, config, checkpoint.seen, folder)
+    seen = checkpoint.seen if seen is None else seen
+    return Model(denoiser, codec, vocabulary, config, seen, folder)
 
 
 def _words(folder: RunFolder) -> tuple[Codec, Vocabulary]:

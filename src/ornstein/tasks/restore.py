@@ -18,7 +18,7 @@ from ..data.image import ImageCodec
 from ..errors import UsageError
 from ..runs.model import Model
 from .options import RestoreOptions, checked
-from .sample import Run, Samples, conditions, draw, label_names, opened, plan, png
+from .sample import Run, Samples, conditions, draw, label_names, maker, opened, plan, png
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -91,7 +91,8 @@ def restore(
     keep = ~_read_mask(model.shape, mask, len(given))
     x = fill(model, given, keep, chosen, on_step)
     count = range(len(x))
-    samples = Samples(x, model.codec, labels=label_names(model, chosen, count))
+    labels, made = label_names(model, chosen, count), maker(model, chosen.seed)
+    samples = Samples(x, model.codec, labels=labels, made=made)
     return Restored(given, keep, samples)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from io import BytesIO
 from math import prod
 from pathlib import Path
@@ -19,6 +20,7 @@ from ..errors import UsageError
 from ..rng import Streams
 from ..runs.folder import RunFolder
 from ..runs.model import GRIDS, Model, load
+from ..runs.provenance import provenance, stamp
 from .options import DrawOptions, SampleOptions, checked, suggestion
 
 if TYPE_CHECKING:
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 Run = Model | RunFolder | Path | str
 """A trained run: loaded, or where it lies."""
 
+
+Made = Callable[[int], dict[str, Any]]
+"""The provenance of an example, by its number."""
 
 CHUNK = 2**16
 """Numbers in what `stream` gives at once, or more if one block holds more."""
@@ -41,12 +46,14 @@ class Samples:
         codec: From x to the user's units and files.
         first: The number of the first one: example i is a function of (run, seed, i) alone.
         labels: The class asked for, by name, for each; None if none was.
+        made: Gives the provenance of example i, which pictures in PNG then carry.
     """
 
     x: Tensor
     codec: Codec
     first: int = 0
     labels: tuple[str, ...] | None = None
+    made: Made | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -62,7 +69,12 @@ class Samples:
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write each example in the format of the data, and return the paths."""
-        return list(self.codec.save(self.x, Path(folder), self.first, self.labels))
+        paths = list(self.codec.save(self.x, Path(folder), self.first, self.labels))
+        if self.made is not None:
+            for i, path in enumerate(paths, self.first):
+                if path.suffix == ".png":
+                    write_bytes(path, stamp(path.read_bytes(), self.made(i)))
+        return paths
 
     def _repr_png_(self) -> bytes:
         return png(self.grid())
@@ -116,7 +128,8 @@ def stream(
     for first in range(0, len(indices), size):
         part = indices[first : first + size]
         x = draw(model, told, sampler, times, options.seed, part, on_step)
-        yield Samples(x, model.codec, part[0], label_names(model, options, part))
+        labels = label_names(model, options, part)
+        yield Samples(x, model.codec, part[0], labels, maker(model, options.seed))
 
 
 def opened(run: Run, device: str | torch.device = "auto") -> Model:
@@ -126,6 +139,13 @@ def opened(run: Run, device: str | torch.device = "auto") -> Model:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return load(run.path if isinstance(run, RunFolder) else run, device=device)
+
+
+def maker(model: Model, seed: int) -> Made | None:
+    """What to write into the examples of a sequence; None if the model has no run to name."""
+    if model.run is None:
+        return None
+    return partial(provenance, model.run.identity, model.seen, seed)
 
 
 def plan(model: Model, options: DrawOptions) -> tuple[Denoiser, Sampler, Tensor]:
