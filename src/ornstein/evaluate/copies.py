@@ -282,6 +282,11 @@ class Copies:
         return any(s.found for s in self.suspects.values())
 
     @property
+    def worst(self) -> Suspects:
+        """In the space where samples differ most from real data."""
+        return min(self.suspects.values(), key=lambda s: s.p)
+
+    @property
     def leaning(self) -> bool:
         """Are samples nearer to the training data than chance allows?"""
         return any(n.found for n in self.nearer.values())
@@ -299,7 +304,7 @@ class Copies:
         return " ".join(sentences).replace("%", " %")
 
     def _of_samples(self) -> str:
-        worst = min(self.suspects.values(), key=lambda s: s.p)
+        worst = self.worst
         lean = max(self.nearer.values(), key=lambda n: n.z)
         if worst.found:
             real = worst.control / worst.controls

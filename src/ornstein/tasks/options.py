@@ -86,6 +86,22 @@ class RestoreOptions(DrawOptions):
     iterations: Annotated[int, Interval(ge=1, le=1000)] = 1
 
 
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(DrawOptions):
+    """How to measure a run.
+
+    Args:
+        label: Measure these classes alone; all, as often as in the data, if left out.
+        count: Examples to draw; of 2,000, one copy in a hundred is noticed.
+        against: Held-out data to compare with, in place of what training left out.
+        likely: Held-out examples whose likelihood is computed; 0 for none.
+    """
+
+    count: Annotated[int, Interval(ge=2, le=1_000_000), Parameter(alias="-n")] = 2000
+    against: Annotated[str, Len(1)] | None = None
+    likely: Annotated[int, Interval(ge=0, le=100_000)] = 32
+
+
 Options = TypeVar("Options", bound=DrawOptions)
 
 

@@ -1,0 +1,383 @@
+"""A run measured: how good, how diverse, how like its training data, each beside its floor."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data import Dataset, open_data
+from ..data.codec import Codec, storage, write_bytes
+from ..errors import DataError, UsageError
+from ..rng import generator
+from ..runs.model import Model
+from ..tasks.options import EvaluateOptions, checked
+from ..tasks.sample import Run, Samples, opened, sample
+from .bits import Bits, losses, measure_bits
+from .copies import FEWEST, Copies, look_for_copies, most_alike
+from .coverage import NEIGHBOURS, covered
+from .features import Encoder, Labeller, fixed_features, train_labeller
+from .figures import LEARNERS, Figure, Side, Spaces, measure_figures
+from .metrics import Proportion
+from .twosample import COMPONENTS
+
+SHOWN = 8  # samples beside their nearest training examples
+MEMBERS = 2000  # examples of which the loss is compared, at most
+CLASSES = 100  # more are not told apart in a table
+EXAMPLES_OF_A_CLASS = 10  # on average, for an encoder to learn from
+
+
+# --- What is found -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassRow:
+    """One class: what was asked, what came, what the data hold.
+
+    Args:
+        name: Of the class.
+        asked: Share of the samples that were asked to be it; None if nothing was asked.
+        got: Share of the samples that are read as it.
+        data: Share of the held-out data.
+        right: Of the samples asked to be it, those read so; None if nothing was asked.
+        real: Likewise, of held-out data.
+        coverage: Share of its held-out examples near which there is a sample; None if too few.
+    """
+
+    name: str
+    asked: float | None
+    got: float
+    data: float
+    right: Proportion | None
+    real: Proportion
+    coverage: float | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evaluation:
+    """All that was measured of a run.
+
+    Args:
+        model: The run.
+        options: How.
+        samples: What was drawn, as the files would hold it.
+        train: What the run was trained on.
+        held_out: What it is compared with.
+        figures: Of quality.
+        copies: None where there are too few examples to ask.
+        bits: None if they were not asked for, or the data have none.
+        classes: Empty without labels.
+        encoders: What the features were, by the name of their space.
+        alike: Places of the samples most like one training example, of these, and the ratios of
+            the first to the second neighbour.
+    """
+
+    model: Model
+    options: EvaluateOptions
+    samples: Samples
+    train: Dataset
+    held_out: Dataset
+    figures: list[Figure]
+    copies: Copies | None
+    bits: Bits | None
+    classes: list[ClassRow] = field(default_factory=list)
+    encoders: dict[str, Encoder] = field(default_factory=dict)
+    alike: tuple[np.ndarray, np.ndarray, np.ndarray]
+
+    @property
+    def verdict(self) -> str:
+        """What to make of copying, in words."""
+        if self.copies is None:
+            few = min(len(self.samples), len(self.train), len(self.held_out))
+            return f"Whether it copies cannot be said from {few:,} examples."
+        return self.copies.verdict
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Everything as plain values, for programs: ``metrics.json``."""
+        run = self.model.run
+        return {
+            "schema": 1,
+            "run": run and run.identity["id"],
+            "seen": self.model.seen,
+            "options": asdict(self.options),
+            "train": len(self.train),
+            "held_out": len(self.held_out),
+            "held_out_fingerprint": self.held_out.fingerprint,
+            "figures": {figure.key: _plain(figure) for figure in self.figures},
+            "copies": self.copies and _copies(self.copies),
+            "verdict": self.verdict,
+            "bits_per_dimension": self.bits and asdict(self.bits),
+            "classes": [asdict(row) for row in self.classes],
+            "encoders": {name: encoder.sha256 for name, encoder in self.encoders.items()},
+        }
+
+    @property
+    def headline(self) -> dict[str, float]:
+        """A few figures for the model card."""
+        found = {f.key: f.score for f in self.figures if f.score is not None}
+        wanted = [key for key in found if key.startswith(("frechet", "coverage"))]
+        card = {f"{key}, n = {found[key].n}": found[key].value for key in wanted}
+        card |= {f"{key}, floor": found[key].floor for key in wanted}
+        if self.bits is not None:
+            card["bits per dimension, held out"] = self.bits.flow
+        return card
+
+
+def _plain(figure: Figure) -> dict[str, Any]:
+    if figure.score is None:
+        return {"too_few": figure.sentence}
+    score = figure.score
+    return asdict(score) | {
+        "interval": score.interval,
+        "ratio": score.ratio,
+        "worse": figure.worse,
+        "higher_is_better": figure.higher,
+    }
+
+
+def _copies(copies: Copies) -> dict[str, Any]:
+    return asdict(copies) | {"found": copies.found, "leaning": copies.leaning}
+
+
+# --- Measuring -----------------------------------------------------------------------------------
+
+
+def evaluate(
+    run: Run,
+    against: Dataset | str | None = None,
+    *,
+    device: str | torch.device = "auto",
+    say: Callable[[str], None] = lambda line: None,
+    **options: Any,
+) -> Evaluation:
+    """Draw from a run, and measure what was drawn against data the run never saw.
+
+    Args:
+        run: The run, or its folder.
+        against: Held-out data, or where they are; what training left out by default.
+        device: Where to draw.
+        say: Told what is being done.
+        **options: Those of `EvaluateOptions`.
+
+    Raises:
+        UsageError: If an option is out of its bounds, or there are no held-out data.
+        DataError: If the data are not of the kind the run was trained on.
+    """
+    given = against if isinstance(against, str) else None
+    chosen = checked(EvaluateOptions, {**({"against": given} if given else {}), **options})
+    model = opened(run, device)
+    train, held_out = _sides(model, against if isinstance(against, Dataset) else chosen.against)
+    if chosen.label is not None:
+        names = {model.vocabulary.classes[model.vocabulary.label(c)] for c in chosen.label}
+        held_out, of_class = _of(held_out, names), _of(train, names)
+    else:
+        of_class = train
+    if min(len(held_out), len(of_class)) < 2:
+        raise UsageError(
+            f"There are {len(of_class):,} training and {len(held_out):,} held-out examples to "
+            "compare with: give data the run never saw by --against."
+        )
+    say(f"Drawing {chosen.count:,} examples")
+    samples = _drawn(model, chosen, held_out)
+    say("Measuring quality")
+    encoders, labeller = _encoders(model, of_class, held_out)
+    spaces = Spaces(model.codec, encoders, of_class)
+    sides = [spaces(x) for x in (samples.x, _packed(model, of_class), _packed(model, held_out))]
+    figures = measure_figures(*sides)
+    classes = [] if labeller is None else _classes(labeller, samples, sides, held_out)
+    say("Looking for copies")
+    known = sides[1] if of_class is train else spaces(_packed(model, train))
+    copies = _look(model, train, held_out, (sides[0], known, sides[2]), chosen.seed)
+    bits = None
+    if chosen.likely:
+        say(f"Computing the likelihood of {min(chosen.likely, len(held_out)):,} held-out examples")
+        bits = measure_bits(model, held_out, chosen.likely, chosen.seed)
+    return Evaluation(
+        model=model,
+        options=chosen,
+        samples=samples,
+        train=train,
+        held_out=held_out,
+        figures=figures,
+        copies=copies,
+        bits=bits,
+        classes=classes,
+        encoders=encoders,
+        alike=most_alike(sides[0]["flat"], known["flat"], SHOWN),
+    )
+
+
+def _sides(model: Model, against: Dataset | str | None) -> tuple[Dataset, Dataset]:
+    """What the run was trained on, and what it is to be compared with."""
+    config = model.config
+    train, held_out = open_data(config.source, config.data).split(
+        config.data.validation, config.seed
+    )
+    if against is None:
+        return train, held_out
+    if isinstance(against, str):
+        against = open_data(against, replace(config.data, limit=None))
+    if against.codec.shape != model.shape or against.codec.dtype != model.codec.dtype:
+        raise DataError(
+            f"{against.source} holds examples of shape {against.codec.shape} and type "
+            f"{against.codec.dtype}, the run makes {model.shape} of {model.codec.dtype}: give "
+            "data of the kind it was trained on."
+        )
+    return train, against
+
+
+def _of(data: Dataset, names: set[str]) -> Dataset:
+    """The examples of these classes."""
+    if data.label is None:
+        raise UsageError(f"{data.source} has no classes to choose from: leave --label out.")
+    wanted = torch.tensor([name in names for name in data.classes] + [False])  # -1 is the last
+    return data.subset(wanted[data.label].nonzero()[:, 0])
+
+
+def _drawn(model: Model, options: EvaluateOptions, held_out: Dataset) -> Samples:
+    """Samples with the labels of held-out data in turn, rounded as files would hold them."""
+    values = asdict(options)
+    del values["against"], values["likely"]
+    words = model.vocabulary.classes
+    if words and held_out.label is not None:
+        names = [held_out.classes[c] if c >= 0 else "any" for c in held_out.label.tolist()]
+        names = [name if name in words else "any" for name in names]
+        order = generator("labels", options.seed).permutation(len(names))
+        values["label"] = tuple(names[i] for i in order[: options.count])
+    drawn = sample(model, **values)
+    return replace(drawn, x=_rounded(model.codec, drawn.x))
+
+
+def _rounded(codec: Codec, x: Tensor) -> Tensor:
+    """x as it is after it was written and read: a classifier tells other levels at once."""
+    values = codec.unpack(x) if len(codec.shape) == 1 else codec.stored(x)
+    return codec.pack(torch.from_numpy(values.astype(storage(codec.dtype))))
+
+
+def _packed(model: Model, data: Dataset) -> Tensor:
+    return model.codec.pack(data.stored)
+
+
+# --- Spaces --------------------------------------------------------------------------------------
+
+
+def _encoders(
+    model: Model, train: Dataset, held_out: Dataset
+) -> tuple[dict[str, Encoder], Labeller | None]:
+    """Fixed features, and learned ones where there are labels to learn from."""
+    encoders: dict[str, Encoder] = {"fixed": fixed_features(model.shape)}
+    if train.label is None or held_out.label is None:
+        return encoders, None
+    there = train.label[train.label >= 0].unique()
+    enough = len(train) >= EXAMPLES_OF_A_CLASS * len(there) and (held_out.label >= 0).any()
+    if not 2 <= len(there) <= CLASSES or not enough or train.classes != held_out.classes:
+        return encoders, None
+    order = generator("learners").permutation(len(train))[:LEARNERS].copy()
+    some = train.subset(torch.from_numpy(order))
+    assert some.label is not None
+    labeller = train_labeller(
+        _packed(model, some).numpy(),
+        some.label.numpy(),
+        _packed(model, held_out).numpy(),
+        held_out.label.numpy(),
+    )
+    return {"learned": labeller.features, **encoders}, labeller
+
+
+# --- Classes and copies --------------------------------------------------------------------------
+
+
+def _classes(
+    labeller: Labeller, samples: Samples, sides: Sequence[Side], held_out: Dataset
+) -> list[ClassRow]:
+    """What was asked, got and covered of each class."""
+    assert held_out.label is not None
+    label, space = held_out.label.numpy(), "learned"
+    said, said_of_real = (labeller(side["flat"]) for side in (sides[0], sides[2]))
+    asked = None
+    if samples.labels is not None:
+        place = {name: i for i, name in enumerate(held_out.classes)}
+        asked = np.array([place.get(name, -1) for name in samples.labels])
+    n = min(len(said), len(label))
+    within = None
+    if n > NEIGHBOURS:
+        rows = generator("groups").permutation(len(said))[: len(label)]
+        within = covered(sides[2][space], sides[0][space][rows])
+    found = []
+    for c in labeller.classes.tolist():
+        real, wanted = label == c, None if asked is None else asked == c
+        if not real.any():
+            continue
+        hits = None
+        if wanted is not None and wanted.any():
+            hits = Proportion(hits=int((said[wanted] == c).sum()), n=int(wanted.sum()))
+        found.append(
+            ClassRow(
+                name=held_out.classes[c],
+                asked=None if wanted is None else float(wanted.mean()),
+                got=float((said == c).mean()),
+                data=float(real.mean()),
+                right=hits,
+                real=Proportion(hits=int((said_of_real[real] == c).sum()), n=int(real.sum())),
+                coverage=None if within is None else float(within[real].mean()),
+            )
+        )
+    return found
+
+
+def _look(
+    model: Model, train: Dataset, held_out: Dataset, sides: Sequence[Side], seed: int
+) -> Copies | None:
+    """Copies, and membership; None where examples are too few to say."""
+    if min(len(side["flat"]) for side in sides) < FEWEST:
+        return None
+    data = [side["flat"] for side in sides]
+    if data[0].shape[1] <= COMPONENTS:  # float32 is for many dimensions: few may lie close
+        data = [x.astype(np.float64) for x in data]
+    features = [side["fixed"] for side in sides]
+    of_each = [losses(model, data, MEMBERS, seed) for data in (train, held_out)]
+    return look_for_copies(
+        (data[0], data[1], data[2]),
+        (features[0], features[1], features[2]),
+        (of_each[0], of_each[1]),
+    )
+
+
+# --- Writing -------------------------------------------------------------------------------------
+
+
+def write(evaluation: Evaluation, folder: Path | None = None) -> Path:
+    """Write ``metrics.json`` and ``report.html``, into the run unless `folder` is given.
+
+    Into the run go also the encoders and a few lines of its model card.
+
+    Returns:
+        The path of the report.
+
+    Raises:
+        LockedError: If the run is being trained.
+        StorageError: If the disk refuses.
+    """
+    from .evaluation_page import evaluation_report
+
+    text = json.dumps(evaluation.facts, indent=1, default=_json).encode()
+    run = evaluation.model.run
+    if folder is not None or run is None:
+        place = folder or Path("evaluation")
+        write_bytes(place / "metrics.json", text)
+        return evaluation_report(evaluation, place / "report.html")
+    with run.lock():
+        for name, encoder in evaluation.encoders.items():
+            run.keep(f"encoder-{name}", encoder.tensors)
+        write_bytes(run.evaluation / "metrics.json", text)
+        run.write_card(metrics=evaluation.headline)
+        return evaluation_report(evaluation, run.evaluation / "report.html")
+
+
+def _json(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else str(value)

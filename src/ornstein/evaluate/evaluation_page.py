@@ -1,0 +1,314 @@
+"""The page of an evaluation: every figure beside its floor, and what to make of it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from .. import __version__
+from ..data.image import ImageCodec
+from ..tasks.sample import png
+from .copies import Copies
+from .coverage import ceiling
+from .figures import Figure
+from .pages import sheet
+from .report import (
+    Block,
+    Commands,
+    Facts,
+    Picture,
+    Prose,
+    Section,
+    Strips,
+    Table,
+    write_report,
+)
+
+if TYPE_CHECKING:
+    from .evaluation import Evaluation
+
+PICTURES, POINTS = 36, 2000  # examples shown of each side
+
+TITLES = {
+    "frechet": "Fréchet distance",
+    "kid": "KID",
+    "sliced": "Sliced Wasserstein",
+    "energy": "Energy distance",
+    "mmd": "Gaussian MMD",
+    "precision": "Precision",
+    "recall": "Recall",
+    "density": "Density",
+    "coverage": "Coverage",
+    "told by neighbours": "Told by neighbours",
+    "told by a network": "Told by a network",
+}
+SPACES = {"learned": "learned features", "fixed": "fixed features", "data": "data"}
+
+
+def evaluation_report(evaluation: "Evaluation", path: Path) -> Path:
+    """Write the page. Every number in it was measured, and stands beside what real data reach."""
+    run = evaluation.model.run
+    name = run.path.name if run is not None else "A run"
+    lede = (
+        f"{len(evaluation.samples):,} examples were drawn from the run {name} and compared with "
+        f"{len(evaluation.held_out):,} real ones that it never saw. Beside each figure stands its "
+        f"floor: what the {len(evaluation.train):,} real examples it was trained on reach."
+    )
+    sections = [
+        Section("At a glance", [_glance(evaluation), Prose(evaluation.verdict)]),
+        Section("What it drew", _drew(evaluation)),
+        Section("How good it is", _quality(evaluation.figures)),
+        Section("Is it copying?", _copying(evaluation)),
+    ]
+    if evaluation.classes:
+        sections.append(Section("Class by class", _classes(evaluation)))
+    if evaluation.options.likely:
+        sections.append(Section("How likely it finds real data", _likely(evaluation)))
+    sections.append(Section("Which figure to trust", _trust()))
+    sections.append(Section("How it was measured", _how(evaluation)))
+    foot = (
+        f"Written by ornstein {__version__}. The same run, data and seed give the same figures. "
+        "This page is whole in itself: no scripts, nothing from the network."
+    )
+    return write_report(path, f"How good is {name}?", lede, sections, foot)
+
+
+# --- Sections ------------------------------------------------------------------------------------
+
+
+def _glance(evaluation: "Evaluation") -> Facts:
+    facts = []
+    for name, what in (("frechet", "Fréchet distance"), ("coverage", "Coverage")):
+        figure = next(f for f in evaluation.figures if f.name == name)
+        value = "too few" if figure.score is None else _number(figure.score.value)
+        note = figure.sentence if figure.score is None else f"real: {_number(figure.score.floor)}"
+        facts.append((what, value, note))
+    copies = evaluation.copies
+    if copies is None:
+        facts.append(("Copies", "unknown", "too few examples to say"))
+    else:
+        word = "found" if copies.found else "leaning" if copies.leaning else "none seen"
+        worst = copies.worst
+        facts.append(("Copies", word, f"{worst.count:,} suspects in {worst.n:,}"))
+    bits = evaluation.bits
+    if bits is not None:
+        facts.append(("Bits per dimension", f"{bits.flow:.2f}", f"bound: {bits.bound:.2f}"))
+    return Facts(facts)
+
+
+def _drew(evaluation: "Evaluation") -> list[Block]:
+    codec = evaluation.model.codec
+    pictures = isinstance(codec, ImageCodec)
+    count = PICTURES if pictures else POINTS
+    real = codec.pack(evaluation.held_out.stored[:count])
+    sides = (("Drawn", evaluation.samples.x[:count]), ("Real, never seen", real))
+    return [
+        Picture(
+            data=png(sheet(codec, x, 12) if pictures else codec.preview(x)),
+            alt=f"{name}: {len(x):,} examples",
+            caption=f"{name}: the first {len(x):,}, not picked.",
+            width=640 if pictures else 420,
+        )
+        for name, x in sides
+    ]
+
+
+def _quality(figures: Sequence[Figure]) -> list[Block]:
+    rows, few = [], []
+    for figure in figures:
+        title = f"{TITLES[figure.name]}, {figure.space}"
+        if figure.score is None:
+            few.append(f"{title}: {figure.sentence}.")
+            continue
+        score, worse = figure.score, figure.worse or 0.0
+        low, high = score.interval
+        ratio = "–" if score.ratio is None else f"{score.ratio:.2f}"
+        between = f"{_number(low)}\u2026{_number(high)}"
+        rows.append(
+            [title, _number(score.value), between, _number(score.floor), ratio, f"{worse:+.1f}"]
+        )
+    blocks: list[Block] = []
+    if rows:
+        n = next(f.n for f in figures if f.score is not None)
+        words = (
+            "The last column says by how many standard deviations the samples are worse than "
+            "real data: below 2 it may be chance, below 0 they are as good as the floor."
+        )
+        caption = (
+            "Learned and fixed: features of a network trained on these data, and of a random one; "
+            "data: the examples themselves. Told: how far above chance a classifier says which "
+            f"are samples. Every comparison has {n:,} examples on each side. Between: 95\u00a0% of "
+            "sets of that size, by the bootstrap for distances, by the closed form for shares. A "
+            "ratio is given where the floor is not zero. Real data cover "
+            f"{_share(ceiling())} of real data."
+        )
+        head = ("", "samples", "between", "real data", "ratio", "worse by")
+        blocks += [Prose(words), Table(head=head, rows=rows, caption=caption)]
+    if few:
+        blocks.append(Prose("Not measured, for a number would mislead. " + " ".join(few)))
+    return blocks
+
+
+def _copying(evaluation: "Evaluation") -> list[Block]:
+    blocks: list[Block] = [Prose(evaluation.verdict)]
+    codec = evaluation.model.codec
+    if isinstance(codec, ImageCodec):
+        which, near, ratio = evaluation.alike
+        x = evaluation.samples.x[torch.from_numpy(which.copy())]
+        real = codec.pack(evaluation.train.stored[torch.from_numpy(near.copy())])
+        strips = [
+            ("Drawn", png(sheet(codec, x)), f"The {len(x)} samples most like one real example"),
+            ("Training", png(sheet(codec, real)), "The training example nearest to each"),
+        ]
+        caption = (
+            f"The {len(x)} samples most like one single training example, and these examples. "
+            f"Their distance is {ratio.min():.2f} to {ratio.max():.2f} times that to the second "
+            "nearest."
+        )
+        blocks.append(Strips(strips=strips, caption=caption))
+    if evaluation.copies is not None:
+        blocks.append(_tests(evaluation.copies))
+    return blocks
+
+
+def _tests(copies: Copies) -> Table:
+    rows = []
+    for space, found in copies.suspects.items():
+        mine, real = found.count / found.n, found.control / found.controls
+        rows.append(
+            [
+                f"Nearest under {found.ratio:.2g} of second, {space}",
+                _share(mine),
+                _share(real),
+                f"p = {found.p:.2g}",
+            ]
+        )
+    for space, lean in copies.nearer.items():
+        rows.append(
+            [
+                f"Nearer to training than to held-out, {space}",
+                _share(lean.share),
+                _share(lean.expected),
+                f"z = {lean.z:+.1f}",
+            ]
+        )
+    if (close := copies.closeness) is not None:
+        rows.append(
+            [
+                "C_T: distance to training, against held-out",
+                f"{close.c_t:+.2f}",
+                "0",
+                f"z = {close.c_t / close.error:+.1f}",
+            ]
+        )
+    if (told := copies.membership) is not None:
+        z = (told.auc - 0.5) / told.error
+        rows.append(["Members told by their loss (AUC)", f"{told.auc:.3f}", "0.5", f"z = {z:+.1f}"])
+    caption = (
+        "In the data and in random features, neither fitted to the training data. C_T far below 0: "
+        "samples lie nearer to training data than real data do, by copying or for lack of variety; "
+        "far above 0: further away. It is no part of the verdict."
+    )
+    return Table(head=("", "samples", "honest", "test"), rows=rows, caption=caption)
+
+
+def _classes(evaluation: "Evaluation") -> list[Block]:
+    rows = []
+    for row in evaluation.classes:
+        rows.append(
+            [
+                row.name,
+                "–" if row.asked is None else _share(row.asked),
+                _share(row.got),
+                _share(row.data),
+                "–" if row.right is None else _share(row.right.value),
+                _share(row.real.value),
+                "–" if row.coverage is None else _share(row.coverage),
+            ]
+        )
+    caption = (
+        "Who reads is the network whose features are the learned ones. Read as asked, and real "
+        "data read as labelled; coverage: held-out examples of the class with a sample near."
+    )
+    head = ("class", "asked", "got", "data", "as asked", "real", "coverage")
+    return [Table(head=head, rows=rows, caption=caption)]
+
+
+def _likely(evaluation: "Evaluation") -> list[Block]:
+    bits = evaluation.bits
+    if bits is None:
+        return [Prose("The data have a constant channel, or are too few: there is no density.")]
+    unit = "of the integers" if bits.discrete else "of the density, in the units of the data"
+    order = (
+        "The bound lies above the likelihood, as it should."
+        if bits.ordered
+        else "The bound lies below the likelihood: the model contradicts itself; trust neither."
+    )
+    rows = [
+        ["By the probability flow", f"{bits.flow:.3f}", f"{bits.flow_error:.3f}"],
+        ["Variational bound", f"{bits.bound:.3f}", f"{bits.bound_error:.3f}"],
+        ["Bound less flow", f"{bits.gap:.3f}", f"{bits.gap_error:.3f}"],
+    ]
+    caption = f"Of {bits.n:,} held-out examples; ± is the standard error over them. {order}"
+    table = Table(head=("", "bits per dimension", "±"), rows=rows, caption=caption)
+    return [Prose(f"Fewer bits {unit}: the model finds real data it never saw more likely."), table]
+
+
+def _trust() -> list[Block]:
+    return [
+        Prose(
+            "Coverage and recall fall when kinds of examples are missing; precision, density and "
+            "the distances may not. Precision and density fall when samples are blurred or "
+            "impossible. A network that tells samples from data sees more than any distance."
+        ),
+        Prose(
+            "A model that copies its training data wins every one of these figures. Only the "
+            "section on copying sees it: read it first. Learned features see meaning and may have "
+            "overfitted the training data, so that samples can fall below their floor; fixed "
+            "features are blind to meaning and cannot be misled. Trust what both say."
+        ),
+    ]
+
+
+def _how(evaluation: "Evaluation") -> list[Block]:
+    options, config = evaluation.options, evaluation.model.config.sample
+    guidance = config.guidance if options.guidance is None else options.guidance
+    rows = [
+        ["Examples seen in training", f"{evaluation.model.seen:,}"],
+        ["Sampler", options.sampler or config.sampler],
+        ["Steps", f"{options.steps or config.steps:,}"],
+        ["Guidance", f"{guidance:g}"],
+        ["Seed", f"{options.seed}"],
+        ["Compared with", options.against or "what training left out"],
+    ]
+    rows += [
+        [f"SHA-256 of the {SPACES[name]}", encoder.sha256[:16] + "…"]
+        for name, encoder in evaluation.encoders.items()
+    ]
+    run = evaluation.model.run
+    where = "RUN" if run is None else run.path.name
+    line = f"ornstein evaluate {where} --count {options.count} --seed {options.seed}"
+    caption = "Figures of two runs are comparable if the data, n and these hashes are equal."
+    return [
+        Table(head=("", ""), rows=rows, caption=caption),
+        Commands(
+            [
+                (
+                    "Measure again with other draws",
+                    line.replace(f"--seed {options.seed}", f"--seed {options.seed + 1}"),
+                )
+            ]
+        ),
+    ]
+
+
+# --- Words ---------------------------------------------------------------------------------------
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if abs(value) >= 1e-3 or value == 0 else f"{value:.0e}"
+
+
+def _share(value: float) -> str:
+    return f"{value:.1%}".replace("%", " %")

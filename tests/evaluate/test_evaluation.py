@@ -1,0 +1,192 @@
+"""A run measured from end to end, in miniature: honest where it should be, silent where it must."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import ornstein as ou
+from ornstein.data import open_data
+from ornstein.errors import DataError, LockedError, UsageError
+from ornstein.evaluate import evaluation as made
+from ornstein.evaluate.evaluation import evaluate, write
+from ornstein.runs.folder import RunFolder
+from ornstein.runs.model import load
+from ornstein.tasks.sample import Samples
+
+QUICK = {"steps": 2, "likely": 0, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run that has seen 64 digits."""
+    place = tmp_path_factory.mktemp("evaluated") / "digits"
+    config = ou.RunConfig.from_dict({"net": {"size": 8}, "train": {"batch": 64}})
+    return ou.train("digits", out=place, seen=64, config=config, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def found(run):
+    said: list[str] = []
+    result = evaluate(run, count=300, say=said.append, **(QUICK | {"likely": 2}))
+    assert len(said) == 4
+    return result
+
+
+def drawing(monkeypatch, x: torch.Tensor) -> None:
+    """Let the sampler give `x`, whatever was asked."""
+
+    def sample(model, count, **options):
+        names = tuple(options["label"][i % len(options["label"])] for i in range(count))
+        return Samples(x[:count], model.codec, labels=names)
+
+    monkeypatch.setattr(made, "sample", sample)
+
+
+def test_every_figure_stands_beside_its_floor(found):
+    assert [f.key for f in found.figures] == [
+        "frechet (learned)",
+        "kid (learned)",
+        "frechet (fixed)",
+        "kid (fixed)",
+        "sliced (data)",
+        "energy (data)",
+        "mmd (data)",
+        "precision (learned)",
+        "recall (learned)",
+        "density (learned)",
+        "coverage (learned)",
+        "told by neighbours (fixed)",
+        "told by a network (data)",
+    ]
+    for figure in found.figures:
+        score = figure.score
+        assert score is not None
+        assert score.n == len(found.held_out) == 179
+        assert np.isfinite([score.value, score.spread, score.floor, score.floor_spread]).all()
+    network = found.figures[-1]
+    assert network.worse is not None
+    assert network.worse > 5  # a run that has learned nothing draws nothing like digits
+    assert found.figures[10].worse > 5
+    assert found.copies is not None
+    assert not found.copies.found
+
+
+def test_labels_are_asked_for_as_often_as_they_are_in_the_data(found):
+    assert len(found.classes) == 10
+    assert sum(row.asked for row in found.classes) == pytest.approx(1)
+    assert sum(row.got for row in found.classes) == pytest.approx(1)
+    for row in found.classes:
+        assert row.asked == pytest.approx(row.data, abs=0.02)
+        assert row.real.value > 0.85
+
+
+def test_the_likelihood_has_its_bound(found):
+    assert found.bits is not None
+    assert found.bits.n == 2
+    assert found.bits.discrete
+
+
+def test_what_is_written_is_whole_and_the_same_as_what_was_found(found, run):
+    page = write(found)
+    assert page == run.path / "evaluation" / "report.html"
+    text = page.read_text()
+    for heading in ("How good it is", "Is it copying?", "Class by class", "Which figure to trust"):
+        assert heading in text
+    assert "<script" not in text
+    assert "nan" not in text.replace("tenant", "").lower().split("<body>")[1].split("data:")[0]
+    facts = json.loads((run.path / "evaluation" / "metrics.json").read_text())
+    assert facts["figures"].keys() == {f.key for f in found.figures}
+    score = found.figures[0].score
+    assert facts["figures"]["frechet (learned)"]["floor"] == score.floor
+    assert facts["verdict"] == found.verdict
+    card = (run.path / "README.md").read_text()
+    assert "frechet" in card and "floor" in card
+    kept = RunFolder.open(run.path).kept("encoder-learned")
+    assert all(torch.equal(kept[k], v) for k, v in found.encoders["learned"].tensors.items())
+    assert facts["encoders"]["learned"] == found.encoders["learned"].sha256
+
+
+def test_a_run_that_is_being_written_is_left_alone(found, run, tmp_path):
+    with RunFolder.open(run.path).lock(), pytest.raises(LockedError):
+        write(found)
+    assert write(found, tmp_path / "elsewhere").exists()
+    assert (tmp_path / "elsewhere" / "metrics.json").exists()
+
+
+def test_planted_copies_are_found_from_end_to_end_and_real_digits_are_not_accused(run, monkeypatch):
+    model = load(run.path)
+    train, held_out = open_data("digits").split(0.1, 0)
+    unseen = train.stored[1000:]  # the run is said to have been trained on the others alone
+    monkeypatch.setattr(made, "_sides", lambda *_: (train.subset(torch.arange(1000)), held_out))
+    honest = model.codec.pack(unseen)
+    drawing(monkeypatch, honest)
+    clean = evaluate(model, count=600, **QUICK)
+    assert clean.copies is not None
+    assert not clean.copies.found and not clean.copies.leaning
+    assert "No sign of copying" in clean.verdict
+    for figure in clean.figures:
+        assert figure.worse is not None
+        assert figure.worse < 4  # real digits are as good as real digits
+
+    planted = honest.clone()
+    planted[:15] = model.codec.pack(train.stored[:15])
+    drawing(monkeypatch, planted)
+    copied = evaluate(model, count=600, **QUICK)
+    assert copied.copies is not None
+    assert copied.copies.found
+    assert "It copies" in copied.verdict
+    which, near, ratio = copied.alike
+    assert set(which) <= set(range(15))
+    assert (which == near).all()
+    assert (ratio < 1e-5).all()
+
+
+def test_too_few_examples_get_a_sentence_in_place_of_a_number(run, tmp_path):
+    few = open_data("digits").subset(torch.arange(15))
+    found = evaluate(run, few, count=40, **QUICK)
+    assert all(f.score is None for f in found.figures)
+    assert found.copies is None
+    text = write(found, tmp_path).read_text()
+    assert "needs 128 examples on each side, there are 15" in text
+    assert "cannot be said from 15 examples" in text
+    assert "too few" in text
+
+
+def test_one_class_is_compared_with_itself(run):
+    found = evaluate(run, count=60, label="3", **QUICK)
+    assert found.samples.labels == ("3",) * 60
+    assert found.held_out.label is not None
+    assert set(found.held_out.label.tolist()) == {3}
+    assert len(found.train) > 1000  # copies are looked for among all
+
+
+def test_samples_are_measured_as_a_file_would_hold_them(found):
+    levels = found.samples.codec.stored(found.samples.x)
+    assert levels.dtype == np.uint8
+    assert torch.equal(found.samples.codec.pack(torch.from_numpy(levels)), found.samples.x)
+
+
+def test_data_of_another_kind_are_refused(run):
+    with pytest.raises(DataError, match="of the kind it was trained on"):
+        evaluate(run, "swiss-roll", count=20, **QUICK)
+
+
+def test_without_held_out_data_there_is_nothing_to_compare_with(run):
+    model = load(run.path)
+    config = replace(model.config, data=replace(model.config.data, validation=0.0))
+    with pytest.raises(UsageError, match="--against"):
+        evaluate(replace(model, config=config), count=20, **QUICK)
+
+
+def test_points_without_labels_are_measured_in_themselves(tmp_path):
+    config = ou.RunConfig.from_dict({"net": {"kind": "mlp", "size": 8}, "train": {"batch": 64}})
+    run = ou.train("swiss-roll", out=tmp_path / "run", seen=64, config=config, device="cpu")
+    found = evaluate(run, count=300, **QUICK)
+    assert found.encoders.keys() == {"fixed"}
+    assert not found.classes
+    text = write(found).read_text()
+    assert "Class by class" not in text
+    assert text.count("<img") == 2
