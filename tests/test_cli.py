@@ -46,7 +46,7 @@ def test_help_is_quick_and_light():
         times.append(time.perf_counter() - start)
     imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
     assert not imported & {"torch", "numpy", "pydantic", "scipy"}
-    for verb in ("train", "sample", "restore", "show", "doctor", "demo"):
+    for verb in ("train", "sample", "restore", "evaluate", "show", "doctor", "demo"):
         assert verb in done.stdout
     assert min(times) < 3.0  # of 0.3 s on an idle machine: nothing heavy has crept in
 

@@ -21,7 +21,7 @@ from cyclopts import App, CycloptsError, Parameter
 from . import __version__
 from .data.options import DataOptions
 from .errors import OrnsteinError, UsageError
-from .tasks.options import DrawOptions, RestoreOptions, SampleOptions, checked
+from .tasks.options import DrawOptions, EvaluateOptions, RestoreOptions, SampleOptions, checked
 
 if TYPE_CHECKING:
     from .runs.config import RunConfig
@@ -234,6 +234,34 @@ def restore(
     if grid is not None:
         paths.append(write_picture(restored.panel(), grid))
     machine.result({"paths": paths}, _summary(paths))
+
+
+@app.command
+def evaluate(
+    run: Path,
+    /,
+    options: Annotated[EvaluateOptions, FLAT] = EvaluateOptions(),
+    *,
+    out: Path | None = None,
+    machine: Annotated[Machine, FLAT] = Machine(),
+) -> None:
+    """Measure how good the RUN is, how diverse, and whether it copies its training data.
+
+    Each figure stands beside what real data reach; where examples are too few, there is none.
+
+    Args:
+        run: The run folder.
+        out: Folder for report.html and metrics.json; RUN/evaluation if not given.
+    """
+    options = checked(EvaluateOptions, asdict(options))
+    machine.start(f"Measuring {run} on {options.count:,} examples")
+    from .evaluate.evaluation import evaluate as measure
+    from .evaluate.evaluation import write
+
+    found = measure(run, device=machine.device, say=say, **asdict(options))
+    report = write(found, out)
+    values = {"report": report.resolve(), **found.facts}
+    machine.result(values, [*found.lines(), f"Report: {report.resolve()}"])
 
 
 @app.command

@@ -116,6 +116,21 @@ class Evaluation:
             "encoders": {name: encoder.sha256 for name, encoder in self.encoders.items()},
         }
 
+    def lines(self) -> list[str]:
+        """What the command prints: each figure with its floor, and the verdict."""
+        out = []
+        for figure in self.figures:
+            score = figure.score
+            if score is None:
+                out.append(f"{figure.key:<28} {figure.sentence}")
+            else:
+                both = f"{score.value:.3g} ± {score.spread:.2g}, real {score.floor:.3g}"
+                out.append(f"{figure.key:<28} {both}")
+        if self.bits is not None:
+            both = f"{self.bits.flow:.3f} ± {self.bits.flow_error:.3f}"
+            out.append(f"{'bits per dimension':<28} {both}, bound {self.bits.bound:.3f}")
+        return [*out, self.verdict]
+
     @property
     def headline(self) -> dict[str, float]:
         """A few figures for the model card."""
