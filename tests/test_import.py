@@ -23,6 +23,7 @@ def modules_after(code: str) -> set[str]:
         "import ornstein",
         "import ornstein.cli",
         "import ornstein.train",
+        "import ornstein.evaluate",
         "import ornstein.tasks.options",
         "import ornstein; ornstein.train, ornstein.tasks, ornstein.DataOptions",
     ],
@@ -57,6 +58,14 @@ except ou.OrnsteinError as error:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "name the data" in done.stdout
+
+
+def test_evaluate_is_a_verb_too():
+    from ornstein.evaluate.evaluation import evaluate
+
+    assert ou.evaluate.evaluate is evaluate  # pyright: ignore
+    with pytest.raises(ou.OrnsteinError, match="not a run folder"):
+        ou.evaluate("nowhere")
 
 
 def test_verbs_of_tasks_are_functions_whatever_was_imported_first():

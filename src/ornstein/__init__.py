@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .data import open_data as open_data
     from .data import profile_data as profile_data
     from .errors import OrnsteinError as OrnsteinError
+    from .evaluate.evaluation import evaluate as evaluate
     from .rng import Streams as Streams
     from .runs.config import RunConfig as RunConfig
     from .runs.folder import RunFolder as RunFolder
@@ -47,11 +48,11 @@ _HOME = {
 
 _ROOMS = ("core", "data", "errors", "evaluate", "nets", "rng", "runs", "tasks", "train")
 
-__all__ = sorted([*_HOME, "train"])  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = sorted([*_HOME, "evaluate", "train"])  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ROOMS:  # of these, `train` can be called: it is the package and the verb
+    if name in _ROOMS:  # `train` and `evaluate` can be called: packages and verbs
         return import_module(f".{name}", __name__)
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
