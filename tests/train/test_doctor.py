@@ -16,6 +16,7 @@ from ornstein.train.doctor import (
     noisy,
     objection,
 )
+from ornstein.train.loop import Review
 from ornstein.train.signals import Stop
 from ornstein.train.training import Training
 from train.tiny import points, tiny_config
@@ -173,3 +174,24 @@ def test_few_examples_of_many_dimensions_get_the_stationary_reference():
 )
 def test_objection_is_to_what_is_not_standard(data, wrong):
     assert bool(objection(data)) == wrong
+
+
+def test_the_line_says_since_when_a_run_memorises():
+    review = Review.of(Training(tiny_config(), points(50)), points(20))
+    assert review.verdict == ""
+    review.diagnosis = Diagnosis(
+        kind="memorising",
+        verdict="memorising (60% of the way)",
+        log_snr=(),
+        train=(),
+        held=(),
+        memorised=0.6,
+    )
+
+    def rows(*kinds):
+        return [{"seen": 100 * i, "doctor/kind": kind} for i, kind in enumerate(kinds, 1)]
+
+    review.recall([*rows("early", "memorising", "learning"), {"seen": 350}])
+    assert review.verdict == "memorising (60% of the way)"
+    review.recall(rows("memorising", "learning", "memorising", "memorising"))
+    assert review.verdict == "memorising since 300 examples (60% of the way)"

@@ -1,6 +1,5 @@
 """From nothing to a report: train on real scanned digits, sample, mend, measure, show."""
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -185,7 +184,6 @@ def look(run: RunFolder, *, device: str, say: Callable[[str], None], clock: Cloc
     say("Measuring")
     with clock("measuring"):
         quality, neighbours = measure(samples, seen, held_out)
-    log = [json.loads(line) for line in run.metrics_path.read_text().splitlines()]
     return Demo(
         run=run,
         model=model,
@@ -196,7 +194,7 @@ def look(run: RunFolder, *, device: str, say: Callable[[str], None], clock: Cloc
         restored=restored,
         neighbours=neighbours,
         quality=quality,
-        log=log,
+        log=run.logged(),
         seconds=clock.seconds,
     )
 

@@ -282,6 +282,13 @@ class RunFolder:
         """Add a row of plain, finite values to the log. Nothing in it may depend on the clock."""
         append(self.metrics_path, json.dumps(dict(row), allow_nan=False) + "\n")
 
+    def logged(self) -> list[dict[str, Any]]:
+        """The rows of the log so far."""
+        if not self.metrics_path.exists():
+            return []
+        with storing(self.metrics_path, 0):
+            return [json.loads(line) for line in self.metrics_path.read_text().splitlines()]
+
     def log_time(self, row: Mapping[str, Any]) -> None:
         """Add a row to the timings, which no comparison looks at."""
         append(self.timings_path, json.dumps(dict(row), allow_nan=False) + "\n")

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite, isnan, nan
 from typing import Any
@@ -42,12 +42,14 @@ class Review:
         validation: The loss on held-out examples, if there are any.
         doctor: Says in words how it goes.
         diagnosis: The last one.
+        since: Where the run began to memorise, if it does.
         val: The last validation loss.
     """
 
     validation: Validation | None
     doctor: Doctor
     diagnosis: Diagnosis | None = None
+    since: int | None = None
     val: float = nan
 
     @classmethod
@@ -61,6 +63,24 @@ class Review:
         count = min(max(c.train.seen // 2500, 8), 64)
         doctor = Doctor(training.data, held, denoiser, training.times, count=count, **common)
         return cls(validation, doctor)
+
+    def recall(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Read `since` off the log: the first row of the last run of diagnoses that say so."""
+        self.since = None
+        for row in rows:
+            if "doctor/kind" in row:
+                memorises = row["doctor/kind"] == "memorising"
+                self.since = (self.since or row["seen"]) if memorises else None
+
+    @property
+    def verdict(self) -> str:
+        """The last diagnosis in a line; empty if there is none yet."""
+        if self.diagnosis is None:
+            return ""
+        line = self.diagnosis.verdict
+        if self.since is None:
+            return line
+        return line.replace("memorising", f"memorising since {self.since:,} examples", 1)
 
 
 class Loop:
@@ -215,6 +235,8 @@ class Loop:
         self.loss = tally.mean
         order = {"train/order": f"{tally.order:08x}"}
         self.write({"train/loss": tally.mean, "train/lr": training.learning_rate, **order, **row})
+        if seen in self.examinations:
+            review.recall(self.folder.logged())
         self.folder.log_time({"seen": seen, "seconds": time.monotonic() - self.began})
         tally.loss, tally.updates = 0.0, 0
         return True
@@ -250,7 +272,7 @@ class Loop:
                 examples_per_s=rate,
                 seconds=now - self.began,
                 seconds_left=(budget - training.seen) / rate if rate > 0 else nan,
-                verdict=review.diagnosis.verdict if review.diagnosis else "",
+                verdict=review.verdict,
                 skipped=training.guard.skipped,
                 event=event,
             )
