@@ -125,6 +125,7 @@ def train(
     if resume and out is None and data is not None:
         data, out = None, Path(data)
     machine.start(f"Opening {out if resume else data}")
+    from .runs.folder import describe
     from .train import shown
     from .train import train as fit
 
@@ -150,8 +151,12 @@ def train(
             report=report,
             track=track,
         )
+    facts = describe(run.path)
     lines = [f"Run: {run.path}", f"Sample it: ornstein sample {run.path}"]
-    machine.result({"run": run.path}, lines)
+    if facts["seen"] < facts["budget"]:
+        stopped = f"Stopped at {facts['seen']:,} of {facts['budget']:,} examples"
+        lines.insert(0, f"{stopped}; go on with: ornstein train --resume {run.path}")
+    machine.result({"run": run.path, "seen": facts["seen"]}, lines)
 
 
 @app.command
