@@ -320,7 +320,7 @@ class Copies:
                 "would be by chance. Train it for less long, or on more data."
             )
         return (
-            "No sign of copying: samples lie to the training data as real held-out data do. "
+            "No sign of copying: samples are no nearer to training data than chance allows. "
             f"{noticed(worst):,} copies among {worst.n:,} samples would have been noticed."
         )
 

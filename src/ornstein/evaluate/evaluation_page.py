@@ -8,6 +8,7 @@ import torch
 
 from .. import __version__
 from ..data.image import ImageCodec
+from ..rng import generator
 from ..tasks.sample import png
 from .copies import Copies
 from .coverage import ceiling
@@ -101,13 +102,14 @@ def _drew(evaluation: "Evaluation") -> list[Block]:
     codec = evaluation.model.codec
     pictures = isinstance(codec, ImageCodec)
     count = PICTURES if pictures else POINTS
-    real = codec.pack(evaluation.held_out.stored[:count])
+    order = generator("shown").permutation(len(evaluation.held_out))[:count].copy()  # of any class
+    real = codec.pack(evaluation.held_out.stored[torch.from_numpy(order)])
     sides = (("Drawn", evaluation.samples.x[:count]), ("Real, never seen", real))
     return [
         Picture(
             data=png(sheet(codec, x, 12) if pictures else codec.preview(x)),
             alt=f"{name}: {len(x):,} examples",
-            caption=f"{name}: the first {len(x):,}, not picked.",
+            caption=f"{name}: {len(x):,}, not picked.",
             width=640 if pictures else 420,
         )
         for name, x in sides
