@@ -151,6 +151,8 @@ def train(
             report=report,
             track=track,
         )
+    if os.environ.get("RANK", "0") != "0":  # under torchrun, the first process speaks for all
+        return
     facts = describe(run.path)
     lines = [f"Run: {run.path}", f"Sample it: ornstein sample {run.path}"]
     if facts["seen"] < facts["budget"]:
