@@ -11,9 +11,17 @@ from torch import nn
 from torch.testing import assert_close
 
 from ornstein.core import denoise, exact, noise
-from ornstein.core.denoise import PREDICTIONS, WEIGHTINGS, MinSNR, NetDenoiser, PredictMean
+from ornstein.core.denoise import (
+    PREDICTIONS,
+    WEIGHTINGS,
+    MinSNR,
+    NetDenoiser,
+    PredictMean,
+    align,
+)
 from ornstein.core.exact import EmpiricalDenoiser, GaussianDenoiser, MixtureDenoiser
 from ornstein.core.times import LogNormalTimes, UniformLogSNR, UniformTimes, low_discrepancy
+from ornstein.nets import MonotoneCurve
 from truths import F64, covariances, flow, gaussian, mixture, noised, normal
 
 SCHEDULES = {
@@ -716,3 +724,63 @@ def test_bound_conditions_give_way_to_those_of_the_call():
 def test_shapes_that_do_not_fit_a_mixture_are_refused():
     with pytest.raises(ValueError, match="expected weights"):
         MixtureDenoiser(torch.ones(2), torch.zeros(3, 2), covariances(3, 2), noise.FlowSchedule())
+
+
+class KnowsGaussian(torch.nn.Module):
+    """The noise in x_t, of data N(0, S^2) on a ``vp`` schedule, of which one weight is learned."""
+
+    def __init__(self, S):
+        super().__init__()
+        self.S = S
+        self.gain = torch.nn.Parameter(torch.ones((), dtype=F64))
+
+    def forward(self, x, log_snr):
+        alpha, sigma = (align(c, x) for c in noise.scales(log_snr, "vp"))
+        return self.gain * sigma / (alpha**2 * self.S**2 + sigma**2) * x
+
+
+def test_a_learned_schedule_lowers_the_variance_of_the_bound_and_leaves_its_value():
+    torch.manual_seed(0)
+    curve, S = MonotoneCurve(16), 0.3
+    schedule = noise.LearnedSchedule(net=curve, log_snr_min=-8.0, log_snr_max=12.0)
+    denoiser = NetDenoiser(
+        KnowsGaussian(S), schedule, denoise.predict_noise, denoise.Variational(schedule=schedule)
+    )
+
+    def losses(count):
+        x = S * torch.randn(count, 32, dtype=F64)
+        t = UniformTimes()(low_discrepancy(torch.rand(()).item(), count), schedule)
+        return denoiser.loss(x, t, torch.randn_like(x))
+
+    before = losses(20_000).detach()
+    optimizer = torch.optim.Adam(curve.parameters(), 0.03)
+    for _ in range(150):
+        optimizer.zero_grad()
+        losses(256).mean().backward()
+        optimizer.step()
+    after = losses(20_000).detach()
+    assert after.var() < before.var() / 2
+    assert_close(after.mean(), before.mean(), rtol=0.02, atol=0)
+
+
+def test_a_learned_schedule_and_the_network_each_follow_their_own_aim():
+    torch.manual_seed(0)
+    curve = MonotoneCurve(4).double()
+    schedule = noise.LearnedSchedule(net=curve, log_snr_min=-8.0, log_snr_max=8.0)
+    weighting = denoise.Variational(schedule=schedule)
+    denoiser = NetDenoiser(KnowsGaussian(0.5), schedule, denoise.predict_noise, weighting)
+    x, eps, t = normal(6, 4), normal(6, 4), torch.rand(6, dtype=F64)
+    gain, knobs = denoiser.net.gain, list(curve.parameters())
+
+    def gradients(value):
+        return torch.autograd.grad(value, [gain, *knobs], retain_graph=True)
+
+    raw = denoiser._loss(x, t, eps, {})
+    of_mean, of_square = gradients(raw.mean()), gradients(raw.square().mean())
+    loss = denoiser.loss(x, t, eps)
+    assert_close(loss, raw)
+    found = gradients(loss.mean())
+    assert_close(found[0], of_mean[0])
+    for got, expected in zip(found[1:], of_square[1:], strict=True):
+        assert_close(got, expected)
+    assert all(p.requires_grad for p in denoiser.parameters())

@@ -211,7 +211,8 @@ class UniformTimes(TimeDistribution):
     def log_snr_density(self, log_snr: Tensor, schedule: Schedule) -> Tensor:
         with torch.enable_grad():
             t = schedule.time(log_snr.detach()).requires_grad_()
-            (slope,) = torch.autograd.grad(schedule.log_snr(t).sum(), t)
+            learned = log_snr.requires_grad  # then the slope is a function of its weights too
+            (slope,) = torch.autograd.grad(schedule.log_snr(t).sum(), t, create_graph=learned)
         return -1 / slope
 
 

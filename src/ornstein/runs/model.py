@@ -233,6 +233,12 @@ def build_denoiser(
     The initial weights are a function of ``config.seed`` alone; the global random state is kept.
     """
     c, steps = config.denoiser, config.denoiser.variance_steps
+    bound = c.weighting == "variational" and config.times.name == "uniform"
+    if config.schedule.name == "learned" and not bound:
+        raise UsageError(
+            "A learned schedule lowers the variance of the variational bound, and knows no other "
+            "aim: set [denoiser] weighting = 'variational' and [times] name = 'uniform'."
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         schedule = build_schedule(config.schedule)

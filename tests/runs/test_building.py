@@ -1,0 +1,48 @@
+"""What is built from a configuration, and what is refused."""
+
+from dataclasses import replace
+
+import pytest
+
+from ornstein.core.noise import LearnedSchedule
+from ornstein.errors import UsageError
+from ornstein.runs.config import (
+    DenoiserConfig,
+    NetConfig,
+    RunConfig,
+    ScheduleConfig,
+    TimesConfig,
+)
+from ornstein.runs.model import Vocabulary, build_denoiser
+
+LEARNED = RunConfig(
+    net=NetConfig(kind="mlp", size=16),
+    schedule=ScheduleConfig(name="learned"),
+    denoiser=DenoiserConfig(prediction="noise", weighting="variational"),
+    times=TimesConfig(name="uniform"),
+)
+
+
+def test_the_weights_of_a_learned_schedule_are_those_of_the_denoiser():
+    denoiser = build_denoiser(LEARNED, (2,), Vocabulary())
+    assert isinstance(denoiser.schedule, LearnedSchedule)
+    assert denoiser.schedule.net is denoiser.curve
+    assert any(name.startswith("curve.") for name in denoiser.state_dict())
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"denoiser": DenoiserConfig(prediction="noise", weighting="simple")},
+        {"times": TimesConfig(name="log-normal")},
+    ],
+)
+def test_a_learned_schedule_is_refused_where_it_would_have_another_aim(changed):
+    with pytest.raises(UsageError, match="variational"):
+        build_denoiser(replace(LEARNED, **changed), (2,), Vocabulary())
+
+
+def test_a_blind_prediction_is_refused_with_the_remedy():
+    config = RunConfig(denoiser=DenoiserConfig(prediction="noise", weighting="simple"))
+    with pytest.raises(UsageError, match="blind at t = 1"):
+        build_denoiser(config, (1, 8, 8), Vocabulary())
