@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ornstein.data import DataOptions, open_data, order
 from ornstein.data.dataset import draws_at, number_classes, vary
-from ornstein.errors import DataError
+from ornstein.errors import DataError, UsageError
 
 
 def labelled(sizes: list[int], **options):
@@ -198,3 +198,14 @@ def test_the_options_need_no_torch_and_the_package_no_decoder():
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_exact_copies_within_a_class_are_dropped_if_asked():
+    pictures = np.arange(4 * 3 * 3, dtype=np.uint8).reshape(4, 3, 3)[[0, 1, 0, 2, 1, 3]]
+    labels = np.array([0, 0, 0, 1, 1, 1])
+    kept = open_data((pictures, labels), DataOptions(duplicates="drop"))
+    assert len(open_data((pictures, labels))) == 6
+    assert torch.equal(kept.stored[:, 0], torch.from_numpy(pictures[[0, 1, 3, 4, 5]]))
+    assert kept.label is not None and kept.label.tolist() == [0, 0, 1, 1, 1]
+    with pytest.raises(UsageError, match="keep or drop"):
+        DataOptions(duplicates="maybe")  # type: ignore[arg-type]

@@ -205,6 +205,14 @@ class Dataset:
             attributes=attributes,
         )
 
+    def without_copies(self) -> "Dataset":
+        """The examples that differ in content or in class from all before them."""
+        labels = [-1] * len(self) if self.label is None else self.label.tolist()
+        first: dict[tuple[bytes, int], int] = {}
+        for i, (row, c) in enumerate(zip(_rows(self.stored), labels, strict=True)):
+            first.setdefault((_digest(row, 0), c), i)
+        return self.subset(torch.tensor(list(first.values())))
+
     def split(self, fraction: float, seed: int) -> tuple["Dataset", "Dataset"]:
         """Training and held-out examples, about `fraction` of each class held out.
 

@@ -53,6 +53,11 @@ def open_data(
         DataError: If there is nothing to read, or something that must be mended.
     """
     options = options or DataOptions()
+    data = _open(source, options, progress)
+    return data if options.duplicates == "keep" else data.without_copies()
+
+
+def _open(source: Source, options: DataOptions, progress: Progress | None) -> Dataset:
     if isinstance(source, (str, Path)):
         return _open_path(source, options, progress)
     data, labels = source if isinstance(source, tuple) and len(source) == 2 else (source, None)

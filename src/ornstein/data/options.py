@@ -19,6 +19,8 @@ class DataOptions:
             grey and colour mix, grey becomes colour. Transparency lies on white unless 4.
         on_bad: What to do about a file that cannot be read, or a row with a missing number: stop
             and name it, or leave it out and list it.
+        duplicates: Drop leaves out exact copies of an example of the same class, after the first:
+            copies are what a model learns by heart.
         balance: Show all classes equally often in training.
         flip: Mirror half of the pictures, left to right.
         shift: Move pictures by up to so many pixels each way; the edge pixels are repeated.
@@ -32,6 +34,7 @@ class DataOptions:
     size: Annotated[int | None, Interval(ge=1, le=4096)] = None
     channels: Literal[1, 3, 4] | None = None
     on_bad: Literal["error", "skip"] = "error"
+    duplicates: Literal["keep", "drop"] = "keep"
     balance: bool = False
     flip: bool = False
     shift: Annotated[int, Interval(ge=0, le=64)] = 0
@@ -55,6 +58,10 @@ class DataOptions:
             raise UsageError(f"The data option channels = {self.channels} must be 1, 3 or 4.")
         if self.on_bad not in ("error", "skip"):
             raise UsageError(f"The data option on_bad = {self.on_bad!r} must be error or skip.")
+        if self.duplicates not in ("keep", "drop"):
+            raise UsageError(
+                f"The data option duplicates = {self.duplicates!r} must be keep or drop."
+            )
 
     @property
     def augmentations(self) -> int:
