@@ -12,6 +12,7 @@ from PIL import Image
 
 import ornstein as ou
 from ornstein import cli
+from ornstein.cli import machine
 from ornstein.cli import run_command
 from ornstein.errors import OrnsteinError
 
@@ -60,7 +61,8 @@ def test_the_first_line_comes_before_torch(tmp_path):
     code = """
 import sys
 from ornstein import cli
-cli.say = lambda line: sys.exit(77 if "torch" not in sys.modules else 78)
+from ornstein.cli import machine
+machine.say = lambda line: sys.exit(77 if "torch" not in sys.modules else 78)
 cli.run_command(sys.argv[1:])
 """
     for tokens in (["show", "digits"], ["sample", "x"], ["train", "digits", "--seen", "1"]):

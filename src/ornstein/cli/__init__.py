@@ -1,0 +1,82 @@
+"""The command line: each command parses, makes one call, and prints.
+
+Results go to standard output, all else to standard error. Each command lies in the module of its
+name; none imports torch before it has said what it is about to do.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError, Parameter
+
+from .. import __version__
+from ..errors import OrnsteinError, UsageError
+from .demo import demo
+from .doctor import doctor
+from .evaluate import evaluate
+from .machine import say
+from .restore import restore
+from .sample import sample
+from .show import show
+from .train import train
+
+COMMANDS = (
+    train,
+    sample,
+    restore,
+    evaluate,
+    show,
+    doctor,
+    demo,
+)
+
+app = App(
+    name="ornstein",
+    version=__version__,
+    help="A diffusion model of your own data, and everything you can do with it.",
+    default_parameter=Parameter(negative=()),
+    result_action="return_value",
+)
+
+for command in COMMANDS:
+    app.command(command)
+
+
+def main() -> None:
+    """The program `ornstein`."""
+    sys.exit(run_command(sys.argv[1:]))
+
+
+def run_command(tokens: Sequence[str]) -> int:
+    """Run one command line and return its exit code.
+
+    0 done, 1 a bug, 2 bad arguments, 3 storage, 4 locked, 5 diverged, 6 data, 7 a model file
+    refused, 130 interrupted. What the user can mend is one line; only `--debug` shows more.
+    """
+    try:
+        app(list(tokens), exit_on_error=False, print_error=False)
+        return 0
+    except BrokenPipeError:  # whoever read our output has stopped, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (Exception, KeyboardInterrupt) as error:
+        if "--debug" in tokens:
+            traceback.print_exc()
+        code, line = _verdict(error)
+    say(f"ornstein: {line}")
+    return code
+
+
+def _verdict(error: BaseException) -> tuple[int, str]:
+    """The exit code of an error, and the line that tells a person what to do."""
+    match error:
+        case OrnsteinError():
+            return error.exit_code, str(error)
+        case CycloptsError():
+            return UsageError.exit_code, " ".join(str(error).split())
+        case KeyboardInterrupt():
+            return 130, "Interrupted."
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return 1, f"This is a bug ({reason}); run the command again with --debug and report it."

@@ -1,0 +1,76 @@
+"""`ornstein sample`."""
+
+# ruff: noqa: B008 (frozen dataclasses are fit to be defaults)
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from ..tasks.options import DrawOptions, SampleOptions, checked
+from .machine import FLAT, Flag, Machine, pairs, summary
+
+if TYPE_CHECKING:
+    from ..runs.model import Model
+
+MOST_IN_A_GRID = 1024  # examples in one picture
+
+
+def sample(
+    run: Path,
+    /,
+    options: Annotated[SampleOptions, FLAT] = SampleOptions(),
+    *,
+    out: Path | None = None,
+    grid: Path | None = None,
+    dry_run: Flag = False,
+    machine: Annotated[Machine, FLAT] = Machine(),
+) -> None:
+    """Draw new examples from the trained RUN.
+
+    Args:
+        run: The run folder.
+        out: Folder for the examples, in the format of the data; RUN/samples if not given.
+        grid: One picture of all of them, as in grid.png.
+        dry_run: Say what would be drawn, and stop.
+    """
+    options = checked(SampleOptions, asdict(options))
+    count = len(options.indices)
+    machine.start(f"Drawing {count:,} example{'s' * (count > 1)} from {run}")
+    import torch
+
+    from ..tasks.sample import opened, stream, write_picture
+
+    model = opened(run, machine.device)
+    if dry_run:
+        show_plan(model, options, machine)
+        return
+    assert model.run is not None
+    folder, paths, shown = out or model.run.samples, [], []
+    for part in stream(model, options):
+        paths += part.save(folder)
+        if grid is not None and sum(map(len, shown)) < MOST_IN_A_GRID:
+            shown.append(part.x)
+    if grid is not None:
+        picture = model.codec.preview(torch.cat(shown)[:MOST_IN_A_GRID])
+        paths.append(write_picture(picture, grid))
+    machine.result({"paths": paths}, summary(paths))
+
+
+def show_plan(model: "Model", options: DrawOptions, machine: Machine) -> None:
+    """Print what would be drawn, and how."""
+    from ..tasks.sample import plan
+
+    _, sampler, times = plan(model, options)
+    steps = len(times) - 1
+    config = model.config.sample
+    facts = {
+        "run": model.run and model.run.path,
+        "seen": model.seen,
+        "sampler": options.sampler or config.sampler,
+        "steps": steps,
+        "denoiser_calls": sampler.calls(steps),
+        "guidance": config.guidance if options.guidance is None else options.guidance,
+        "label": options.label,
+        "seed": options.seed,
+    }
+    machine.result(facts, pairs(facts))

@@ -1,0 +1,139 @@
+"""`ornstein train`."""
+
+# ruff: noqa: B008 (frozen dataclasses are fit to be defaults)
+
+import os
+import sys
+import tomllib
+from contextlib import redirect_stdout
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from ..data.options import DataOptions
+from ..errors import UsageError
+from .machine import FLAT, Flag, Machine
+
+if TYPE_CHECKING:
+    from ..runs.config import RunConfig
+
+
+def train(
+    data: str | None = None,
+    /,
+    *,
+    minutes: float | None = None,
+    seen: int | None = None,
+    out: Path | None = None,
+    recipe: str = "auto",
+    config: Path | None = None,
+    size: int | None = None,
+    seed: int | None = None,
+    resume: Flag = False,
+    allow_data_change: Flag = False,
+    track: Flag = False,
+    dry_run: Flag = False,
+    options: Annotated[DataOptions, Parameter(name="data")] = DataOptions(),
+    machine: Annotated[Machine, FLAT] = Machine(),
+) -> None:
+    """Train a model of DATA in the time you have.
+
+    Args:
+        data: A folder, an archive, a table, or a built-in dataset: digits, swiss-roll, flower...
+            With --resume and no --out, the run to go on with.
+        minutes: How long to train; turned into a number of examples by a short trial.
+        seen: How long to train, in examples seen.
+        out: The run folder to write; the first free place in runs/ if not given.
+        recipe: Where to start from: what suits DATA, or a paper's.
+        config: A TOML file of what shall differ from the recipe.
+        size: Width of the network, its one dial.
+        seed: Same seed, same run.
+        resume: Go on where a run stopped, as if it never had.
+        allow_data_change: Go on although DATA are not what they were.
+        track: Log to TensorBoard too.
+        dry_run: Print the configuration that the run would have, and stop.
+    """
+    if resume and out is None and data is not None:
+        data, out = None, Path(data)
+    machine.start(f"Opening {out if resume else data}")
+    from ..runs.folder import describe
+    from ..train import shown
+    from ..train import train as fit
+
+    changes = _changes(config, size, seed, options)
+    wanted = None
+    if data is not None and (changes or recipe != "auto" or dry_run):
+        wanted = _configure(data, recipe, minutes, changes, str(config or "the command line"))
+    if dry_run:
+        from ..runs.folder import RunFolder
+
+        print(wanted.to_toml() if wanted else RunFolder.open(out or "").config_toml)
+        return
+    with redirect_stdout(sys.stderr), shown() as report:
+        run = fit(
+            data,
+            out=out,
+            minutes=minutes,
+            seen=seen,
+            config=wanted,
+            resume=resume,
+            allow_data_change=allow_data_change,
+            device=machine.device,
+            report=report,
+            track=track,
+        )
+    if os.environ.get("RANK", "0") != "0":  # under torchrun, the first process speaks for all
+        return
+    facts = describe(run.path)
+    lines = [f"Run: {run.path}", f"Sample it: ornstein sample {run.path}"]
+    if facts["seen"] < facts["budget"]:
+        stopped = f"Stopped at {facts['seen']:,} of {facts['budget']:,} examples"
+        lines.insert(0, f"{stopped}; go on with: ornstein train --resume {run.path}")
+    machine.result({"run": run.path, "seen": facts["seen"]}, lines)
+
+
+def _changes(
+    file: Path | None, size: int | None, seed: int | None, options: DataOptions
+) -> dict[str, Any]:
+    """What shall differ from the recipe: the file first, then the flags."""
+    changes: dict[str, Any] = {}
+    if file is not None:
+        try:
+            changes = tomllib.loads(file.read_text("utf-8"))
+        except OSError as error:
+            raise UsageError(f"{file} cannot be read ({error.strerror}).") from None
+        except ValueError as error:
+            raise UsageError(f"{file} is not TOML: {error}. Mend or remove the line.") from None
+    default, given = asdict(DataOptions()), asdict(options)
+    flags: dict[str, Any] = {"data": {k: v for k, v in given.items() if v != default[k]}}
+    if size is not None:
+        flags["net"] = {"size": size}
+    if seed is not None:
+        flags["seed"] = seed
+    return _merged(changes, {k: v for k, v in flags.items() if v != {}})
+
+
+def _configure(
+    data: str, recipe: str, minutes: float | None, changes: dict[str, Any], place: str
+) -> "RunConfig":
+    """The recipe for these data, with the changes, which came from `place`."""
+    from ..data import open_data
+    from ..runs.config import RunConfig
+    from ..train import recipe as recipe_for
+
+    read_as = RunConfig.from_dict({"data": changes.get("data", {})}, place).data
+    base = recipe_for(open_data(data, read_as), recipe, minutes)
+    return RunConfig.from_dict(_merged(asdict(base), {"source": data} | changes), place)
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`base` with `changes`, table by table."""
+    both = dict(base)
+    for key, value in changes.items():
+        old = both.get(key)
+        if isinstance(value, dict) and isinstance(old, dict):
+            value = _merged(old, value)
+        both[key] = value
+    return both
