@@ -6,7 +6,7 @@ import os
 import sys
 import tomllib
 from contextlib import redirect_stdout
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +30,8 @@ def train(
     recipe: str = "auto",
     config: Path | None = None,
     size: int | None = None,
+    given: str | None = None,
+    make: str | None = None,
     seed: int | None = None,
     resume: Flag = False,
     allow_data_change: Flag = False,
@@ -49,6 +51,9 @@ def train(
         recipe: Where to start from: what suits DATA, or a paper's.
         config: A TOML file of what shall differ from the recipe.
         size: Width of the network, its one dial.
+        given: Learn to make one picture from another: the folder or metadata column of what is
+            given; small-8 for the picture itself scaled to 8 pixels; grey. See --data.given.
+        make: The folder or column of what to make from it.
         seed: Same seed, same run.
         resume: Go on where a run stopped, as if it never had.
         allow_data_change: Go on although DATA are not what they were.
@@ -62,6 +67,7 @@ def train(
     from ..train import shown
     from ..train import train as fit
 
+    options = replace(options, given=given or options.given, make=make or options.make)
     changes = _changes(config, size, seed, options)
     wanted = None
     if data is not None and (changes or recipe != "auto" or dry_run):

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..errors import DataError
 from ..rng import generator
 from .codec import Codec
+from .given import Given
 from .names import Problem, natural, shown
 from .options import DataOptions
 
@@ -123,6 +124,7 @@ class Dataset:
         label: ``(N,)``, int64, -1 where missing; None without classes.
         classes: Their names.
         attributes: Numbers known of each example.
+        given: What the network is given of each beside the noise.
         fingerprint: A hash of ids, labels, attributes and content of all that was opened.
         problems: What was found and left out.
         sizes: How many pictures had which (width, height) before they were scaled.
@@ -136,6 +138,7 @@ class Dataset:
     label: Tensor | None = field(default=None, repr=False)
     classes: list[str] = field(default_factory=list)
     attributes: Attributes | None = field(default=None, repr=False)
+    given: Given | None = None
     fingerprint: str = ""
     problems: list[Problem] = field(default_factory=list, repr=False)
     sizes: dict[tuple[int, int], int] = field(default_factory=dict, repr=False)
@@ -146,8 +149,9 @@ class Dataset:
         count = len(self.stored)
         lengths = [len(self.ids), count if self.label is None else len(self.label)]
         lengths.append(count if self.attributes is None else len(self.attributes.values))
+        lengths.append(count if self.given is None else len(self.given))
         if any(n != count for n in lengths):
-            raise ValueError(f"expected {count} ids, labels and attributes, got {lengths}")
+            raise ValueError(f"expected {count} ids, labels, attributes, given; got {lengths}")
 
     def __len__(self) -> int:
         return len(self.stored)
@@ -157,8 +161,13 @@ class Dataset:
         attributes = self.attributes
         if attributes is not None:
             attributes = replace(attributes, values=attributes.values.to(device))
-        label = None if self.label is None else self.label.to(device)
-        return replace(self, stored=self.stored.to(device), label=label, attributes=attributes)
+        return replace(
+            self,
+            stored=self.stored.to(device),
+            label=None if self.label is None else self.label.to(device),
+            attributes=attributes,
+            given=None if self.given is None else self.given.to(device),
+        )
 
     def batch(
         self, indices: Tensor, draws: Tensor | None = None
@@ -172,8 +181,9 @@ class Dataset:
 
         Returns:
             x ``(B, C, *S)`` and, as far as they exist, ``label`` ``(B,)``, ``attributes``
-            ``(B, A)`` of mean 0 and variance 1 with NaN for missing, and ``augment``
-            ``(B, options.augmentations)``: how each example was varied, zeros for untouched.
+            ``(B, A)`` of mean 0 and variance 1 with NaN for missing, ``context``
+            ``(B, Cg, *S)``: what is given, and ``augment`` ``(B, options.augmentations)``: how
+            each example was varied, zeros for untouched.
         """
         indices = indices.to(self.stored.device)
         stored, cond = _movable(self.stored)[indices].view(self.stored.dtype), {}
@@ -181,10 +191,15 @@ class Dataset:
             cond["label"] = self.label[indices]
         if self.attributes is not None:
             cond["attributes"] = self.attributes.standard(indices)
+        if self.given is not None:
+            cond["context"] = self.given.context(indices, stored.shape[2:])
         if self.options.augmentations and stored.ndim == 4:
             augment = torch.zeros(len(stored), self.options.augmentations, device=stored.device)
             if draws is not None:
-                stored, augment = vary(stored, draws.to(stored.device), self.options)
+                draws = draws.to(stored.device)
+                stored, augment = vary(stored, draws, self.options)
+                if self.given is not None:
+                    cond["context"], _ = vary(cond["context"], draws, self.options)
             cond["augment"] = augment
         return self.codec.pack(stored), cond
 
@@ -203,14 +218,16 @@ class Dataset:
             ids=[self.ids[i] for i in indices.tolist()],
             label=None if self.label is None else self.label[indices],
             attributes=attributes,
+            given=None if self.given is None else self.given[indices],
         )
 
     def without_copies(self) -> "Dataset":
-        """The examples that differ in content or in class from all before them."""
+        """The examples that differ in content, in class or in what is given from those before."""
         labels = [-1] * len(self) if self.label is None else self.label.tolist()
-        first: dict[tuple[bytes, int], int] = {}
-        for i, (row, c) in enumerate(zip(_rows(self.stored), labels, strict=True)):
-            first.setdefault((_digest(row, 0), c), i)
+        given = [b""] * len(self) if self.given is None else _rows(self.given.stored)
+        first: dict[tuple[bytes, bytes, int], int] = {}
+        for i, (row, told, c) in enumerate(zip(_rows(self.stored), given, labels, strict=True)):
+            first.setdefault((_digest(row, 0), _digest(told, 0), c), i)
         return self.subset(torch.tensor(list(first.values())))
 
     def split(self, fraction: float, seed: int) -> tuple["Dataset", "Dataset"]:
@@ -248,12 +265,16 @@ def _rows(stored: Tensor) -> list[memoryview]:
     return [row.data for row in flat]
 
 
-def _digest(row: memoryview, seed: int) -> bytes:
+def _digest(row: memoryview | bytes, seed: int) -> bytes:
     return blake2b(row, digest_size=16, salt=seed.to_bytes(8, "little")).digest()
 
 
 def fingerprint(
-    stored: Tensor, ids: Sequence[str], label: Tensor | None, attributes: Attributes | None
+    stored: Tensor,
+    ids: Sequence[str],
+    label: Tensor | None,
+    attributes: Attributes | None,
+    given: Given | None = None,
 ) -> str:
     """A hash of everything training can see."""
     digest = blake2b(digest_size=16)
@@ -263,6 +284,8 @@ def fingerprint(
         digest.update(label.numpy().tobytes())
     if attributes is not None:
         digest.update(repr(attributes.names).encode() + attributes.values.numpy().tobytes())
+    if given is not None:
+        digest.update(np.ascontiguousarray(given.stored.numpy()).view(np.uint8).reshape(-1).data)
     return digest.hexdigest()
 
 

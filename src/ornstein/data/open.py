@@ -1,6 +1,7 @@
 """`open_data`: whatever the user points at -> a dataset."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ from ..errors import DataError
 from .arrays import fits_memory, read_npy, read_npz
 from .builtin import BUILT_IN
 from .codec import measure, storage
-from .dataset import Dataset, number_classes
+from .dataset import Dataset, fingerprint, number_classes
 from .decode import channels_first, is_picture
+from .given import derive, is_derived
 from .image import Format, ImageCodec, Layout
 from .names import Problem, Unreadable, shown
 from .options import DataOptions
@@ -54,7 +56,21 @@ def open_data(
     """
     options = options or DataOptions()
     data = _open(source, options, progress)
+    if options.given is not None and data.given is None:
+        data = _with_derived(data, options.given)
     return data if options.duplicates == "keep" else data.without_copies()
+
+
+def _with_derived(data: Dataset, word: str) -> Dataset:
+    """`data` with what follows from each example itself."""
+    if not is_derived(word):
+        raise DataError(
+            f"{shown(data.source)} has no {word!r} to be given: pairs are read from folders of "
+            "pictures; or say small-8, or grey."
+        )
+    told = derive(data, word)
+    mark = fingerprint(data.stored, data.ids, data.label, data.attributes, told)
+    return replace(data, given=told, fingerprint=mark)
 
 
 def _open(source: Source, options: DataOptions, progress: Progress | None) -> Dataset:

@@ -26,6 +26,10 @@ class DataOptions:
         shift: Move pictures by up to so many pixels each way; the edge pixels are repeated.
         validation: Share held out from training, of each class.
         label: Name of the column (of metadata or a CSV) or of the array (of an npz) with classes.
+        given: What the network is given beside the noise: the folder or, as `mask` for
+            `mask_file_name`, the column of metadata with a picture for each example; or small-N,
+            the example itself scaled to N pixels; or grey, its grey.
+        make: The folder or the column with the pictures to make, where there are two of them.
         limit: Read at most so many examples, picked evenly by name. For built-in data that are
             drawn from a seed, how many to draw.
         seed: Of built-in data that are drawn.
@@ -40,6 +44,8 @@ class DataOptions:
     shift: Annotated[int, Interval(ge=0, le=64)] = 0
     validation: Annotated[float, Interval(ge=0, le=0.5)] = 0.1
     label: Annotated[str, Len(1, 200)] = "label"
+    given: Annotated[str | None, Len(1, 200)] = None
+    make: Annotated[str | None, Len(1, 200)] = None
     limit: Annotated[int | None, Ge(1)] = None
     seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
 
@@ -56,6 +62,8 @@ class DataOptions:
                     raise UsageError(f"The data option {field.name} = {value} must be {ends}.")
         if self.channels not in (None, 1, 3, 4):
             raise UsageError(f"The data option channels = {self.channels} must be 1, 3 or 4.")
+        if self.make is not None and self.given is None:
+            raise UsageError(f"The data option make = {self.make!r} needs given: what is known.")
         if self.on_bad not in ("error", "skip"):
             raise UsageError(f"The data option on_bad = {self.on_bad!r} must be error or skip.")
         if self.duplicates not in ("keep", "drop"):

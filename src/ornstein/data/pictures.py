@@ -21,6 +21,7 @@ from .codec import measure, storage
 from .dataset import Attributes, Dataset, Labels, fingerprint, name_classes, number_classes
 from .decode import cover, decode, is_picture, rechannel, strict_decoders
 from .files import Files, open_files
+from .given import Given, find_pairs, is_derived
 from .image import Format, ImageCodec, Layout, fits_png
 from .names import Problem, Unreadable, natural, shown
 from .options import DataOptions
@@ -28,6 +29,7 @@ from .table import MISSING, read_rows
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 METADATA_BYTES = 2**28
+FILE_NAME = "_file_name"  # ends the columns that name a second picture of an example
 TRAIN = ("train", "training")
 OTHER_SPLITS = ("validation", "valid", "val", "dev", "test", "testing")
 SHAPES = 32  # different sizes of pictures after which reading stops to ask for one size
@@ -58,10 +60,24 @@ def open_pictures(path: Path, options: DataOptions, progress: Progress | None = 
         rows = _read_metadata(files, path, root)
         absent = [n for n in rows if n not in files.sizes]
         missing = [Problem(n, "named in the metadata, but not there") for n in absent]
+        partner: dict[str, str] = {}
+        if options.given is not None and not is_derived(options.given):
+            pairs = find_pairs(names, rows, root, options.given, options.make, str(path))
+            root, partner = pairs.root, pairs.partner
+            alone = [n for n, other in partner.items() if other not in files.sizes]
+            names = sorted((n for n in partner if n in files.sizes), key=natural)
+            names = [n for n in names if n not in set(alone)]
+            missing += [Problem(n, "nothing is given for it") for n in pairs.unpaired + alone]
+        else:
+            others = {v for row in rows.values() for k, v in row.items() if k.endswith(FILE_NAME)}
+            names = [n for n in names if n not in others]
         stop_at(missing, options, path)
         chosen = pick(names, options.limit)
         sizes: Counter[tuple[int, int]] = Counter()
         found = _decode_all(files, chosen, options, progress, path, sizes)
+        beside = [partner[n] for n in chosen if n in partner]
+        as_is = replace(options, channels=None)
+        told = _decode_all(files, beside, as_is, progress, path, Counter()) if beside else []
     dataset = assemble(
         found,
         options,
@@ -69,10 +85,28 @@ def open_pictures(path: Path, options: DataOptions, progress: Progress | None = 
         problems=problems + missing,
         prefer=_format(chosen),
     )
+    if told:
+        dataset = _paired(dataset, assemble(told, as_is, source=str(path)), partner)
     origin = [i if i in files.sizes else i.rpartition("#")[0] for i in dataset.ids]
     labels = _labels(origin, rows, root, str(path), options)
     dataset = replace(dataset, sizes=dict(sizes.most_common()))
     return describe(dataset, labels, _attributes(origin, rows, options))
+
+
+def _paired(made: Dataset, given: Dataset, partner: dict[str, str]) -> Dataset:
+    """The examples of `made` for which `given` holds a picture, with it."""
+    place = {name: i for i, name in enumerate(given.ids)}
+    pairs = []
+    for i, name in enumerate(made.ids):
+        origin, mark, page = name.rpartition("#") if name not in partner else (name, "", "")
+        if (there := place.get(f"{partner[origin]}{mark}{page}")) is not None:
+            pairs.append((i, there))
+    if not pairs:
+        raise DataError(f"{shown(made.source)}: of no pair can both pictures be used.")
+    rows, there = torch.tensor(pairs).T
+    dataset = made.subset(rows)
+    told = Given(codec=given.codec, stored=given.stored[there])
+    return replace(dataset, given=told, problems=made.problems + given.problems)
 
 
 # --- Which files ---------------------------------------------------------------------------------
@@ -145,6 +179,9 @@ def _read_metadata(files: Files, path: Path, root: str) -> dict[str, dict[str, A
             if not isinstance(file_name, str):
                 raise DataError(f"{shown(place)} has a row without file_name; add that column.")
             full = _folder(name) + file_name
+            for column, value in row.items():
+                if column.endswith(FILE_NAME) and isinstance(value, str) and value:
+                    row[column] = _folder(name) + value
             if full.startswith(root):
                 rows.setdefault(full, {}).update(row)
     return rows
@@ -400,7 +437,7 @@ def describe(
     """`dataset` with its classes, attributes and fingerprint."""
     label, classes = labels
     known = None if attributes is None else Attributes.measured(*attributes)
-    mark = fingerprint(dataset.stored, dataset.ids, label, known)
+    mark = fingerprint(dataset.stored, dataset.ids, label, known, dataset.given)
     return replace(dataset, label=label, classes=classes, attributes=known, fingerprint=mark)
 
 

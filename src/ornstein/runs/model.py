@@ -56,12 +56,14 @@ class Vocabulary:
         attributes: Names of the numeric attributes.
         means: Of each attribute in the training data, in its own unit.
         stds: Likewise, > 0.
+        context: Channels of what is given beside the noise.
     """
 
     classes: tuple[str, ...] = ()
     attributes: tuple[str, ...] = ()
     means: tuple[float, ...] = ()
     stds: tuple[float, ...] = ()
+    context: int = 0
 
     def label(self, name: str | int) -> int:
         """The number of a class given by its name or its number; -1 for ``any``."""
@@ -116,6 +118,7 @@ class Model:
         config: Of the run.
         seen: Examples the weights have seen.
         run: The folder, if it has one.
+        given: Of the pictures that the network is given beside the noise, if it is.
     """
 
     denoiser: NetDenoiser
@@ -124,6 +127,7 @@ class Model:
     config: RunConfig
     seen: int = 0
     run: RunFolder | None = None
+    given: Codec | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -169,7 +173,7 @@ def load(
         raise StorageError(
             f"{folder.path} has no checkpoint that verifies. Train it with `ornstein train`."
         )
-    codec, vocabulary = _words(folder)
+    codec, given, vocabulary = _words(folder)
     _refuse_to_build(config, codec.shape, vocabulary, checkpoint)
     denoiser = build_denoiser(config, codec.shape, vocabulary)
     try:
@@ -179,12 +183,13 @@ def load(
         raise ModelFileError(f"{folder.path}: weights and config.toml disagree: {reason}") from None
     denoiser.to(device).eval().requires_grad_(False)
     seen = checkpoint.seen if seen is None else seen
-    return Model(denoiser, codec, vocabulary, config, seen, folder)
+    return Model(denoiser, codec, vocabulary, config, seen, folder, given)
 
 
-def _words(folder: RunFolder) -> tuple[Codec, Vocabulary]:
+def _words(folder: RunFolder) -> tuple[Codec, Codec | None, Vocabulary]:
     """What ``run.json`` says of the data; it may come from a stranger."""
     codec, words = folder.identity.get("codec"), folder.identity.get("vocabulary")
+    beside = folder.identity.get("given")
     if not isinstance(codec, dict) or not isinstance(words, dict):
         raise ModelFileError(f"{folder.path / 'run.json'} names no codec or no vocabulary.")
     try:
@@ -194,7 +199,10 @@ def _words(folder: RunFolder) -> tuple[Codec, Vocabulary]:
         raise ModelFileError(f"The vocabulary in {folder.path / 'run.json'}: {reason}.") from None
     if not len(vocabulary.attributes) == len(vocabulary.means) == len(vocabulary.stds):
         raise ModelFileError(f"{folder.path / 'run.json'} lacks the mean or std of an attribute.")
-    return Codec.from_dict(codec), vocabulary
+    given = Codec.from_dict(beside) if isinstance(beside, dict) else None
+    if vocabulary.context != (0 if given is None else given.shape[0]):
+        raise ModelFileError(f"{folder.path / 'run.json'} disagrees with itself on what is given.")
+    return Codec.from_dict(codec), given, vocabulary
 
 
 def _refuse_to_build(
@@ -260,15 +268,16 @@ def build_denoiser(
 
 def build_net(config: RunConfig, shape: tuple[int, ...], vocabulary: Vocabulary) -> nn.Module:
     """The network alone."""
-    conditions = Conditions(
-        classes=len(vocabulary.classes),
-        attributes=len(vocabulary.attributes),
-        augment=config.data.augmentations,
-    )
     options: dict[str, Any] = {"depth": config.net.depth} if config.net.depth else {}
     channels = shape[0] * (2 if config.denoiser.variance_steps else 1)
     net = NETS[config.net.kind]
     try:
+        conditions = Conditions(
+            classes=len(vocabulary.classes),
+            attributes=len(vocabulary.attributes),
+            context=vocabulary.context,
+            augment=config.data.augmentations,
+        )
         return net(
             shape, size=config.net.size, conditions=conditions, out_channels=channels, **options
         )

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from functools import cache
+from os import PathLike
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from annotated_types import Interval, Len
@@ -26,6 +27,8 @@ class DrawOptions:
     Args:
         label: Class by name or number, or `any`; several are dealt out in turn.
         attributes: Numeric conditions by name, in their own units.
+        given: Pictures to start from, files or folders of them, for a run trained on pairs;
+            several are dealt out in turn.
         guidance: Weight of classifier-free guidance; 1 is none.
         guidance_interval: Lowest and highest log-SNR at which guidance acts.
         sampler: Rule for one transition.
@@ -36,6 +39,7 @@ class DrawOptions:
 
     label: Annotated[tuple[str, ...] | None, Len(1)] = None
     attributes: dict[str, float] | None = None
+    given: Annotated[tuple[str, ...] | None, Len(1), Parameter(consume_multiple=True)] = None
     guidance: Weight | None = None
     guidance_interval: tuple[float, float] | None = None
     sampler: str | None = None
@@ -108,7 +112,7 @@ Options = TypeVar("Options", bound=DrawOptions)
 def checked(kind: type[Options], values: Mapping[str, Any]) -> Options:
     """The options of one verb from plain values.
 
-    Labels may be one or several, names or numbers.
+    Labels may be one or several, names or numbers; so may what is given.
 
     Raises:
         UsageError: Naming the option that is unknown, of the wrong type, or out of its bounds.
@@ -123,6 +127,9 @@ def checked(kind: type[Options], values: Mapping[str, Any]) -> Options:
     if (label := values.get("label")) is not None:
         names = [label] if isinstance(label, (str, int)) else list(label)
         values["label"] = tuple(str(name) for name in names)
+    if (given := values.get("given")) is not None:
+        paths = [given] if isinstance(given, (str, PathLike)) else list(given)
+        values["given"] = tuple(str(path) for path in paths)
     try:
         return _adapter(kind).validate_python(values)
     except ValidationError as error:

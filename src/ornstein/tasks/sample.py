@@ -16,6 +16,9 @@ from ..core.denoise import Denoiser
 from ..core.guide import ALWAYS, ClassifierFree
 from ..core.sample import SAMPLERS, OnStep, Sampler, start
 from ..data.codec import Codec, write_bytes
+from ..data.decode import is_picture
+from ..data.given import fitted
+from ..data.names import natural
 from ..errors import UsageError
 from ..rng import Streams
 from ..runs.folder import RunFolder
@@ -114,15 +117,20 @@ def stream(
     run: Run,
     options: SampleOptions,
     *,
+    context: Tensor | None = None,
     device: str | torch.device = "auto",
     on_step: OnStep | None = None,
 ) -> Iterator[Samples]:
-    """As `sample`, in pieces as they are done, so that any number fits in memory."""
+    """As `sample`, in pieces as they are done, so that any number fits in memory.
+
+    `context` ``(P, Cg, *S)`` is what is given, dealt out in turn; by default, that of the options.
+    """
     model, indices = opened(run, device), options.indices
     denoiser, sampler, times = plan(model, options)
+    context = context_of(model, options) if context is None else context
 
     def told(examples: Sequence[int]) -> Denoiser:
-        return denoiser.given(**conditions(model, options, examples))
+        return denoiser.given(**conditions(model, options, examples, context))
 
     size = max(block(model), CHUNK // prod(model.shape))
     for first in range(0, len(indices), size):
@@ -159,7 +167,7 @@ def plan(model: Model, options: DrawOptions) -> tuple[Denoiser, Sampler, Tensor]
     if name not in SAMPLERS:
         raise UsageError(f"There is no sampler {name!r}{suggestion(name, SAMPLERS)}")
     denoiser: Denoiser = model.denoiser
-    told = options.label is not None or bool(options.attributes)
+    told = options.label is not None or bool(options.attributes) or model.given is not None
     if options.guidance not in (None, 1.0) and not told:
         raise UsageError(f"guidance = {options.guidance} needs a label or an attribute to go to.")
     weight = config.guidance if options.guidance is None else options.guidance
@@ -177,13 +185,42 @@ def plan(model: Model, options: DrawOptions) -> tuple[Denoiser, Sampler, Tensor]
     return denoiser, SAMPLERS[name], times
 
 
-def conditions(model: Model, options: DrawOptions, indices: Sequence[int]) -> dict[str, Tensor]:
-    """The conditions of the examples `indices`; labels are dealt out by index."""
+def context_of(model: Model, options: DrawOptions) -> Tensor | None:
+    """What the options give to start from, ``(P, Cg, *S)`` as the network sees it.
+
+    Raises:
+        UsageError: If the run is not one of pairs.
+        DataError: If a picture cannot be read.
+    """
+    if options.given is None:
+        return None
+    if model.given is None:
+        raise UsageError("This run was not trained on pairs: leave --given out.")
+    paths = pictures_in(options.given)
+    stored = torch.cat([model.given.read(path) for path in paths])
+    return fitted(model.given.pack(stored), model.shape[1:])
+
+
+def pictures_in(places: Sequence[str | Path]) -> list[Path]:
+    """The files that `places` name, and the pictures in the folders among them, in order."""
+    paths: list[Path] = []
+    for place in map(Path, places):
+        inside = sorted(place.rglob("*"), key=lambda p: natural(str(p))) if place.is_dir() else []
+        paths += [p for p in inside if is_picture(p.name) and p.is_file()] or [place]
+    return paths
+
+
+def conditions(
+    model: Model, options: DrawOptions, indices: Sequence[int], context: Tensor | None = None
+) -> dict[str, Tensor]:
+    """The conditions of the examples `indices`: labels and contexts are dealt out by index."""
     labels = options.label
     if labels is not None:
         labels = [labels[i % len(labels)] for i in indices]
-    given = model.vocabulary.tensors(len(indices), labels, options.attributes)
-    return {name: value.to(model.device) for name, value in given.items()}
+    told = model.vocabulary.tensors(len(indices), labels, options.attributes)
+    if context is not None:
+        told["context"] = context[torch.tensor(indices) % len(context)]
+    return {name: value.to(model.device) for name, value in told.items()}
 
 
 def label_names(

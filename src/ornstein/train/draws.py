@@ -65,7 +65,7 @@ def draw(
         times: Which noise levels to train on.
         seed: Of the run.
         seen: Where training stands.
-        hide: Share of examples whose label and attributes are hidden, for guidance.
+        hide: Share of examples whose conditions are hidden, for guidance.
         share: The examples wanted, of the B; all by default.
     """
     count, share = len(indices), share or slice(None)
@@ -83,8 +83,8 @@ def draw(
 
 
 def without(cond: dict[str, Tensor], hidden: Tensor) -> dict[str, Tensor]:
-    """`cond` with the label -1 and the attributes NaN where `hidden` ``(B,)``: not given."""
-    absent = {"label": -1, "attributes": torch.nan}
+    """`cond` with the label -1, all else NaN where `hidden` ``(B,)``: not given."""
+    absent = {"label": -1, "attributes": torch.nan, "context": torch.nan}
     return {
         name: value.masked_fill(hidden.view(-1, *(1,) * (value.ndim - 1)), absent[name])
         if name in absent

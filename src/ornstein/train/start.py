@@ -182,6 +182,7 @@ def identify(training: Training, held: Dataset) -> dict[str, Any]:
     data = training.data
     return {
         "codec": data.codec.to_dict(),
+        "given": data.given.codec.to_dict() if data.given else None,
         "vocabulary": asdict(vocabulary_of(data)),
         "fingerprint": data.fingerprint,
         "examples": len(data),
@@ -203,6 +204,7 @@ def go_on(
             "say --allow-data-change."
         )
     codec = Codec.from_dict(folder.identity["codec"])
+    data, held = (_given_as_in(folder, d) for d in (data, held))
     classes = folder.identity["vocabulary"]["classes"]
     if data.codec.shape != codec.shape or list(data.classes) != list(classes):
         raise DataError(
@@ -210,6 +212,19 @@ def go_on(
             "began with: start a new run."
         )
     return folder, config, replace(data, codec=codec), replace(held, codec=codec)
+
+
+def _given_as_in(folder: RunFolder, data: Dataset) -> Dataset:
+    """`data`, what is given of them standardised as when the run began."""
+    beside = folder.identity.get("given")
+    if (data.given is None) != (beside is None):
+        raise DataError(f"{folder.path} and its data disagree on what is given: start a new run.")
+    if data.given is None or beside is None:
+        return data
+    codec = Codec.from_dict(beside)
+    if codec.shape != data.given.codec.shape:
+        raise DataError(f"What is given has another shape than {folder.path} began with.")
+    return replace(data, given=replace(data.given, codec=codec))
 
 
 def restore(training: Training, folder: RunFolder) -> int:

@@ -221,6 +221,7 @@ def vocabulary_of(data: Dataset) -> Vocabulary:
         attributes=known.names if known else (),
         means=known.mean if known else (),
         stds=known.std if known else (),
+        context=data.given.codec.shape[0] if data.given else 0,
     )
 
 

@@ -1,0 +1,186 @@
+"""What a network is given beside the noise, for each example: another picture, or a part of it.
+
+A dataset of pairs teaches to make the one from the other: a sharp picture from a small one, a
+photograph from a sketch, a mask of cells from a micrograph.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..errors import DataError
+from .codec import Codec
+from .names import shown
+
+if TYPE_CHECKING:
+    from .dataset import Dataset
+
+SMALL, GREY = "small-", "grey"
+PLAIN = ("image", "file", "picture")  # words for the picture that `file_name` names
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Given:
+    """One given picture for each example of a dataset.
+
+    Args:
+        codec: Between these pictures and what a network sees of them.
+        stored: ``(N, Cg, *Sg)``, in the dtype of their source.
+    """
+
+    codec: Codec
+    stored: Tensor = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def __getitem__(self, indices: Tensor) -> "Given":
+        return replace(self, stored=self.stored[indices])
+
+    def to(self, device: str | torch.device) -> "Given":
+        """The same on another device."""
+        return replace(self, stored=self.stored.to(device))
+
+    def context(self, indices: Tensor, space: Sequence[int]) -> Tensor:
+        """The condition ``context`` ``(B, Cg, *space)`` of the examples `indices`."""
+        return fitted(self.codec.pack(self.stored[indices]), space)
+
+
+def fitted(context: Tensor, space: Sequence[int]) -> Tensor:
+    """Given pictures ``(B, Cg, *Sg)`` scaled to ``(B, Cg, *space)``, bicubic with antialias."""
+    if tuple(context.shape[2:]) == tuple(space):
+        return context
+    if len(space) != 2:
+        raise ValueError(f"only pictures can be scaled, got {tuple(context.shape)} for {space}")
+    return functional.interpolate(context, tuple(space), mode="bicubic", antialias=True)
+
+
+def is_derived(word: str) -> bool:
+    """Whether what is given follows from the example itself."""
+    return word == GREY or (word.startswith(SMALL) and word.removeprefix(SMALL).isdecimal())
+
+
+def derive(dataset: "Dataset", word: str) -> Given:
+    """What is given, made from the examples themselves.
+
+    Args:
+        dataset: Of pictures.
+        word: ``small-N``, each picture scaled until its short side has N pixels; or ``grey``.
+
+    Raises:
+        DataError: If the examples are no pictures, or have as few pixels, or no colour.
+    """
+    from .decode import cover, rechannel
+    from .image import ImageCodec
+    from .pictures import make_codec
+
+    codec = dataset.codec
+    if not isinstance(codec, ImageCodec):
+        raise DataError(f"given = {word!r} is for pictures; {shown(dataset.source)} holds none.")
+    channels, *space = codec.shape
+    if word == GREY:
+        if channels != 3:
+            raise DataError(f"given = 'grey' needs colour; the pictures have {channels} channels.")
+        size = tuple(space)
+    else:
+        short = int(word.removeprefix(SMALL))
+        if not 1 <= short < min(space):
+            raise DataError(
+                f"given = {word!r} must be smaller than the pictures, {space[1]} x {space[0]}."
+            )
+        size = tuple(max(1, round(n * short / min(space))) for n in space)
+    made = []
+    for picture in dataset.stored.cpu().numpy():
+        picture = np.moveaxis(picture, 0, 2)
+        picture = rechannel(picture, 1) if word == GREY else cover(picture, *size)
+        made.append(np.moveaxis(picture, 2, 0))
+    stored = torch.from_numpy(np.ascontiguousarray(np.stack(made)))
+    layout = "HW" if stored.shape[1] == 1 and codec.layout == "HW" else "HWC"
+    if codec.levels is not None and stored.dtype == torch.uint8:
+        stored = stored.clamp_max(codec.levels - 1)  # an antialiasing filter overshoots
+    return Given(
+        codec=make_codec(stored, codec.dtype, codec.format, layout, codec.levels), stored=stored
+    )
+
+
+# --- Which file goes with which ------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """Names of pictures to make, and for each the name of what is given.
+
+    Args:
+        root: What all names to make begin with.
+        partner: The name of what is given, by the name of what is made.
+        unpaired: Names to make for which nothing is given.
+    """
+
+    root: str
+    partner: dict[str, str]
+    unpaired: list[str]
+
+
+def find_pairs(
+    names: Sequence[str],
+    rows: Mapping[str, Mapping[str, object]],
+    root: str,
+    given: str,
+    make: str | None,
+    place: str,
+) -> Pairs:
+    """Match what is given with what is to be made, by two folders or by columns of metadata.
+
+    Two folders beside each other, such as ``low/`` and ``high/``, hold pictures of equal names,
+    but for their endings. In metadata, ``mask`` stands for the column ``mask_file_name``, and
+    ``image`` for ``file_name`` itself.
+
+    Args:
+        names: Of all pictures.
+        rows: The metadata by the name of the picture; columns of file names hold full names.
+        root: The dataset's own folder.
+        given: A folder or a column.
+        make: Likewise; by default ``image``.
+        place: The dataset, for messages.
+
+    Raises:
+        DataError: If there are no such folders and no such columns.
+    """
+    words = given, make or PLAIN[0]
+    if any(f"{word}_file_name" in row for row in rows.values() for word in words):
+        paired = [tuple(_named(name, row, word) for word in words) for name, row in rows.items()]
+        partner = {b: a for a, b in paired if a is not None and b is not None}
+        return Pairs(
+            root=root,
+            partner=partner,
+            unpaired=[b for a, b in paired if a is None and b is not None],
+        )
+    here, there = f"{root}{given}/", f"{root}{make}/"
+    sources = {_stem(n, here): n for n in names if n.startswith(here)}
+    targets = [n for n in names if make is not None and n.startswith(there)]
+    if not sources or not targets:
+        folders = sorted({n[len(root) :].split("/")[0] for n in names if "/" in n[len(root) :]})
+        known = ", ".join(shown(f, 30) for f in folders[:8]) or "no folders"
+        raise DataError(
+            f"{shown(place)} has no pairs of {given!r} and {make or PLAIN[0]!r}: name two folders "
+            f"with --given and --make (there are: {known}), or columns such as mask_file_name of "
+            "the metadata; or give each picture's own small-8 or grey."
+        )
+    partner = {n: sources[stem] for n in targets if (stem := _stem(n, there)) in sources}
+    return Pairs(root=there, partner=partner, unpaired=[n for n in targets if n not in partner])
+
+
+def _named(name: str, row: Mapping[str, object], word: str) -> str | None:
+    """The picture that `word` stands for in the row of the picture `name`."""
+    if (value := row.get(f"{word}_file_name")) is not None:
+        return str(value)
+    return name if word in PLAIN else None
+
+
+def _stem(name: str, folder: str) -> str:
+    return name[len(folder) :].rpartition(".")[0]
