@@ -187,7 +187,7 @@ def test_every_rule_of_guidance_stands_in_the_list():
     rules = {
         v for v in vars(guide).values() if isinstance(v, type) and v.__module__ == guide.__name__
     }
-    assert rules == {type(make(mixture(), 1.0)) for make in RULES.values()}
+    assert rules == {type(make(mixture(), 1.0)) for make in RULES.values()} | {guide.Thresholded}
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -234,3 +234,40 @@ def test_a_rule_keeps_dtype_and_passes_on_the_variance_if_it_has_one(name):
 def test_an_empty_interval_is_refused(interval):
     with pytest.raises(ValueError, match="interval"):
         guide.ClassifierFree(mixture(), 2.0, interval)
+
+
+class Constant(Denoiser):
+    """The same estimate whatever it sees."""
+
+    def __init__(self, x_hat):
+        super().__init__()
+        self.schedule, self.x_hat = WIDE, x_hat
+
+    def forward(self, x_t, t, **cond):
+        return self.x_hat
+
+
+LOW, HIGH = torch.tensor([-1.0, 0.0], dtype=F64), torch.tensor([1.0, 4.0], dtype=F64)
+
+
+def test_thresholding_leaves_what_is_in_range_and_each_example_to_itself():
+    inside = torch.tensor([[[-1.0, 0.5], [0.0, 4.0]], [[-3.0, 0.5], [0.0, 4.0]]], dtype=F64)
+    kept = guide.Thresholded(Constant(inside), LOW, HIGH, 1.0)(inside, torch.ones(2))
+    assert_close(kept[0], inside[0])
+    assert_close(kept[1], torch.tensor([[-1.0, 0.5 / 3], [2 - 2 / 3, 2 + 2 / 3]], dtype=F64))
+
+
+def test_thresholding_clips_what_lies_beyond_the_quantile_and_scales_the_rest():
+    x = torch.linspace(-2, 2, 101, dtype=F64)[None, None]
+    found = guide.Thresholded(Constant(x), LOW[:1], HIGH[:1], 0.5)(x, torch.ones(1))
+    assert_close(found, x.clamp(-1, 1))  # the median of |x| is 1
+    found = guide.Thresholded(Constant(x), LOW[:1], HIGH[:1], 0.9)(x, torch.ones(1))
+    s = x.abs().flatten().quantile(0.9)
+    assert_close(found, x.clamp(-s, s) / s)
+    assert found.abs().max() == 1
+
+
+@pytest.mark.parametrize(("low", "high", "quantile"), [(LOW, HIGH, 0), (HIGH, LOW, 0.5)])
+def test_thresholding_refuses_empty_ranges(low, high, quantile):
+    with pytest.raises(ValueError, match=r"quantile|range"):
+        guide.Thresholded(Constant(LOW), low, high, quantile)

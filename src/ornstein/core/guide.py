@@ -194,6 +194,51 @@ class GradientGuidance(Denoiser):
         return x_hat + align(self.weight, x_t).to(x_t) * spread(gradient)
 
 
+class Thresholded(Denoiser):
+    """Estimates brought back into the range of the data, out of which guidance drives them.
+
+    With c the middle and h half the width of the range, and s the `quantile` of
+    ``|x_hat - c| / h`` over an example, but at least 1,
+
+        x_hat <- c + clip(x_hat - c, -s h, s h) / s.
+
+    Estimates within the range are left as they are.
+
+    Args:
+        denoiser: The denoiser, guidance included; its conditions pass through.
+        low: The least the data can be, ``(C,)``.
+        high: The most, ``(C,)``.
+        quantile: In (0, 1]. At 1 nothing is clipped and all is scaled.
+
+    Raises:
+        ValueError: If `quantile` is none, or a range is empty.
+
+    Source: dynamic thresholding: Saharia et al. (2022), https://arxiv.org/abs/2205.11487, 2.3.
+    """
+
+    def __init__(
+        self, denoiser: Denoiser, low: Tensor, high: Tensor, quantile: float = 0.995
+    ) -> None:
+        super().__init__()
+        if not 0 < quantile <= 1:
+            raise ValueError(f"quantile must lie in (0, 1], got {quantile}")
+        if not (low < high).all():
+            raise ValueError(f"each range must go from low to high, got {low} and {high}")
+        self.denoiser, self.schedule = denoiser, denoiser.schedule
+        self.middle, self.reach, self.quantile = (low + high) / 2, (high - low) / 2, quantile
+
+    def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
+        return self.moments(x_t, t, **cond)[0]
+
+    def moments(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> tuple[Tensor, Tensor | None]:
+        x_hat, v = self.denoiser.moments(x_t, t, **cond)
+        shape = (-1, *(1 for _ in x_t.shape[2:]))
+        middle, half = (w.to(x_hat).view(shape) for w in (self.middle, self.reach))
+        out = (x_hat - middle) / half
+        most = align(out.abs().flatten(1).quantile(self.quantile, 1).clamp_min(1), out)
+        return middle + half * out.clamp(-most, most) / most, v
+
+
 def _weight(weight: float | Tensor) -> Tensor:
     tensor = torch.as_tensor(weight, dtype=torch.float64)
     if not tensor.isfinite().all():
