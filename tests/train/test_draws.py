@@ -96,3 +96,24 @@ def test_augmentation_follows_the_clock():
     assert at(40).cond["augment"].shape == (20, 3)
     plain = replace(data, options=DataOptions())
     assert torch.equal(draw(plain, indices, SCHEDULE, TIMES, seed=0, seen=40).eps, at(40).eps)
+
+
+def test_noise_in_what_is_given_is_told_and_keeps_its_variance():
+    options = DataOptions(given="grey", given_noise=0.6, flip=True)
+    data = open_data(torch.randn(400, 3, 4, 4), options)
+
+    def at(share: slice | None = None) -> Batch:
+        return draw(data, torch.arange(400), SCHEDULE, TIMES, seed=0, seen=0, share=share)
+
+    whole, told = at(), at().cond["augment"]
+    assert told.shape == (400, 2) and told[:, 1].min() >= 0 and 0.55 < told[:, 1].max() < 0.6
+    plain = draw(
+        replace(data, options=replace(options, given_noise=0.0)),
+        torch.arange(400), SCHEDULE, TIMES, seed=0, seen=0,
+    )  # fmt: skip
+    share = told[:, 1, None, None, None]
+    noise = (whole.cond["context"] - (1 - share**2).sqrt() * plain.cond["context"]) / share
+    assert abs(noise.std() - 1) < 0.02 and abs(whole.cond["context"].std() - 1) < 0.03
+    for name, value in at(slice(100, 200)).cond.items():
+        assert torch.equal(value, whole.cond[name][100:200])
+    assert torch.equal(plain.eps, whole.eps)

@@ -195,9 +195,10 @@ class Dataset:
             cond["context"] = self.given.context(indices, stored.shape[2:])
         if self.options.augmentations and stored.ndim == 4:
             augment = torch.zeros(len(stored), self.options.augmentations, device=stored.device)
-            if draws is not None:
+            if draws is not None and (self.options.flip or self.options.shift):
                 draws = draws.to(stored.device)
-                stored, augment = vary(stored, draws, self.options)
+                stored, varied = vary(stored, draws, self.options)
+                augment[:, : varied.shape[1]] = varied
                 if self.given is not None:
                     cond["context"], _ = vary(cond["context"], draws, self.options)
             cond["augment"] = augment
@@ -368,7 +369,8 @@ def vary(stored: Tensor, draws: Tensor, options: DataOptions) -> tuple[Tensor, T
         options: ``flip`` and ``shift``.
 
     Returns:
-        The pictures, and ``(B, options.augmentations)``: 1 if mirrored; the moves over ``shift``.
+        The pictures, and what was done, as far as asked for: 1 if mirrored, ``(B, 1)``; the moves
+        over ``shift``, ``(B, 2)``.
 
     A network that is told how its example was varied, and is asked for zeros, does not draw
     varied examples: the variation does not leak.

@@ -30,6 +30,8 @@ class DataOptions:
             `mask_file_name`, the column of metadata with a picture for each example; or small-N,
             the example itself scaled to N pixels; or grey, its grey.
         make: The folder or the column with the pictures to make, where there are two of them.
+        given_noise: Noise up to this share of what is given is mixed into it, and the network
+            told how much: so that a cascade forgives the flaws of the run before.
         limit: Read at most so many examples, picked evenly by name. For built-in data that are
             drawn from a seed, how many to draw.
         seed: Of built-in data that are drawn.
@@ -46,6 +48,7 @@ class DataOptions:
     label: Annotated[str, Len(1, 200)] = "label"
     given: Annotated[str | None, Len(1, 200)] = None
     make: Annotated[str | None, Len(1, 200)] = None
+    given_noise: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     limit: Annotated[int | None, Ge(1)] = None
     seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
 
@@ -64,6 +67,8 @@ class DataOptions:
             raise UsageError(f"The data option channels = {self.channels} must be 1, 3 or 4.")
         if self.make is not None and self.given is None:
             raise UsageError(f"The data option make = {self.make!r} needs given: what is known.")
+        if self.given_noise and self.given is None:
+            raise UsageError("The data option given_noise needs given: what to mix it into.")
         if self.on_bad not in ("error", "skip"):
             raise UsageError(f"The data option on_bad = {self.on_bad!r} must be error or skip.")
         if self.duplicates not in ("keep", "drop"):
@@ -73,5 +78,8 @@ class DataOptions:
 
     @property
     def augmentations(self) -> int:
-        """Entries of the condition ``augment``; 0 when nothing is varied."""
-        return int(self.flip) + 2 * bool(self.shift)
+        """Entries of the condition ``augment``; 0 when nothing is varied.
+
+        The mirror, the moves down and right, the noise in what is given, as far as asked for.
+        """
+        return int(self.flip) + 2 * bool(self.shift) + bool(self.given_noise)

@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..core.noise import Schedule
 from ..core.times import TimeDistribution, low_discrepancy
 from ..data.dataset import Dataset, draws_at
+from ..data.given import mixed
 from ..rng import generator, normal
 
 
@@ -72,6 +74,12 @@ def draw(
     positions = torch.arange(seen, seen + count)
     varied = draws_at(seed, positions)[share] if data.options.augmentations else None
     x, cond = data.batch(indices[share], varied)
+    if most := data.options.given_noise:
+        amount = generator(seed, "given-share", seen).random(count, dtype=np.float32) * most
+        amount = torch.from_numpy(amount)[share].to(x.device)
+        context = cond["context"]
+        added = normal((count, *context.shape[1:]), seed, "given-noise", seen)[share].to(context)
+        cond["context"], cond["augment"][:, -1] = mixed(context, added, amount), amount
     eps = normal((count, *x.shape[1:]), seed, "noise", seen)[share].to(x)
     u = low_discrepancy(generator(seed, "times", seen).random(), count)[share].to(x.device)
     with torch.no_grad():
