@@ -1,6 +1,7 @@
 """Samplers against the algorithms of their papers, transcribed; their parts, one by one."""
 
 import math
+from collections import deque
 from itertools import pairwise
 
 import numpy as np
@@ -268,7 +269,9 @@ def test_churn_stays_within_its_bounds_and_the_schedule():
     churn = Churn(rate=0.4, sigma_min=0.1, sigma_max=100.0)
     for sigma, after in {0.05: 0.05, 0.11: 0.154, 10.0: 14.0, 79.0: 80.0, 80.0: 80.0}.items():
         (now,) = instants(KARRAS, KARRAS.time(torch.tensor([-2 * math.log(sigma)], dtype=F64)))
-        moved, up = churn(KARRAS, x, now, torch.ones_like)
+        up = churn.raised(KARRAS, now)
+        keep = churn.before(lambda denoiser, x_t, past, noise: x_t, now, up)
+        moved = keep(mixture(KARRAS), x, deque(), torch.ones_like)
         assert up.sigma == pytest.approx(after, rel=1e-6)
         assert moved[0, 0] ** 2 == pytest.approx(after**2 - sigma**2, rel=1e-5, abs=1e-5)
 

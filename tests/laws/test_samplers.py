@@ -341,6 +341,30 @@ def test_denoiser_calls_and_steps_are_those_that_were_asked_for(sampler, steps, 
     assert (sampler.calls(steps) is None) == (sampler in ADAPTIVE.values())
 
 
+@each(EVERY)
+def test_a_deterministic_sampler_draws_no_noise_and_any_other_does(sampler):
+    counted, draws = Counted(mixture(noise.FlowSchedule())), []
+
+    def draw(like):
+        draws.append(like)
+        return torch.randn_like(like)
+
+    sampler(counted, normal(2, 2), KarrasGrid()(counted.schedule, 6), noise=draw)
+    assert sampler.deterministic == (not draws)
+
+
+@each(EVERY)
+def test_a_plan_serves_any_number_of_batches(sampler):
+    """It remembers nothing: the second batch is what a new sampler makes of it."""
+    counted = Counted(mixture(noise.FlowSchedule()))
+    times = UniformGrid()(counted.schedule, 6)
+    plan = sampler.plan(counted.schedule, times)
+    for seed in (6, 7):
+        x = normal(4, 2, seed=seed)
+        again = sampler(counted, x, times, noise=Streams(seed, range(4)))
+        assert torch.equal(plan(counted, x, noise=Streams(seed, range(4))), again)
+
+
 @each({k: s for k, s in EVERY.items() if not k.startswith(("adams", "optimal", "rk45"))})  # own end
 def test_the_step_to_no_noise_returns_the_posterior_mean(sampler):
     counted = Counted(mixture(noise.FlowSchedule()))

@@ -1,18 +1,17 @@
 """Multistep samplers: what x_hat was at the last few steps, continued as a polynomial."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 from math import exp, expm1, inf, isinf, sqrt
-from typing import Literal
+from typing import Literal, NamedTuple
 
-import torch
 from torch import Tensor
 
 from .denoise import Denoiser
+from .noise import Schedule
 from .solve import exponential_moments, power_moments, quadrature, runge_kutta
-from .trajectory import Draw, Instant, Past, Sampler, held, time_of
+from .trajectory import Draw, Instant, Mix, Past, Sampler, Step, Transition, remember
 
 StartUp = Literal["ramp", "runge-kutta"]
 """What a multistep rule does while its memory fills.
@@ -25,7 +24,6 @@ rule one order lower, at a denoiser call for each order; that caps nothing.
 Weigh = Callable[[tuple[float, ...], float, float, float], list[float]]
 
 
-@lru_cache(maxsize=4096)  # the next batch takes the same grid
 def weigh_exactly(halves: tuple[float, ...], now: float, then: float, rate: float) -> list[float]:
     """The integral of ``(1 + rate) e^((1 + rate) (h - then)) p(h)``, p through the `halves`."""
     scale = 1 + rate
@@ -57,43 +55,88 @@ def weigh_as_published(
     return [old, -new - old, total + new]
 
 
-def exponential_step(
-    x_t: Tensor,
+def exponential_weights(
     now: Instant,
     then: Instant,
-    values: Sequence[tuple[Instant, Tensor]],
+    nodes: Sequence[Instant],
     rate: float = 0.0,
     weigh: Weigh = weigh_exactly,
-) -> Tensor:
-    """``x_s = (sigma_s / sigma_t) e^(-rate h) x_t + alpha_s sum_i w_i x_hat_i``, h the step.
+) -> tuple[float, list[float]]:
+    """kept and w in ``x_s = kept x_t + sum_i w_i x_hat_i``, with x_hat known at the `nodes`.
+
+    With h the step and p the polynomial through the x_hat_i,
+
+        x_s = (sigma_s / sigma_t) e^(-rate h) x_t + alpha_s sum_i w_i x_hat_i.
 
     No polynomial goes to an infinite log-SNR: over such a step the mean of x_hat at its ends, as
     far as known, is held, and a value from there is left out. Nor does one go far beyond what it
     has seen: a step `FURTHEST` times as long as the last one takes the last value alone.
+
+    Returns:
+        kept; and one weight for each node, 0 for what is left out.
     """
-    kept = exp(rate * (now.half - then.half)) if rate > 0 else 1.0
+    kept = then.sigma / now.sigma * (exp(rate * (now.half - then.half)) if rate > 0 else 1.0)
     if isinf(then.half - now.half):
-        ends = [x_hat for at, x_hat in values if at in (now, then)]
-        return held(x_t, sum(ends[1:], ends[0]) / len(ends), now, then, kept)
-    nodes = [value for value in values if not isinf(value[0].half)]
-    halves = tuple([at.half for at, _ in nodes])
-    if len(nodes) > 1 and abs(then.half - halves[-1]) > FURTHEST * abs(halves[-1] - halves[-2]):
-        halves, nodes = halves[-1:], nodes[-1:]
-    x_s = x_t * (kept * then.sigma / now.sigma)
-    for w, (_, x_hat) in zip(weigh(halves, now.half, then.half, rate), nodes, strict=True):
-        x_s.add_(x_hat, alpha=then.alpha * w)
-    return x_s
+        ends = [node is now or node is then for node in nodes]
+        mean = (then.alpha - now.alpha * kept) / sum(ends)
+        return kept, [mean * end for end in ends]
+    halves = tuple([node.half for node in nodes if not isinf(node.half)])
+    if len(halves) > 1 and abs(then.half - halves[-1]) > FURTHEST * abs(halves[-1] - halves[-2]):
+        halves = halves[-1:]
+    left_out = [0.0] * (len(nodes) - len(halves))
+    return kept, left_out + [then.alpha * w for w in weigh(halves, now.half, then.half, rate)]
 
 
 FURTHEST = 3.0  # cosine, 6 equal steps: at 2 to 5 the error is a tenth of that without a bound
 
 
-def renewed(x_s: Tensor, now: Instant, then: Instant, rate: float, noise: Draw) -> Tensor:
-    """x_s with the noise that `exponential_step` let go at this `rate` drawn afresh."""
+def mix(kept: float, weights: Sequence[float]) -> Mix:
+    """The `Mix` of these `weights`, of which the last is the newest value's."""
+    newest_first = list(weights[::-1])
+    while len(newest_first) > 1 and newest_first[-1] == 0:
+        newest_first.pop()
+    return Mix(kept, newest_first)
+
+
+def renewed(now: Instant, then: Instant, rate: float) -> float:
+    """The standard deviation of the noise that is let go at this `rate`, to be drawn afresh."""
     if rate == 0 or then.sigma == 0:
-        return x_s
-    share = -expm1(2 * rate * (now.half - then.half))
-    return torch.add(x_s, noise(x_s), alpha=then.sigma * sqrt(share))
+        return 0.0
+    return then.sigma * sqrt(-expm1(2 * rate * (now.half - then.half)))
+
+
+def windows(
+    grid: Sequence[Instant], count: int
+) -> Iterator[tuple[Instant, Instant, Sequence[Instant]]]:
+    """Of each step: now, then, and the last `count` instants up to now, as far as there are."""
+    for i, (now, then) in enumerate(pairwise(grid)):
+        yield now, then, grid[max(0, i + 1 - count) : i + 1]
+
+
+def exponential_transition(
+    now: Instant,
+    then: Instant,
+    nodes: Sequence[Instant],
+    rate: float,
+    weigh: Weigh = weigh_exactly,
+) -> Transition:
+    """The step that `exponential_weights` describes, with its noise."""
+    kept, weights = exponential_weights(now, then, nodes, rate, weigh)
+    return Transition(now.t, mix(kept, weights), fresh=renewed(now, then, rate))
+
+
+class RungeKuttaStep(NamedTuple):
+    """A step of a one-step rule, while a multistep rule's memory fills."""
+
+    order: int
+    now: Instant
+    then: Instant
+    size: float | None = None
+
+    def __call__(self, denoiser: Denoiser, x_t: Tensor, past: Past, noise: Draw) -> Tensor:
+        x_hat = denoiser(x_t, self.now.t)
+        remember(past, x_t, x_hat, self.size)
+        return runge_kutta(self.order, denoiser, x_t, x_hat, self.now, self.then)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,15 +176,21 @@ class Multistep(Sampler):
     def calls(self, steps: int) -> int:
         return steps + _start_calls(self.order, self.start_up, steps)
 
-    def step(
-        self, denoiser: Denoiser, x_t: Tensor, now: Instant, then: Instant, past: Past, noise: Draw
-    ) -> Tensor:
-        x_hat = denoiser(x_t, time_of(now, x_t))
-        _remember(past, (now, x_hat), self.order)
-        if self.start_up == "runge-kutta" and len(past) < self.order and then.sigma > 0:
-            return runge_kutta(self.order - 1, denoiser, x_t, x_hat, now, then)
-        rate = self.eta**2
-        return renewed(exponential_step(x_t, now, then, past, rate), now, then, rate, noise)
+    @property
+    def deterministic(self) -> bool:
+        return self.eta == 0
+
+    @property
+    def memory(self) -> int:
+        return self.order
+
+    def steps(self, schedule: Schedule, grid: Sequence[Instant]) -> list[Step]:
+        return [
+            RungeKuttaStep(self.order - 1, now, then)
+            if _starting(self.start_up, len(nodes), self.order, then)
+            else exponential_transition(now, then, nodes, self.eta**2)
+            for now, then, nodes in windows(grid, self.order)
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,13 +215,19 @@ class DPMSolver(Sampler):
             raise ValueError(f"points must be 2 or 3, got {self.points}")
         _check_eta(self.eta)
 
-    def step(
-        self, denoiser: Denoiser, x_t: Tensor, now: Instant, then: Instant, past: Past, noise: Draw
-    ) -> Tensor:
-        _remember(past, (now, denoiser(x_t, time_of(now, x_t))), self.points)
-        rate = self.eta**2
-        x_s = exponential_step(x_t, now, then, past, rate, weigh_as_published)
-        return renewed(x_s, now, then, rate, noise)
+    @property
+    def deterministic(self) -> bool:
+        return self.eta == 0
+
+    @property
+    def memory(self) -> int:
+        return self.points
+
+    def steps(self, schedule: Schedule, grid: Sequence[Instant]) -> list[Step]:
+        return [
+            exponential_transition(now, then, nodes, self.eta**2, weigh_as_published)
+            for now, then, nodes in windows(grid, self.points)
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +236,8 @@ class UniPC(Sampler):
 
     `Multistep` of the order before predicts x_s. The next step begins with x_hat there; before
     anything else, it takes the last step again, this time by interpolation, one order higher: the
-    corrector needs no call of its own. UniPC-p of the paper has order p + 1; its functions B(h)
+    corrector needs no call of its own. Nor an operation: what it adds to x_t is linear in the same
+    values as the step that follows. UniPC-p of the paper has order p + 1; its functions B(h)
     approximate the weights that are exact here.
 
     Args:
@@ -201,18 +257,24 @@ class UniPC(Sampler):
         started = self.start_up == "runge-kutta"
         return steps + started * (self.order - 2) * min(self.order - 2, steps - 1)
 
-    def step(
-        self, denoiser: Denoiser, x_t: Tensor, now: Instant, then: Instant, past: Past, noise: Draw
-    ) -> Tensor:
-        x_hat, points = denoiser(x_t, time_of(now, x_t)), self.order - 1
-        if past and (self.start_up == "ramp" or len(past) == points):
-            last, _, x_last = past[-1]
-            values = [*((at, x) for at, x, _ in past), (now, x_hat)]
-            x_t = exponential_step(x_last, last, now, values)
-        _remember(past, (now, x_hat, x_t), points)
-        if self.start_up == "runge-kutta" and len(past) < points and then.sigma > 0:
-            return runge_kutta(points, denoiser, x_t, x_hat, now, then)
-        return exponential_step(x_t, now, then, [(at, x) for at, x, _ in past])
+    @property
+    def memory(self) -> int:
+        return self.order
+
+    def steps(self, schedule: Schedule, grid: Sequence[Instant]) -> list[Step]:
+        found, points = list[Step](), self.order - 1
+        mend: Sequence[float] = ()  # the weights of the corrector, less those of the predictor
+        for now, then, nodes in windows(grid, self.order):
+            known = nodes[-points:]
+            if _starting(self.start_up, len(known), points, then):
+                found.append(RungeKuttaStep(points, now, then))
+                continue
+            kept, predict = exponential_weights(now, then, known)
+            weights = _sum(predict, [kept * w for w in mend])
+            found.append(Transition(now.t, mix(kept, weights)))
+            correct = exponential_weights(now, then, [*known, then])[1]
+            mend = _sum(correct, [*(-w for w in predict), 0.0])
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,27 +305,34 @@ class AdamsBashforth(Sampler):
     def calls(self, steps: int) -> int:
         return steps + _start_calls(self.order, self.start_up, steps)
 
-    def step(
-        self, denoiser: Denoiser, x_t: Tensor, now: Instant, then: Instant, past: Past, noise: Draw
-    ) -> Tensor:
-        x_hat = denoiser(x_t, time_of(now, x_t))
-        tau, size = now.tau, then.size
-        u = (x_t * (1 / now.sigma)).sub_(x_hat, alpha=1 / tau)
-        _remember(past, (tau, u), self.order)
-        if self.start_up == "runge-kutta" and len(past) < self.order and then.sigma > 0:
-            return runge_kutta(self.order - 1, denoiser, x_t, x_hat, now, then)
-        moments = power_moments(then.tau - tau, len(past))
-        weights = quadrature([node - tau for node, _ in past], moments)
-        x_s = x_t * (size / now.size)
-        for w, (_, u) in zip(weights, past, strict=True):
-            x_s.add_(u, alpha=size * w)
-        return x_s
+    @property
+    def memory(self) -> int:
+        return self.order
+
+    def steps(self, schedule: Schedule, grid: Sequence[Instant]) -> list[Step]:
+        found = list[Step]()
+        for now, then, nodes in windows(grid, self.order):
+            if _starting(self.start_up, len(nodes), self.order, then):
+                found.append(RungeKuttaStep(self.order - 1, now, then, now.size))
+                continue
+            moments = power_moments(then.tau - now.tau, len(nodes))
+            weights = quadrature([node.tau - now.tau for node in nodes], moments)
+            # u_i = (x_t - size x_hat) / sigma: what is remembered, over the sigma it was made at
+            scaled = [then.size * w / node.sigma for w, node in zip(weights, nodes, strict=True)]
+            found.append(Transition(now.t, mix(then.size / now.size, scaled), now.size))
+        return found
 
 
-def _remember(past: Past, value: tuple, count: int) -> None:
-    past.append(value)
-    if len(past) > count:
-        past.popleft()
+def _starting(start_up: StartUp, known: int, needed: int, then: Instant) -> bool:
+    """Whether a step is one of Runge-Kutta's."""
+    return start_up == "runge-kutta" and known < needed and then.sigma > 0
+
+
+def _sum(a: Sequence[float], b: Sequence[float]) -> list[float]:
+    """The sum of two rows of weights, aligned at the newest."""
+    longer, shorter = (a, b) if len(a) >= len(b) else (b, a)
+    start = len(longer) - len(shorter)
+    return [*longer[:start], *(x + y for x, y in zip(longer[start:], shorter, strict=True))]
 
 
 def _start_calls(order: int, start_up: StartUp, steps: int) -> int:

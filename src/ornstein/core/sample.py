@@ -1,9 +1,11 @@
 """Samplers: from noise to data, one transition at a time. `SAMPLERS` lists them by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from math import exp, expm1, hypot, inf, log, log1p, sqrt
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,14 +18,17 @@ from .solve import DORMAND_PRINCE, DORMAND_PRINCE_ERROR, mixed, slopes, velocity
 from .trajectory import (
     Draw,
     Instant,
+    Mix,
     OnStep,
     Past,
+    Plan,
     Sampler,
+    Step,
+    Transition,
     encode,
     held,
     instants,
     start,
-    time_of,
 )
 
 __all__ = [
@@ -39,6 +44,7 @@ __all__ = [
     "Instant",
     "Multistep",
     "OnStep",
+    "Plan",
     "PredictorCorrector",
     "Sampler",
     "UniPC",
@@ -84,40 +90,47 @@ class Ancestral(Sampler):
         if not 0 <= self.eta <= 1:
             raise ValueError(f"eta must lie in [0, 1], got {self.eta}")
 
-    def step(
-        self, denoiser: Denoiser, x_t: Tensor, now: Instant, then: Instant, past: Past, noise: Draw
-    ) -> Tensor:
-        x_hat, place = self._moments(denoiser, x_t, now)
+    @property
+    def deterministic(self) -> bool:
+        return self.eta == 0 and not callable(self.variance)
+
+    def steps(self, schedule: Schedule, grid: Sequence[Instant]) -> list[Step]:
+        return [self._step(now, then) for now, then in pairwise(grid)]
+
+    def _step(self, now: Instant, then: Instant) -> Step:
         lost = -expm1(2 * (now.half - then.half)) if self.eta > 0 else 0.0  # 1 - SNR_t / SNR_s
         share = self.eta**2 * lost
         kept = sqrt(1 - share)  # of the noise
-        mean, small = held(x_t, x_hat, now, then, kept), share * then.sigma**2
+        mean, small = held(now, then, kept), share * then.sigma**2
+        sizes = hypot(then.alpha, then.sigma) / hypot(now.alpha, now.sigma)
+        large = share * (now.sigma * sizes) ** 2
         if callable(self.variance):
             of_x = then.alpha - kept * now.alpha * then.sigma / now.sigma
             var = small + of_x**2 * self.variance(2 * now.half)
-        elif small == 0:
-            return mean
-        elif self.variance == "small":
-            var = small
+        elif self.variance == "learned" and small > 0:
+            return LearnedStep(now.t, mean, log(small), log(large))
         else:
-            sizes = hypot(then.alpha, then.sigma) / hypot(now.alpha, now.sigma)
-            var = share * (now.sigma * sizes) ** 2
-        if place is None:
-            return torch.add(mean, noise(x_t), alpha=sqrt(var))
-        return mean + torch.exp((place * log(var / small) + log(small)) / 2) * noise(x_t)
+            var = small if self.variance == "small" or small == 0 else large
+        return Transition(now.t, mean, fresh=sqrt(var))
 
-    def _moments(
-        self, denoiser: Denoiser, x_t: Tensor, now: Instant
-    ) -> tuple[Tensor, Tensor | None]:
-        if self.variance != "learned":
-            return denoiser(x_t, time_of(now, x_t)), None
-        x_hat, place = denoiser.moments(x_t, time_of(now, x_t))
+
+class LearnedStep(NamedTuple):
+    """A step whose variance the denoiser says, between two bounds, in the logarithm."""
+
+    t: Tensor
+    mean: Mix
+    log_small: float
+    log_large: float
+
+    def __call__(self, denoiser: Denoiser, x_t: Tensor, past: Past, noise: Draw) -> Tensor:
+        x_hat, place = denoiser.moments(x_t, self.t)
         if place is None:
             raise UsageError(
                 "The sampler asks for a learned variance, and this model has no variance head: "
                 "sample with ddpm, or train one with a variance head."
             )
-        return x_hat, place
+        log_var = self.log_small + place * (self.log_large - self.log_small)
+        return self.mean(x_t, (x_hat,)).addcmul_(torch.exp(log_var / 2), noise(x_t))
 
 
 @torch.no_grad()
@@ -134,7 +147,7 @@ def posterior_variance(
     schedule, values = denoiser.schedule, []
     for now in instants(schedule, schedule.time(log_snrs)):
         x_t = torch.add(now.alpha * x, noise(x), alpha=now.sigma)
-        error = (x - denoiser(x_t, time_of(now, x))).square().mean().item()
+        error = (x - denoiser(x_t, now.t)).square().mean().item()
         values.append((1 + exp(2 * now.half)) * error)
 
     def variance(log_snr: float) -> float:
@@ -173,20 +186,31 @@ class Churn:
         if not 0 <= self.rate <= sqrt(2) - 1:
             raise ValueError(f"the rate of churn must lie in [0, sqrt(2) - 1], got {self.rate}")
 
-    def __call__(
-        self, schedule: Schedule, x_t: Tensor, now: Instant, noise: Draw
-    ) -> tuple[Tensor, Instant]:
-        """x_t with its fresh noise, and the instant that it then belongs to."""
+    def raised(self, schedule: Schedule, now: Instant) -> Instant:
+        """The instant that x_t belongs to once it has its fresh noise."""
         if self.rate == 0 or now.alpha == 0:
-            return x_t, now
-        sigma = now.sigma / now.alpha
-        if not self.sigma_min <= sigma <= self.sigma_max:
-            return x_t, now
-        log_snr = time_of(now, x_t).fill_(2 * (now.half - log1p(self.rate)))
-        (up,) = instants(schedule, schedule.time(log_snr[None]))
-        added = sqrt(max((up.sigma / up.alpha) ** 2 - sigma**2, 0.0))
-        x_t = x_t * (up.alpha / now.alpha)
-        return torch.add(x_t, noise(x_t), alpha=up.alpha * added * self.inflation), up
+            return now
+        if not self.sigma_min <= now.sigma / now.alpha <= self.sigma_max:
+            return now
+        log_snr = torch.full_like(now.t, 2 * (now.half - log1p(self.rate)))
+        return instants(schedule, schedule.time(log_snr[None]))[0]
+
+    def before(self, step: Step, now: Instant, up: Instant) -> Step:
+        """The same step, with the noise from `now` to `up` added to x_t before it."""
+        if up is now:
+            return step
+        added = sqrt(max((up.sigma / up.alpha) ** 2 - (now.sigma / now.alpha) ** 2, 0.0))
+        return ChurnedStep(Mix(up.alpha / now.alpha, [up.alpha * added * self.inflation]), step)
+
+
+class ChurnedStep(NamedTuple):
+    """Fresh noise, then a step."""
+
+    up: Mix
+    step: Step
+
+    def __call__(self, denoiser: Denoiser, x_t: Tensor, past: Past, noise: Draw) -> Tensor:
+        return self.step(denoiser, self.up(x_t, (noise(x_t),)), past, noise)
 
 
 STILL = Churn()
@@ -209,11 +233,16 @@ class Euler(Sampler):
     churn: Churn = STILL
     order = 1
 
-    def step(
-        self, denoiser: Denoiser, x_t: Tensor, now: Instant, then: Instant, past: Past, noise: Draw
-    ) -> Tensor:
-        x_t, now = self.churn(denoiser.schedule, x_t, now, noise)
-        return held(x_t, denoiser(x_t, time_of(now, x_t)), now, then)
+    @property
+    def deterministic(self) -> bool:
+        return self.churn.rate == 0
+
+    def steps(self, schedule: Schedule, grid: Sequence[Instant]) -> list[Step]:
+        found = list[Step]()
+        for now, then in pairwise(grid):
+            up = self.churn.raised(schedule, now)
+            found.append(self.churn.before(Transition(up.t, held(up, then)), now, up))
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,19 +272,40 @@ class Heun(Sampler):
     def calls(self, steps: int) -> int:
         return 2 * steps - 1
 
-    def step(
-        self, denoiser: Denoiser, x_t: Tensor, now: Instant, then: Instant, past: Past, noise: Draw
-    ) -> Tensor:
-        x_t, now = self.churn(denoiser.schedule, x_t, now, noise)
-        x_hat = denoiser(x_t, time_of(now, x_t))
-        x_s = held(x_t, x_hat, now, then)
+    @property
+    def deterministic(self) -> bool:
+        return self.churn.rate == 0
+
+    def steps(self, schedule: Schedule, grid: Sequence[Instant]) -> list[Step]:
+        found = list[Step]()
+        for now, then in pairwise(grid):
+            up = self.churn.raised(schedule, now)
+            found.append(self.churn.before(self._step(up, then), now, up))
+        return found
+
+    def _step(self, now: Instant, then: Instant) -> Step:
+        ahead = held(now, then)
         if then.sigma == 0:
-            return x_s
+            return Transition(now.t, ahead)
         if self.scaling == "ve" and min(now.alpha, then.alpha) > 0:
             gain = then.alpha * expm1(then.half - now.half)
         else:
             gain = then.size * (now.tau / then.tau - 1)
-        return torch.add(x_s, denoiser(x_s, time_of(then, x_s)) - x_hat, alpha=gain / 2)
+        return HeunStep(now.t, then.t, ahead, gain / 2)
+
+
+class HeunStep(NamedTuple):
+    """Euler's step, mended by what the denoiser says at its end."""
+
+    t: Tensor
+    s: Tensor
+    ahead: Mix
+    gain: float
+
+    def __call__(self, denoiser: Denoiser, x_t: Tensor, past: Past, noise: Draw) -> Tensor:
+        x_hat = denoiser(x_t, self.t)
+        x_s = self.ahead(x_t, (x_hat,))
+        return torch.add(x_s, denoiser(x_s, self.s) - x_hat, alpha=self.gain)
 
 
 # --- Langevin steps, adaptive steps --------------------------------------------------------------
@@ -270,7 +320,7 @@ def langevin(denoiser: Denoiser, x_t: Tensor, now: Instant, snr: float, noise: D
 
     Source: Song et al. (2021), https://arxiv.org/abs/2011.13456, algorithms 4 and 5.
     """
-    x_hat, part = denoiser(x_t, time_of(now, x_t)), 2 * snr**2
+    x_hat, part = denoiser(x_t, now.t), 2 * snr**2
     mean = torch.add(x_t * (1 - part), x_hat, alpha=part * now.alpha)
     return torch.add(mean, noise(x_t), alpha=2 * snr * now.sigma)
 
@@ -304,13 +354,34 @@ class PredictorCorrector(Sampler):
         calls = self.predictor.calls(steps)
         return None if calls is None else calls + (steps - 1) * self.corrections
 
-    def step(
-        self, denoiser: Denoiser, x_t: Tensor, now: Instant, then: Instant, past: Past, noise: Draw
-    ) -> Tensor:
-        x_s = self.predictor.step(denoiser, x_t, now, then, past, noise)
-        if then.sigma > 0:
-            for _ in range(self.corrections):
-                x_s = langevin(denoiser, x_s, then, self.snr, noise)
+    @property
+    def deterministic(self) -> bool:
+        return False
+
+    @property
+    def memory(self) -> int:
+        return self.predictor.memory
+
+    def steps(self, schedule: Schedule, grid: Sequence[Instant]) -> list[Step]:
+        steps = zip(self.predictor.steps(schedule, grid), grid[1:], strict=True)
+        return [
+            CorrectedStep(step, then, self.snr, self.corrections if then.sigma > 0 else 0)
+            for step, then in steps
+        ]
+
+
+class CorrectedStep(NamedTuple):
+    """A step, then Langevin steps where it leads."""
+
+    step: Step
+    then: Instant
+    snr: float
+    corrections: int
+
+    def __call__(self, denoiser: Denoiser, x_t: Tensor, past: Past, noise: Draw) -> Tensor:
+        x_s = self.step(denoiser, x_t, past, noise)
+        for _ in range(self.corrections):
+            x_s = langevin(denoiser, x_s, self.then, self.snr, noise)
         return x_s
 
 
@@ -347,8 +418,17 @@ class RK45(Sampler):
     def calls(self, steps: int) -> None:
         return None
 
-    def step(
-        self, denoiser: Denoiser, x_t: Tensor, now: Instant, then: Instant, past: Past, noise: Draw
+    def steps(self, schedule: Schedule, grid: Sequence[Instant]) -> list[Step]:
+        return [partial(self._step, now, then) for now, then in pairwise(grid)]
+
+    def _step(
+        self,
+        now: Instant,
+        then: Instant,
+        denoiser: Denoiser,
+        x_t: Tensor,
+        past: Past,
+        noise: Draw,
     ) -> Tensor:
         tau = torch.full((len(x_t),), now.tau, dtype=torch.float64, device=x_t.device)
         longest = past.pop() if past else torch.full_like(tau, 0.1)

@@ -2,8 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from math import isclose
 from typing import Any, NamedTuple
 
 import torch
@@ -19,20 +20,26 @@ OnStep = Callable[[Tensor, Tensor], None]
 """Called with x_s ``(B, *S)`` and its time s ``()``, after each step."""
 
 Past = deque[Any]
-"""A rule's own memory of one trajectory, empty at first."""
+"""What a rule remembers of one trajectory, newest first; empty at first."""
+
+Step = Callable[[Denoiser, Tensor, Past, Draw], Tensor]
+"""One transition ``x_t -> x_s``, its coefficients known: of (denoiser, x_t, past, noise)."""
+
+
+# --- Times ---------------------------------------------------------------------------------------
 
 
 class Instant(NamedTuple):
     """A time, and what the schedule says of it, in Python floats: no rule does algebra on tensors.
 
     Attributes:
-        t: The time, in [0, 1].
+        t: The time, in [0, 1]: ``()``, float64.
         alpha: The scale of the data.
         sigma: The scale of the noise.
         half: ``log(alpha / sigma)``, half the log-SNR; infinite where one of the scales is 0.
     """
 
-    t: float
+    t: Tensor
     alpha: float
     sigma: float
     half: float
@@ -52,26 +59,84 @@ def instants(schedule: Schedule, times: Tensor) -> list[Instant]:
     """The instants of `times` ``(N,)``."""
     times = times.double()
     alpha, sigma = schedule(times)
-    rows = torch.stack([times, alpha, sigma, schedule.log_snr(times) / 2], 1)
-    return [Instant(*row) for row in rows.tolist()]
+    rows = torch.stack([alpha, sigma, schedule.log_snr(times) / 2], 1)
+    return [Instant(t, *row) for t, row in zip(times.unbind(), rows.tolist(), strict=True)]
 
 
-def time_of(now: Instant, like: Tensor) -> Tensor:
-    """The time of an instant as a tensor ``()``, float64, on the device of `like`."""
-    return torch.full((), now.t, dtype=torch.float64, device=like.device)
+# --- Steps ---------------------------------------------------------------------------------------
 
 
-def held(x_t: Tensor, x_hat: Tensor, now: Instant, then: Instant, kept: float = 1.0) -> Tensor:
+class Mix:
+    """``kept x + sum_i weights_i values_i``, in as few tensor operations as it takes.
+
+    Args:
+        kept: Of x.
+        weights: At least one.
+    """
+
+    def __init__(self, kept: float, weights: Sequence[float]) -> None:
+        self.first, *self.others = weights
+        self.straight = not self.others and isclose(kept + self.first, 1, rel_tol=1e-14)
+        # A tensor, because a product with a Python number takes twice as long
+        self.kept = None if kept == 1 else torch.tensor(kept, dtype=torch.float64)
+
+    def __call__(self, x: Tensor, values: Iterable[Tensor]) -> Tensor:
+        """A new tensor like x; of more values than there are weights, the first."""
+        values = iter(values)
+        if self.straight:
+            return torch.lerp(x, next(values), self.first)
+        if self.kept is None:
+            out = torch.add(x, next(values), alpha=self.first)
+        else:
+            out = (x * self.kept).add_(next(values), alpha=self.first)
+        for weight, value in zip(self.others, values):  # noqa: B905 (there may be more values)
+            out.add_(value, alpha=weight)
+        return out
+
+
+class Transition(NamedTuple):
+    """A step from `now` to `then` that is linear in what the denoiser said: most of them are.
+
+    ``x_s = kept x_t + sum_i weights_i v_i + fresh noise``, where v_0, v_1, ... are x_hat now, a
+    step ago, ... or, in rules that need it, ``x_t - size x_hat``, a multiple of the slope.
+
+    Attributes:
+        t: The time now.
+        mix: Of x_t and the values.
+        size: What makes x_hat a slope; None if x_hat itself is remembered.
+        fresh: The standard deviation of the noise.
+    """
+
+    t: Tensor
+    mix: Mix
+    size: float | None = None
+    fresh: float = 0.0
+
+    def __call__(self, denoiser: Denoiser, x_t: Tensor, past: Past, noise: Draw) -> Tensor:
+        remember(past, x_t, denoiser(x_t, self.t), self.size)
+        x_s = self.mix(x_t, past)
+        return x_s.add_(noise(x_t), alpha=self.fresh) if self.fresh > 0 else x_s
+
+
+def remember(past: Past, x_t: Tensor, x_hat: Tensor, size: float | None) -> None:
+    """Put x_hat before what is remembered, or ``x_t - size x_hat`` if there is a size."""
+    past.appendleft(x_hat if size is None else torch.sub(x_t, x_hat, alpha=size))
+
+
+def held(now: Instant, then: Instant, kept: float = 1.0) -> Mix:
     """Where the probability flow leads if x_hat stays what it is; at sigma = 0, to x_hat itself.
 
     ``x_s = alpha_s x_hat + kept sigma_s eps_hat``.
     """
     ratio = kept * then.sigma / now.sigma
-    return (x_t * ratio).add_(x_hat, alpha=then.alpha - now.alpha * ratio)
+    return Mix(ratio, [then.alpha - now.alpha * ratio])
+
+
+# --- Samplers ------------------------------------------------------------------------------------
 
 
 class Sampler(ABC):
-    """A rule for one transition ``x_t -> x_s``. The loop over the steps is here, and only here.
+    """A rule for the transitions along a time grid.
 
     No rule depends on the path: along another schedule, at equal log-SNRs, every x_t is the same
     up to its scale. A step to sigma = 0 returns the posterior mean, unless the rule says otherwise.
@@ -87,11 +152,33 @@ class Sampler(ABC):
         """Denoiser calls for a grid of `steps` steps that ends at sigma = 0; None if adaptive."""
         return steps
 
+    @property
+    def deterministic(self) -> bool:
+        """Whether it draws no noise, and so is a map from noise to data, with an inverse."""
+        return True
+
+    @property
+    def memory(self) -> int:
+        """How many values of the past a step looks at, its own included."""
+        return 1
+
     @abstractmethod
-    def step(
-        self, denoiser: Denoiser, x_t: Tensor, now: Instant, then: Instant, past: Past, noise: Draw
-    ) -> Tensor:
-        """One transition, from `now` to `then`; towards more noise if it encodes."""
+    def steps(self, schedule: Schedule, grid: Sequence[Instant]) -> list[Step]:
+        """The transitions from each instant of `grid` to the next; towards noise if it encodes."""
+
+    def plan(self, schedule: Schedule, times: Tensor) -> "Plan":
+        """All that does not depend on x, worked out once for any number of batches.
+
+        Args:
+            schedule: Of the denoisers it is for.
+            times: Strictly decreasing ``(N + 1,)``, in [0, 1], on the device of x.
+
+        Raises:
+            ValueError: If the times do not decrease, or leave [0, 1].
+        """
+        if len(times) < 2 or not (times[:-1] > times[1:]).all() or times[0] > 1 or times[-1] < 0:
+            raise ValueError(f"times must decrease strictly within [0, 1], got {times.tolist()}")
+        return _plan(self, schedule, times)
 
     def __call__(
         self,
@@ -102,33 +189,55 @@ class Sampler(ABC):
         noise: Draw = torch.randn_like,
         on_step: OnStep | None = None,
     ) -> Tensor:
-        """Take `x` ``(B, *S)`` down the time grid `times` ``(N + 1,)``; it keeps its dtype.
+        """Take `x` down the time grid `times`: `plan` and `Plan` in one."""
+        plan = self.plan(denoiser.schedule, times.to(x.device))
+        return plan(denoiser, x, noise=noise, on_step=on_step)
 
-        Args:
-            denoiser: Its conditions are bound beforehand, with ``denoiser.given(**cond)``.
-            x: x_t at the first time; see `start`.
-            times: Strictly decreasing, in [0, 1].
-            noise: Where randomness comes from.
-            on_step: Looks on.
 
-        Raises:
-            ValueError: If the times do not decrease, or leave [0, 1].
-        """
-        if len(times) < 2 or not (times[:-1] > times[1:]).all() or times[0] > 1 or times[-1] < 0:
-            raise ValueError(f"times must decrease strictly within [0, 1], got {times.tolist()}")
-        return self.follow(denoiser, x, times, noise, on_step)
+@dataclass(frozen=True)
+class Plan:
+    """A sampler on one time grid. The loop over the steps is here, and only here.
+
+    Args:
+        times: Of the grid ``(N + 1,)``.
+        transitions: From each to the next.
+        memory: How many values of the past they look at.
+    """
+
+    times: Tensor
+    transitions: Sequence[Step]
+    memory: int
 
     @torch.no_grad()
-    def follow(
-        self, denoiser: Denoiser, x: Tensor, times: Tensor, noise: Draw, on_step: OnStep | None
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        x: Tensor,
+        *,
+        noise: Draw = torch.randn_like,
+        on_step: OnStep | None = None,
     ) -> Tensor:
-        """As `__call__`, in either direction; `encode` is the other."""
-        past: Past = deque()
-        for i, (now, then) in enumerate(pairwise(instants(denoiser.schedule, times.to(x.device)))):
-            x = self.step(denoiser, x, now, then, past, noise)
+        """Take `x` ``(B, *S)`` from the first time to the last; it keeps its dtype.
+
+        Args:
+            denoiser: Of the schedule that was planned for; its conditions are bound beforehand,
+                with ``denoiser.given(**cond)``.
+            x: x_t at the first time; see `start`.
+            noise: Where randomness comes from.
+            on_step: Looks on.
+        """
+        past: Past = deque(maxlen=self.memory)
+        for i, step in enumerate(self.transitions, 1):
+            x = step(denoiser, x, past, noise)
             if on_step is not None:
-                on_step(x, times[i + 1])
+                on_step(x, self.times[i])
         return x
+
+
+def _plan(sampler: Sampler, schedule: Schedule, times: Tensor) -> Plan:
+    with torch.no_grad():
+        grid = instants(schedule, times)
+        return Plan(times, sampler.steps(schedule, grid), sampler.memory)
 
 
 def start(schedule: Schedule, time: Tensor, eps: Tensor) -> Tensor:
@@ -158,15 +267,13 @@ def encode(sampler: Sampler, denoiser: Denoiser, x: Tensor, times: Tensor) -> Te
     Raises:
         ValueError: If the sampler draws noise.
     """
-    times = times.flip(0)
-    data, first = instants(denoiser.schedule, times[:2].to(x.device))
+    if not sampler.deterministic:
+        raise ValueError("only a deterministic sampler can encode, and this one draws noise")
+    times = times.to(x.device).flip(0)
+    data, first = instants(denoiser.schedule, times[:2])
     if data.sigma == 0:
-        t, x_t = time_of(first, x), first.alpha * x
+        x_t = first.alpha * x
         for _ in range(3):
-            x_t = x_t + first.alpha * (x - denoiser(x_t, t))
+            x_t = x_t + first.alpha * (x - denoiser(x_t, first.t))
         x, times = x_t, times[1:]
-    return sampler.follow(denoiser, x, times, _refuse, None)
-
-
-def _refuse(like: Tensor) -> Tensor:
-    raise ValueError("only a deterministic sampler can encode, and this one draws noise")
+    return _plan(sampler, denoiser.schedule, times)(denoiser, x)
