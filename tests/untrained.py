@@ -3,6 +3,7 @@
 import torch
 
 from ornstein.data.image import ImageCodec
+from ornstein.data.options import DataOptions
 from ornstein.data.points import PointsCodec
 from ornstein.runs.config import NetConfig, RunConfig, SampleConfig
 from ornstein.runs.model import Model, Vocabulary, build_denoiser
@@ -10,19 +11,39 @@ from ornstein.runs.model import Model, Vocabulary, build_denoiser
 CLASSES = ("ant", "bee", "cat")
 
 
-def tiny_model(kind: str = "unet", steps: int = 4, shape: tuple[int, ...] = (1, 8, 8)) -> Model:
+def grey_codec(shape: tuple[int, ...]) -> ImageCodec:
+    """Of pictures in 17 levels."""
+    return ImageCodec(shape=shape, dtype="uint8", mean=(5.0,), std=(6.0,), levels=17, layout="HW")
+
+
+def tiny_model(
+    kind: str = "unet",
+    steps: int = 4,
+    shape: tuple[int, ...] = (1, 8, 8),
+    given: tuple[int, ...] | None = None,
+    given_noise: float = 0.0,
+) -> Model:
     """A model with random weights; its last layer too, which a new network has at zero."""
-    config = RunConfig(net=NetConfig(kind=kind, size=8), sample=SampleConfig(steps=steps))  # pyright: ignore
+    config = RunConfig(
+        data=DataOptions(given=given and "low", given_noise=given_noise),  # pyright: ignore
+        net=NetConfig(kind=kind, size=8),  # pyright: ignore
+        sample=SampleConfig(steps=steps),
+    )
     if kind == "mlp":
         codec = PointsCodec(shape=(2,), dtype="float32", mean=(1.0, -1.0), std=(2.0, 0.5))
     else:
-        codec = ImageCodec(
-            shape=shape, dtype="uint8", mean=(5.0,), std=(6.0,), levels=17, layout="HW"
-        )
-    words = Vocabulary(classes=CLASSES, attributes=("age",), means=(40.0,), stds=(10.0,))
+        codec = grey_codec(shape)
+    words = Vocabulary(
+        classes=CLASSES,
+        attributes=("age",),
+        means=(40.0,),
+        stds=(10.0,),
+        context=given[0] if given else 0,
+    )
     denoiser = build_denoiser(config, codec.shape, words)
     generator = torch.Generator().manual_seed(1)
     for parameter in denoiser.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.3, generator=generator)
-    return Model(denoiser.eval().requires_grad_(False), codec, words, config)
+    denoiser = denoiser.eval().requires_grad_(False)
+    return Model(denoiser, codec, words, config, given=grey_codec(given) if given else None)

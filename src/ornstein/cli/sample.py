@@ -18,8 +18,8 @@ MOST_IN_A_GRID = 1024  # examples in one picture
 def sample(
     run: Path,
     /,
+    *cascade: Path,
     options: Annotated[SampleOptions, FLAT] = SampleOptions(),
-    *,
     out: Path | None = None,
     grid: Path | None = None,
     dry_run: Flag = False,
@@ -29,30 +29,35 @@ def sample(
 
     Args:
         run: The run folder.
-        out: Folder for the examples, in the format of the data; RUN/samples if not given.
+        cascade: Runs trained on pairs, each of which is given what the one before drew.
+        out: Folder for the examples, in the format of the data; samples/ of the last run if not
+            given.
         grid: One picture of all of them, as in grid.png.
         dry_run: Say what would be drawn, and stop.
     """
     options = checked(SampleOptions, asdict(options))
     count = len(options.indices)
-    machine.start(f"Drawing {count:,} example{'s' * (count > 1)} from {run}")
+    runs = [run, *cascade]
+    names = ", then ".join(map(str, runs))
+    machine.start(f"Drawing {count:,} example{'s' * (count > 1)} from {names}")
     import torch
 
-    from ..tasks.sample import opened, stream, write_picture
+    from ..tasks import sample as task
 
-    model = opened(run, machine.device)
+    models = [task.opened(run, machine.device) for run in runs]
+    model = models[-1]
     if dry_run:
-        show_plan(model, options, machine)
+        show_plan(models[0], options, machine)
         return
     assert model.run is not None
     folder, paths, shown = out or model.run.samples, [], []
-    for part in stream(model, options):
+    for part in task.cascade(models, options):
         paths += part.save(folder)
         if grid is not None and sum(map(len, shown)) < MOST_IN_A_GRID:
             shown.append(part.x)
     if grid is not None:
         picture = model.codec.preview(torch.cat(shown)[:MOST_IN_A_GRID])
-        paths.append(write_picture(picture, grid))
+        paths.append(task.write_picture(picture, grid))
     machine.result({"paths": paths}, summary(paths))
 
 

@@ -100,6 +100,17 @@ class Codec(ABC):
         return np.clip(np.rint(values), low, high).astype(dtype)
 
     @property
+    def range(self) -> tuple[Tensor, Tensor] | None:
+        """The least and the most that x can be of integers, each ``(C,)``; None for floats."""
+        dtype = np.dtype(self.dtype)
+        if dtype.kind == "f" or min(self.std) == 0:
+            return None
+        low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+        high = high if self.levels is None else low + self.levels - 1
+        mean, std = torch.tensor([self.mean, self.std], dtype=torch.float64)
+        return (low - mean) / std, (high - mean) / std
+
+    @property
     def log_det(self) -> float:
         """``log |det d x / d stored|``, in nats: what a log-likelihood of x gains in its units.
 

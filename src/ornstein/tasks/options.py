@@ -29,7 +29,10 @@ class DrawOptions:
         attributes: Numeric conditions by name, in their own units.
         given: Pictures to start from, files or folders of them, for a run trained on pairs;
             several are dealt out in turn.
+        given_noise: Share of noise to mix into it, if the run was trained to forgive some.
         guidance: Weight of classifier-free guidance; 1 is none.
+        threshold: Bring each estimate back into the range of the data, all but this share of it
+            scaled and the rest clipped, as 0.995: against the glare of strong guidance.
         guidance_interval: Lowest and highest log-SNR at which guidance acts.
         sampler: Rule for one transition.
         steps: Steps of the time grid.
@@ -40,7 +43,9 @@ class DrawOptions:
     label: Annotated[tuple[str, ...] | None, Len(1)] = None
     attributes: dict[str, float] | None = None
     given: Annotated[tuple[str, ...] | None, Len(1), Parameter(consume_multiple=True)] = None
+    given_noise: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     guidance: Weight | None = None
+    threshold: Annotated[float | None, Interval(gt=0, le=1)] = None
     guidance_interval: tuple[float, float] | None = None
     sampler: str | None = None
     steps: Steps | None = None

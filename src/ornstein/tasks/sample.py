@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from io import BytesIO
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,14 +14,14 @@ import torch
 from torch import Tensor
 
 from ..core.denoise import Denoiser
-from ..core.guide import ALWAYS, ClassifierFree
+from ..core.guide import ALWAYS, ClassifierFree, Thresholded
 from ..core.sample import SAMPLERS, OnStep, Sampler, start
 from ..data.codec import Codec, write_bytes
 from ..data.decode import is_picture
-from ..data.given import fitted
+from ..data.given import fitted, mixed
 from ..data.names import natural
 from ..errors import UsageError
-from ..rng import Streams
+from ..rng import Streams, generator, normal
 from ..runs.folder import RunFolder
 from ..runs.model import GRIDS, Model, load
 from ..runs.provenance import provenance, stamp
@@ -35,6 +36,9 @@ Run = Model | RunFolder | Path | str
 
 Made = Callable[[int], dict[str, Any]]
 """The provenance of an example, by its number."""
+
+Context = Callable[[Sequence[int]], Tensor]
+"""What examples are given to start from, by their numbers: ``(B, Cg, *S)`` as networks see it."""
 
 CHUNK = 2**16
 """Numbers in what `stream` gives at once, or more if one block holds more."""
@@ -84,7 +88,7 @@ class Samples:
 
 
 def sample(
-    run: Run,
+    run: Run | Sequence[Run],
     count: int = 16,
     label: str | int | Sequence[str | int] | None = None,
     *,
@@ -92,10 +96,10 @@ def sample(
     on_step: OnStep | None = None,
     **options: Any,
 ) -> Samples:
-    """Draw new examples from a trained run.
+    """Draw new examples from a trained run, or from a cascade of runs.
 
     Args:
-        run: The run, or its folder.
+        run: The run, or its folder; or several, each of which is given what the one before drew.
         count: Examples to draw.
         label: Class by name or number, or ``any``; several are dealt out in turn.
         device: Where to compute; ``auto`` takes a GPU if there is one.
@@ -107,7 +111,8 @@ def sample(
         UsageError: If an option is unknown or out of its bounds, or the run has no such class.
     """
     chosen = checked(SampleOptions, {"count": count, "label": label, **options})
-    parts = list(stream(run, chosen, device=device, on_step=on_step))
+    runs = [run] if isinstance(run, Model | RunFolder | Path | str) else list(run)
+    parts = list(cascade(runs, chosen, device=device, on_step=on_step))
     labels = [name for part in parts for name in part.labels or ()]
     x = torch.cat([part.x for part in parts])
     return replace(parts[0], x=x, labels=tuple(labels) if labels else None)
@@ -117,13 +122,13 @@ def stream(
     run: Run,
     options: SampleOptions,
     *,
-    context: Tensor | None = None,
+    context: Context | None = None,
     device: str | torch.device = "auto",
     on_step: OnStep | None = None,
 ) -> Iterator[Samples]:
     """As `sample`, in pieces as they are done, so that any number fits in memory.
 
-    `context` ``(P, Cg, *S)`` is what is given, dealt out in turn; by default, that of the options.
+    What is given is `context`, by default the pictures that the options name.
     """
     model, indices = opened(run, device), options.indices
     denoiser, sampler, times = plan(model, options)
@@ -138,6 +143,68 @@ def stream(
         x = draw(model, told, sampler, times, options.seed, part, on_step)
         labels = label_names(model, options, part)
         yield Samples(x, model.codec, part[0], labels, maker(model, options.seed))
+
+
+def cascade(
+    runs: Sequence[Run],
+    options: SampleOptions,
+    *,
+    context: Context | None = None,
+    device: str | torch.device = "auto",
+    on_step: OnStep | None = None,
+) -> Iterator[Samples]:
+    """As `stream`, with runs in a row, each of which is given what the one before drew.
+
+    Labels and attributes go to every later run that knows them. Each run draws noise of its own,
+    from a seed that follows from the seed of the one before.
+
+    Raises:
+        UsageError: If a run cannot be given what the one before draws.
+    """
+    models = [opened(run, device) for run in runs]
+    for before, after in pairwise(models):
+        check_chain(before, after)
+    first, *rest = models
+    for part in stream(first, options, context=context, device=device, on_step=on_step):
+        if not rest:
+            yield part
+            continue
+        later = replace(
+            _known_to(rest[0], options),
+            examples=f"{part.first}-{part.first + len(part) - 1}",
+            seed=int(generator("cascade", options.seed).integers(2**62)),
+        )
+        given = partial(_rows, context_from(rest[0], part.codec.stored(part.x)), part.first)
+        yield from cascade(rest, later, context=given, device=device, on_step=on_step)
+
+
+def _rows(context: Tensor, first: int, indices: Sequence[int]) -> Tensor:
+    """What the examples `indices` are given, of which `context` holds those from `first` on."""
+    return context[torch.tensor(indices) - first]
+
+
+def _known_to(model: Model, options: SampleOptions) -> SampleOptions:
+    """The options without the labels and attributes that the run does not know."""
+    known, asked = model.vocabulary, options.attributes or {}
+    return replace(
+        options,
+        label=options.label if known.classes else None,
+        attributes={k: v for k, v in asked.items() if k in known.attributes},
+        given=None,
+    )
+
+
+def check_chain(before: Model, after: Model) -> None:
+    """Refuse a pair of runs of which the second cannot be given what the first draws."""
+    made, given = before.codec, after.given
+    name, other = (str(m.run.path) if m.run else "A run" for m in (before, after))
+    if given is None:
+        raise UsageError(f"{other} was not trained on pairs: it cannot follow another run.")
+    if (made.shape, made.dtype) != (given.shape, given.dtype):
+        raise UsageError(
+            f"{name} draws {made.shape} of {made.dtype}, but {other} is given {given.shape} of "
+            f"{given.dtype}: train the one to make what the other is given."
+        )
 
 
 def opened(run: Run, device: str | torch.device = "auto") -> Model:
@@ -176,6 +243,10 @@ def plan(model: Model, options: DrawOptions) -> tuple[Denoiser, Sampler, Tensor]
         raise UsageError(f"guidance_interval = ({low}, {high}) must go from low to high log-SNR.")
     if told and weight != 1:
         denoiser = ClassifierFree(denoiser, weight, (low, high))
+    if options.threshold is not None:
+        if model.codec.range is None:
+            raise UsageError("--threshold is for data of integers, whose range is known.")
+        denoiser = Thresholded(denoiser, *model.codec.range, options.threshold)
     try:
         times = GRIDS[options.time_grid or config.grid](
             denoiser.schedule, options.steps or config.steps
@@ -185,8 +256,8 @@ def plan(model: Model, options: DrawOptions) -> tuple[Denoiser, Sampler, Tensor]
     return denoiser, SAMPLERS[name], times
 
 
-def context_of(model: Model, options: DrawOptions) -> Tensor | None:
-    """What the options give to start from, ``(P, Cg, *S)`` as the network sees it.
+def context_of(model: Model, options: DrawOptions) -> Context | None:
+    """What the options give to start from, dealt out in turn.
 
     Raises:
         UsageError: If the run is not one of pairs.
@@ -197,8 +268,14 @@ def context_of(model: Model, options: DrawOptions) -> Tensor | None:
     if model.given is None:
         raise UsageError("This run was not trained on pairs: leave --given out.")
     paths = pictures_in(options.given)
-    stored = torch.cat([model.given.read(path) for path in paths])
-    return fitted(model.given.pack(stored), model.shape[1:])
+    context = context_from(model, torch.cat([model.given.read(path) for path in paths]).numpy())
+    return lambda indices: context[torch.tensor(indices) % len(context)]
+
+
+def context_from(model: Model, stored: np.ndarray) -> Tensor:
+    """The condition ``context`` ``(P, Cg, *S)`` of a run of pairs, from pictures as stored."""
+    assert model.given is not None
+    return fitted(model.given.pack(torch.from_numpy(stored)), model.shape[1:])
 
 
 def pictures_in(places: Sequence[str | Path]) -> list[Path]:
@@ -211,15 +288,32 @@ def pictures_in(places: Sequence[str | Path]) -> list[Path]:
 
 
 def conditions(
-    model: Model, options: DrawOptions, indices: Sequence[int], context: Tensor | None = None
+    model: Model,
+    options: DrawOptions,
+    indices: Sequence[int],
+    context: Context | None = None,
 ) -> dict[str, Tensor]:
-    """The conditions of the examples `indices`: labels and contexts are dealt out by index."""
+    """The conditions of the examples `indices`; labels are dealt out by index.
+
+    Raises:
+        UsageError: If they do not suit the run.
+    """
     labels = options.label
     if labels is not None:
         labels = [labels[i % len(labels)] for i in indices]
     told = model.vocabulary.tensors(len(indices), labels, options.attributes)
     if context is not None:
-        told["context"] = context[torch.tensor(indices) % len(context)]
+        told["context"] = context(indices)
+        if share := options.given_noise:
+            if not model.config.data.given_noise:
+                raise UsageError(
+                    "This run was not trained with noise in what is given: leave --given-noise out."
+                )
+            shape = told["context"].shape[1:]
+            noise = torch.stack([normal(shape, options.seed, "given", i) for i in indices])
+            told["context"] = mixed(told["context"], noise, share)
+            told["augment"] = torch.zeros(len(indices), model.config.data.augmentations)
+            told["augment"][:, -1] = share
     return {name: value.to(model.device) for name, value in told.items()}
 
 
