@@ -11,7 +11,7 @@ from torch import Tensor
 from .denoise import Denoiser
 from .noise import Schedule
 from .solve import exponential_moments, power_moments, quadrature, runge_kutta
-from .trajectory import Draw, Instant, Mix, Past, Sampler, Step, Transition, remember
+from .trajectory import Draw, Instant, Mix, Past, Sampler, Step, Transition, valued
 
 StartUp = Literal["ramp", "runge-kutta"]
 """What a multistep rule does while its memory fills.
@@ -135,7 +135,7 @@ class RungeKuttaStep(NamedTuple):
 
     def __call__(self, denoiser: Denoiser, x_t: Tensor, past: Past, noise: Draw) -> Tensor:
         x_hat = denoiser(x_t, self.now.t)
-        remember(past, x_t, x_hat, self.size)
+        past.appendleft(valued(x_t, x_hat, self.size))
         return runge_kutta(self.order, denoiser, x_t, x_hat, self.now, self.then)
 
 
@@ -182,7 +182,7 @@ class Multistep(Sampler):
 
     @property
     def memory(self) -> int:
-        return self.order
+        return self.order - 1
 
     def steps(self, schedule: Schedule, grid: Sequence[Instant]) -> list[Step]:
         return [
@@ -221,7 +221,7 @@ class DPMSolver(Sampler):
 
     @property
     def memory(self) -> int:
-        return self.points
+        return self.points - 1
 
     def steps(self, schedule: Schedule, grid: Sequence[Instant]) -> list[Step]:
         return [
@@ -259,7 +259,7 @@ class UniPC(Sampler):
 
     @property
     def memory(self) -> int:
-        return self.order
+        return self.order - 1
 
     def steps(self, schedule: Schedule, grid: Sequence[Instant]) -> list[Step]:
         found, points = list[Step](), self.order - 1
@@ -307,7 +307,7 @@ class AdamsBashforth(Sampler):
 
     @property
     def memory(self) -> int:
-        return self.order
+        return self.order - 1
 
     def steps(self, schedule: Schedule, grid: Sequence[Instant]) -> list[Step]:
         found = list[Step]()

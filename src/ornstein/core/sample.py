@@ -130,7 +130,7 @@ class LearnedStep(NamedTuple):
                 "sample with ddpm, or train one with a variance head."
             )
         log_var = self.log_small + place * (self.log_large - self.log_small)
-        return self.mean(x_t, (x_hat,)).addcmul_(torch.exp(log_var / 2), noise(x_t))
+        return self.mean(x_t, x_hat).addcmul_(torch.exp(log_var / 2), noise(x_t))
 
 
 @torch.no_grad()
@@ -210,7 +210,7 @@ class ChurnedStep(NamedTuple):
     step: Step
 
     def __call__(self, denoiser: Denoiser, x_t: Tensor, past: Past, noise: Draw) -> Tensor:
-        return self.step(denoiser, self.up(x_t, (noise(x_t),)), past, noise)
+        return self.step(denoiser, self.up(x_t, noise(x_t)), past, noise)
 
 
 STILL = Churn()
@@ -304,7 +304,7 @@ class HeunStep(NamedTuple):
 
     def __call__(self, denoiser: Denoiser, x_t: Tensor, past: Past, noise: Draw) -> Tensor:
         x_hat = denoiser(x_t, self.t)
-        x_s = self.ahead(x_t, (x_hat,))
+        x_s = self.ahead(x_t, x_hat)
         return torch.add(x_s, denoiser(x_s, self.s) - x_hat, alpha=self.gain)
 
 
@@ -417,6 +417,10 @@ class RK45(Sampler):
 
     def calls(self, steps: int) -> None:
         return None
+
+    @property
+    def memory(self) -> int:
+        return 1  # how long its last step was
 
     def steps(self, schedule: Schedule, grid: Sequence[Instant]) -> list[Step]:
         return [partial(self._step, now, then) for now, then in pairwise(grid)]
