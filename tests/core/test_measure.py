@@ -1,79 +1,21 @@
-"""Laws of every measurement operator: one list, one test per law."""
+"""Masks copy bits; decompositions, pseudo-inverses and linear systems."""
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
 
-from ornstein.core import measure
-from ornstein.core.measure import LinearOperator, Mask, conjugate_gradient
+from ornstein.core.measure import Mask, Matrix, Separable, conjugate_gradient
 from truths import F64, covariances, normal
-
-B, C, H, W = 3, 2, 4, 5
-
-
-def random_mask(*shape):
-    return normal(*shape, seed=7) > 0
-
-
-OPERATORS = {
-    "mask of a picture": Mask(random_mask(H, W)),
-    "mask of channels": Mask(random_mask(C, H, W)),
-    "mask of each example": Mask(random_mask(B, C, H, W)),
-    "mask that keeps all": Mask(torch.ones(H, W, dtype=torch.bool)),
-    "mask that keeps nothing": Mask(torch.zeros(H, W, dtype=torch.bool)),
-}
-everyone = pytest.mark.parametrize("A", OPERATORS.values(), ids=OPERATORS.keys())
-
-
-def dot(u, v):
-    return (u * v).flatten(1).sum(1)
-
-
-def test_every_operator_stands_in_the_list():
-    own = {v for v in vars(measure).values() if getattr(v, "__module__", "") == measure.__name__}
-    operators = {v for v in own if isinstance(v, type) and issubclass(v, LinearOperator)}
-    assert operators - {LinearOperator} == {type(A) for A in OPERATORS.values()}
-
-
-@everyone
-def test_the_adjoint_is_the_adjoint(A):
-    x = normal(B, C, H, W)
-    y = normal(*A(x).shape, seed=1)
-    assert_close(dot(A(x), y), dot(x, A.adjoint(y)), rtol=1e-12, atol=1e-12)
-
-
-@everyone
-def test_an_operator_is_linear(A):
-    x, z = normal(B, C, H, W), normal(B, C, H, W, seed=1)
-    assert_close(A(2.0 * x - 3.0 * z), 2.0 * A(x) - 3.0 * A(z), rtol=1e-12, atol=1e-12)
-
-
-@everyone
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_an_operator_keeps_dtype_and_batch(A, dtype):
-    x = normal(B, C, H, W).to(dtype)
-    assert A(x).dtype == A.adjoint(A(x)).dtype == dtype
-    assert len(A(x)) == B and A.adjoint(A(x)).shape == x.shape
-
-
-@everyone
-def test_the_consistent_point_explains_the_measurement_and_is_the_nearest(A):
-    x, truth = normal(B, C, H, W), normal(B, C, H, W, seed=1)
-    y = A(truth)
-    point = A.consistent(x, y)
-    assert_close(A(point), y, rtol=1e-9, atol=1e-9)
-    assert_close(dot(point - x, truth - point), torch.zeros(B, dtype=F64), rtol=0, atol=1e-9)
-    assert_close(A.consistent(point, y), point, rtol=1e-9, atol=1e-9)
-    assert_close(LinearOperator.consistent(A, x, y), point, rtol=1e-9, atol=1e-9)
 
 
 def test_a_mask_never_looks_at_what_it_hides_and_copies_bits():
-    keep = random_mask(C, H, W)
-    x = normal(B, C, H, W).float().masked_fill(~keep, math.nan)
+    keep = normal(2, 4, 5, seed=7) > 0
+    x = normal(3, 2, 4, 5).float().masked_fill(~keep, math.nan)
     assert_close(Mask(keep)(x), x.nan_to_num(0.0), rtol=0, atol=0)
-    guess = normal(B, C, H, W, seed=1).float()
+    guess = normal(3, 2, 4, 5, seed=1).float()
     filled = Mask(keep).consistent(guess, x)
     assert torch.equal(filled[:, keep], x[:, keep])
     assert torch.equal(filled[:, ~keep], guess[:, ~keep])
@@ -82,6 +24,34 @@ def test_a_mask_never_looks_at_what_it_hides_and_copies_bits():
 def test_a_mask_that_is_not_boolean_is_refused():
     with pytest.raises(ValueError, match=r"boolean, got torch\.float32"):
         Mask(torch.ones(3))
+
+
+def test_what_is_left_out_of_a_mask_is_what_was_named():
+    keep = Mask.without((2, 4, 6), np.s_[:, 1:3, 2:4], np.s_[1:]).keep
+    expected = torch.ones(2, 4, 6, dtype=torch.bool)
+    expected[:, 1:3, 2:4] = False
+    expected[1] = False
+    assert torch.equal(keep, expected)
+
+
+def test_a_matrix_that_loses_rank_is_inverted_where_it_can_be():
+    matrix = torch.outer(normal(4), normal(6, seed=1))
+    x, y = normal(2, 6), normal(2, 4, seed=1)
+    point = Matrix(matrix, (6,)).consistent(x, y)
+    expected = x + (y - x @ matrix.T) @ torch.linalg.pinv(matrix).T
+    assert_close(point, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_a_tensor_product_is_the_product_of_its_factors():
+    a, b = normal(2, 3), normal(5, 4, seed=1)
+    x = normal(1, 3, 4)
+    whole = Matrix(torch.kron(a, b), (3, 4), (2, 5))
+    assert_close(Separable((a, b))(x), whole(x))
+
+
+def test_a_matrix_of_another_size_is_refused():
+    with pytest.raises(ValueError, match=r"expected a matrix \(6, 4\), got \(5, 4\)"):
+        Matrix(normal(5, 4), (4,), (2, 3))
 
 
 # --- Conjugate gradients -------------------------------------------------------------------------
