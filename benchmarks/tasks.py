@@ -273,10 +273,9 @@ def digits() -> Task:
     """The 1,797 scans of scikit-learn, 8 x 8 in 17 greys: 1200 to train on, 597 to test."""
     from sklearn.datasets import load_digits
 
-    data = load_digits()
-    x = torch.from_numpy(np.asarray(data.images, np.float32))[:, None] / 8 - 1
-    order = torch.from_numpy(generator("digits").permutation(len(x)))
-    x, label = x[order], torch.from_numpy(np.asarray(data.target))[order]
+    flat, label = (torch.from_numpy(np.asarray(a)) for a in load_digits(return_X_y=True))
+    order = torch.from_numpy(generator("digits").permutation(len(flat)))
+    x, label = flat[order].float().view(-1, 1, 8, 8) / 8 - 1, label[order]
     features = encoder("digits", x[:1200], label[:1200], epochs=60, flips=False)
     return Task(
         name="digits",
@@ -325,10 +324,10 @@ def of_cifar(name: str, kinds: tuple[int, ...]) -> Task:
 
 
 def of_points(name: str) -> Task:
-    """20,000 points in the plane of a built-in dataset and as many to test; they are features."""
+    """20,000 points in the plane of a built-in dataset, 10,000 to test; they are features."""
     from ornstein.data import DataOptions, open_data
 
-    data = open_data(name, DataOptions(limit=40_000, seed=7)).stored.float()
+    data = open_data(name, DataOptions(limit=30_000, seed=7)).stored.float()
     data = (data - data.mean(0)) / data.std()
     return Task(
         name=name,
