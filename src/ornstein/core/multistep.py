@@ -277,6 +277,24 @@ class UniPC(Sampler):
         return found
 
 
+def straight_weights(now: Instant, then: Instant, nodes: Sequence[Instant]) -> list[float]:
+    """Of the velocities at the `nodes`, the weights of their polynomial's mean over the step."""
+    h = then.tau - now.tau
+    return quadrature([(node.tau - now.tau) / h for node in nodes], power_moments(1.0, len(nodes)))
+
+
+def straight_transition(
+    now: Instant, then: Instant, nodes: Sequence[Instant], weights: Sequence[float]
+) -> Transition:
+    """``y_s = y_t + (tau_s - tau_t) sum_i w_i u_i``, in flow coordinates.
+
+    What is remembered is ``x_t - size x_hat = sigma u``.
+    """
+    h = then.size * (then.tau - now.tau)
+    scaled = [h * w / node.sigma for w, node in zip(weights, nodes, strict=True)]
+    return Transition(now.t, mix(then.size / now.size, scaled), now.size)
+
+
 @dataclass(frozen=True, kw_only=True)
 class AdamsBashforth(Sampler):
     """Adams-Bashforth on the straight path. One denoiser call a step.
@@ -285,7 +303,7 @@ class AdamsBashforth(Sampler):
     path is ``y = (1 - tau) x + tau eps``, and its velocity ``u = eps_hat - x_hat`` is finite at
     both ends. u is replaced by the polynomial through its last `order` values:
 
-        y_s = y_t + integral from tau_t to tau_s of u dtau = y_t + sum_i w_i u_i.
+        y_s = y_t + integral from tau_t to tau_s of u dtau = y_t + (tau_s - tau_t) sum_i w_i u_i.
 
     The step to sigma = 0 is one like any other, which halves the error in few steps.
 
@@ -315,11 +333,8 @@ class AdamsBashforth(Sampler):
             if _starting(self.start_up, len(nodes), self.order, then):
                 found.append(RungeKuttaStep(self.order - 1, now, then, now.size))
                 continue
-            moments = power_moments(then.tau - now.tau, len(nodes))
-            weights = quadrature([node.tau - now.tau for node in nodes], moments)
-            # u_i = (x_t - size x_hat) / sigma: what is remembered, over the sigma it was made at
-            scaled = [then.size * w / node.sigma for w, node in zip(weights, nodes, strict=True)]
-            found.append(Transition(now.t, mix(then.size / now.size, scaled), now.size))
+            weights = straight_weights(now, then, nodes)
+            found.append(straight_transition(now, then, nodes, weights))
         return found
 
 

@@ -210,11 +210,13 @@ class Plan:
         times: Of the grid ``(N + 1,)``.
         transitions: From each to the next.
         memory: How many values of the past they look at.
+        calls: Of the denoiser; None if adaptive.
     """
 
     times: Tensor
     transitions: Sequence[Step]
     memory: int
+    calls: int | None
 
     @torch.no_grad()
     def __call__(
@@ -245,7 +247,8 @@ class Plan:
 def _plan(sampler: Sampler, schedule: Schedule, times: Tensor) -> Plan:
     with torch.no_grad():
         grid = instants(schedule, times)
-        return Plan(times, sampler.steps(schedule, grid), sampler.memory)
+        calls = sampler.calls(len(times) - 1)
+        return Plan(times, sampler.steps(schedule, grid), sampler.memory, calls)
 
 
 def start(schedule: Schedule, time: Tensor, eps: Tensor) -> Tensor:
