@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from .tasks.restore import restore as restore
     from .tasks.sample import Samples as Samples
     from .tasks.sample import sample as sample
+    from .tasks.segment import Segmented as Segmented
+    from .tasks.segment import segment as segment
+    from .tasks.tune import tune as tune
     from .train import train as train
 
 __version__ = "0.1.0.dev0"
@@ -38,12 +41,15 @@ _HOME = {
     "RunConfig": "runs.config",
     "RunFolder": "runs.folder",
     "Samples": "tasks.sample",
+    "Segmented": "tasks.segment",
     "Streams": "rng",
     "load": "runs.model",
     "open_data": "data.open",
     "profile_data": "data.profile",
     "restore": "tasks.restore",
     "sample": "tasks.sample",
+    "tune": "tasks.tune",
+    "segment": "tasks.segment",
 }
 
 _ROOMS = ("core", "data", "errors", "evaluate", "nets", "rng", "runs", "tasks", "train")

@@ -19,17 +19,21 @@ from .evaluate import evaluate
 from .machine import say
 from .restore import restore
 from .sample import sample
+from .segment import segment
 from .show import show
 from .train import train
+from .tune import tune
 
 COMMANDS = (
     train,
     sample,
     restore,
+    segment,
     evaluate,
     show,
     doctor,
     demo,
+    tune,
 )
 
 app = App(

@@ -10,6 +10,7 @@ from ..rng import generator
 from .codec import measure
 from .dataset import Dataset, name_classes
 from .decode import like
+from .drawn import cells
 from .options import DataOptions
 from .pictures import conform, cover, describe, make_codec, pick
 from .points import PointsCodec
@@ -134,6 +135,8 @@ def points(name: str, options: DataOptions) -> Dataset:
     return describe(dataset, name_classes([] if label is None else [str(k) for k in label]))
 
 
-BUILT_IN: dict[str, Callable[[DataOptions], Dataset]] = {"digits": digits, "flower": flower} | {
-    name: (lambda options, name=name: points(name, options)) for name in CURVES
-}
+BUILT_IN: dict[str, Callable[[DataOptions], Dataset]] = {
+    "digits": digits,
+    "flower": flower,
+    "cells": cells,
+} | {name: (lambda options, name=name: points(name, options)) for name in CURVES}

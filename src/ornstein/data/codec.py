@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 DTYPES = ("bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "int64")
 DTYPES += ("float16", "float32", "float64")
 SHORT = (torch.bool, torch.uint8, torch.int8, torch.uint16, torch.int16)  # exact in float32
+FEW = 8  # values that a mask may have
 ELEMENTS = 2**30  # of one example, at most
 
 
@@ -35,6 +36,7 @@ class Codec(ABC):
         mean: Of each channel, measured on the data, ``(C,)``.
         std: Likewise. Zero for a constant channel, which comes back as its mean exactly.
         levels: How many values an integer may take, counted from the lowest; None for floats.
+        values: The only values that occur, rising, where they are as few as in a mask.
     """
 
     kind: ClassVar[str]
@@ -45,6 +47,7 @@ class Codec(ABC):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     levels: int | None = None
+    values: tuple[int, ...] | None = None
 
     def __init_subclass__(cls) -> None:
         Codec.kinds[cls.kind] = cls
@@ -62,6 +65,8 @@ class Codec(ABC):
             raise ValueError("means and stds must be finite, and no std negative")
         if self.levels is not None and not 2 <= self.levels <= 65536:
             raise ValueError(f"levels must lie in [2, 65536], got {self.levels}")
+        if self.values is not None and list(self.values) != sorted(set(self.values)):
+            raise ValueError(f"values must rise, got {self.values}")
 
     # --- tensors
 
@@ -83,7 +88,10 @@ class Codec(ABC):
         """Values in the source's units, dtype and layout, from x ``(B, C, *S)``."""
 
     def stored(self, x: Tensor) -> np.ndarray:
-        """The source's units and dtype, ``(B, C, *S)``: rounded and clipped if integers."""
+        """The source's units and dtype, ``(B, C, *S)``.
+
+        Integers are rounded and clipped; to the nearest of `values`, if few occur.
+        """
         if tuple(x.shape[1:]) != self.shape:
             raise ValueError(f"expected (B, {self.shape}), got {tuple(x.shape)}")
         if not x.isfinite().all():
@@ -94,6 +102,9 @@ class Codec(ABC):
         dtype = np.dtype(self.dtype)
         if dtype.kind == "f":
             return values.astype(dtype)
+        if self.values is not None:
+            occur = np.array(self.values)
+            return occur[np.searchsorted((occur[1:] + occur[:-1]) / 2, values)].astype(dtype)
         low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
         if self.levels is not None:
             high = low + self.levels - 1
@@ -224,6 +235,21 @@ def measure(stored: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     std = torch.where(constant, 0, (square / count).sqrt())
     mean = torch.where(constant, low, mean)  # exactly, not up to rounding
     return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def few_values(stored: Tensor) -> tuple[int, ...] | None:
+    """The values that occur in integers ``(N, C, *S)``, if they are 2 to 8 and often the same.
+
+    So are those of masks; of a handful of small pictures this may be chance, and is not said.
+    """
+    if stored.dtype not in (torch.uint8, torch.int8, torch.uint16, torch.int16, torch.int64):
+        return None
+    found: set[int] = set()
+    for part in stored.split(max(1, 2**20 // stored[0].numel())):
+        found |= set(np.unique(part.numpy()).tolist())
+        if len(found) > FEW:
+            return None
+    return tuple(sorted(found)) if len(found) > 1 and stored.numel() > 2**12 else None
 
 
 def storage(dtype: str) -> np.dtype:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import DataError
 from .arrays import fits_memory
-from .codec import measure, storage
+from .codec import few_values, measure, storage
 from .dataset import Attributes, Dataset, Labels, fingerprint, name_classes, number_classes
 from .decode import cover, decode, is_picture, rechannel, strict_decoders
 from .files import Files, open_files
@@ -424,6 +424,7 @@ def make_codec(
         mean=mean,
         std=std,
         levels=levels,
+        values=few_values(stored),
         format=prefer,
         layout=layout,
     )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Weight = Annotated[float, Interval(ge=-100, le=100)]
 Steps = Annotated[int, Interval(ge=1, le=100_000)]
-TimeGridName = Literal["uniform", "log-snr", "karras", "stride"]
+TimeGridName = Literal["uniform", "log-snr", "karras", "stride", "fitted"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class DrawOptions:
         guidance_interval: Lowest and highest log-SNR at which guidance acts.
         sampler: Rule for one transition.
         steps: Steps of the time grid.
-        time_grid: Where the steps lie.
+        time_grid: Where the steps lie; what `ornstein tune` has fitted is taken if there is such.
         seed: Same seed, same examples.
     """
 
@@ -111,7 +111,70 @@ class EvaluateOptions(DrawOptions):
     likely: Annotated[int, Interval(ge=0, le=100_000)] = 32
 
 
-Options = TypeVar("Options", bound=DrawOptions)
+@dataclass(frozen=True, kw_only=True)
+class SegmentOptions(DrawOptions):
+    """How to find what is where, with a run that makes masks.
+
+    Args:
+        draws: Different masks of each picture, from which the vote and its doubt are taken.
+    """
+
+    draws: Annotated[int, Interval(ge=1, le=10_000), Parameter(alias="-n")] = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectOptions:
+    """How to find what is unlike the data of a run.
+
+    Args:
+        alpha: How often a normal example may be flagged; of flagged ones, with --control share.
+        control: Hold alpha for each example on its own, or for the share of false alarms among
+            all that is flagged.
+        under: Of a run with labels: score under the class that fits best, or under none.
+        levels: Log-SNRs of the noise that is added and taken off again.
+        pairs: Noises, each with its negative, over which a reconstruction is the mean.
+        refills: Draws to fill in the most suspect part of a picture with, when it is covered.
+        refill_steps: Steps of each.
+        likelihood: Compute the likelihood too, which takes hundreds of denoiser calls.
+        normal: Normal examples that the run never saw, in place of what training left out.
+        seed: Of the noise.
+    """
+
+    alpha: Annotated[float, Interval(gt=0, lt=1)] = 0.05
+    control: Literal["each", "share"] = "each"
+    under: Literal["best", "any"] = "best"
+    levels: Annotated[tuple[Annotated[float, Interval(ge=-14, le=14)], ...], Len(1, 32)] = (
+        -2.0,
+        -1.0,
+        0.0,
+    )
+    pairs: Annotated[int, Interval(ge=1, le=1000)] = 4
+    refills: Annotated[int, Interval(ge=0, le=1000)] = 0
+    refill_steps: Annotated[int, Interval(ge=1, le=10_000)] = 16
+    likelihood: bool = False
+    normal: Annotated[str | None, Len(1)] = None
+    seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneOptions(DrawOptions):
+    """How to fit a sampler of few calls to a run.
+
+    Args:
+        calls: Denoiser calls to make do with.
+        steps: Of the solution that these calls are to end at.
+        sampler: Of that solution.
+        examples: To fit to, and as many again to judge by; more of small examples if left out.
+        rounds: Of the fit, at most.
+    """
+
+    calls: Annotated[int, Interval(ge=2, le=64)] = 6
+    steps: Steps | None = 128
+    examples: Annotated[int, Interval(ge=2, le=1_000_000)] | None = None
+    rounds: Annotated[int, Interval(ge=1, le=1000)] = 12
+
+
+Options = TypeVar("Options")
 
 
 def checked(kind: type[Options], values: Mapping[str, Any]) -> Options:
@@ -124,7 +187,7 @@ def checked(kind: type[Options], values: Mapping[str, Any]) -> Options:
     """
     from pydantic import ValidationError
 
-    known = [f.name for f in fields(kind)]
+    known = [f.name for f in fields(kind)]  # pyright: ignore[reportArgumentType]
     for name in values:
         if name not in known:
             raise UsageError(f"There is no option {name!r}{suggestion(name, known)}")
