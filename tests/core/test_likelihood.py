@@ -14,7 +14,9 @@ from ornstein.core.likelihood import (
     Range,
     bits_per_dimension,
     dequantise,
+    flow_bound,
     log_likelihood,
+    noise_error,
     rademacher,
     standard_log_prob,
     variational_bound,
@@ -247,6 +249,58 @@ def test_bound_of_binary_data_is_above_its_entropy_and_near_it(steps):
     error = bits.std() / 2000**0.5
     assert abs(bits.mean() - 1) < 4 * error if steps is None else bits.mean() > 1 + 4 * error
     assert bound.reconstruction.abs().max() < 1e-6  # at this noise the level is certain
+
+
+def lattice():
+    """Eight equally likely points of integers, known exactly: each carries three bits."""
+    points = torch.tensor([[i // 4, i // 2 % 2, 2 * i % 5] for i in range(8)], dtype=F64)
+    weights, point = torch.full((8,), 1 / 8, dtype=F64), torch.zeros(8, 3, 3, dtype=F64)
+    return MixtureDenoiser(weights, points, point, noise.FlowSchedule()), points
+
+
+@pytest.mark.parametrize("end", [8.0, 12.0])
+def test_both_bounds_of_an_exact_denoiser_are_the_entropy_whatever_the_last_noise(end):
+    truth, points = lattice()
+    x = points.repeat(40, 1)
+    levels, within = torch.arange(5, dtype=F64), Range(log_snr_max=end)
+    bound = variational_bound(
+        truth, x, Streams(0, range(len(x))), calls=100, levels=levels, within=within
+    ).total
+    assert abs(bound.mean() - math.log(8)) < 4 * bound.std() / len(x) ** 0.5
+    flow = flow_bound(truth, points, Streams(0, range(8)), levels=levels, within=within)
+    assert_close(flow, torch.full_like(flow, math.log(8)), atol=2e-2, rtol=0)
+
+
+def test_a_bound_that_stops_at_much_noise_is_no_longer_tight_but_still_above():
+    truth, points = lattice()
+    x, levels, within = points.repeat(40, 1), torch.arange(5, dtype=F64), Range(log_snr_max=0.0)
+    streams = Streams(0, range(len(x)))
+    for found in (
+        variational_bound(truth, x, streams, calls=20, levels=levels, within=within).total,
+        flow_bound(truth, x, streams, levels=levels, within=within),
+    ):
+        assert found.mean() - 4 * found.std() / len(x) ** 0.5 > math.log(8)
+
+
+def test_the_flow_bound_of_a_density_is_the_mean_of_that_of_what_is_drawn():
+    truth, within = gaussian(noise.FlowSchedule()), Range(log_snr_max=3.0)
+    x, eps = normal(16, truth.means.shape[1]), normal(16, truth.means.shape[1], seed=1)
+    found = flow_bound(truth, x, lambda like: eps, within=within)
+    blurred = truth.covs[0] + math.exp(-3.0) * torch.eye(x.shape[1], dtype=F64)
+    law = torch.distributions.MultivariateNormal(truth.means[0], blurred)
+    assert_close(found, -law.log_prob(x + math.exp(-1.5) * eps), rtol=1e-3, atol=5e-3)
+
+
+def test_the_noise_error_of_one_gaussian_dimension_is_its_share_of_noise():
+    """For data of variance S, E|eps - eps_hat|^2 = SNR S / (1 + SNR S)."""
+    truth = GaussianDenoiser(
+        torch.zeros(1, dtype=F64), torch.full((1, 1), 0.5, dtype=F64), noise.FlowSchedule()
+    )
+    x, eps = 0.5**0.5 * normal(20000, 1), normal(20000, 1, seed=1)
+    for log_snr in (-2.0, 0.0, 3.0):
+        t = truth.schedule.time(torch.tensor(log_snr, dtype=F64))
+        found, snr = noise_error(truth, x, t, eps), math.exp(log_snr)
+        assert abs(found.mean() - 0.5 * snr / (1 + 0.5 * snr)) < 4 * found.std() / 20000**0.5
 
 
 def test_the_prior_term_is_the_divergence_of_two_gaussians():

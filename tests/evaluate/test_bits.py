@@ -42,7 +42,7 @@ def points(count: int) -> Dataset:
 
 def test_the_bits_of_gaussian_data_are_their_closed_form(gaussian):
     data = points(100)
-    found = measure_bits(gaussian, data, 100)
+    found = measure_bits(gaussian, data, data, 100)
     assert found is not None
     z = (data.stored.double() - torch.tensor([1.0, -1.0])) / torch.tensor([2.0, 0.5])
     # log p of each point in its own units; the two deviations multiply to 1
@@ -60,16 +60,16 @@ def test_the_bits_of_gaussian_data_are_their_closed_form(gaussian):
 def test_a_model_that_is_wrong_needs_more_bits(gaussian):
     far = points(40)
     far = replace(far, stored=far.stored + 3)
-    right, wrong = (measure_bits(gaussian, data, 40) for data in (points(40), far))
+    right, wrong = (measure_bits(gaussian, points(40), data, 40) for data in (points(40), far))
     assert right is not None and wrong is not None
     assert wrong.flow > right.flow + 1
     assert wrong.ordered
 
 
 def test_a_constant_channel_and_a_single_example_have_no_bits(gaussian):
-    assert measure_bits(gaussian, points(1), 5) is None
+    assert measure_bits(gaussian, points(9), points(1), 5) is None
     flat = replace(gaussian, codec=replace(gaussian.codec, std=(2.0, 0.0)))
-    assert measure_bits(flat, points(10), 5) is None
+    assert measure_bits(flat, points(9), points(10), 5) is None
 
 
 def test_the_bits_of_integers_are_those_of_their_probability(gaussian):
@@ -78,7 +78,8 @@ def test_the_bits_of_integers_are_those_of_their_probability(gaussian):
     model = replace(gaussian, codec=codec)
     values = np.rint(8 + 3 * generator("integers").standard_normal((80, 2))).clip(0, 16)
     stored = torch.from_numpy(values.astype(np.uint8))
-    found = measure_bits(model, Dataset(codec=codec, stored=stored, ids=["x"] * 80), 80)
+    data = Dataset(codec=codec, stored=stored, ids=["x"] * 80)
+    found = measure_bits(model, data, data, 80)
     square = ((values - 8) ** 2 + 1 / 12) / 9
     expected = (square / 2 + math.log(3 * math.sqrt(2 * math.pi))).mean() / math.log(2)
     assert found is not None
@@ -115,3 +116,30 @@ def test_conditions_go_by_their_names():
     )
     unknown = replace(data, classes=["dog", "cat"], attributes=None)
     assert told(model, unknown, torch.tensor([0, 1]))[1]["label"].tolist() == [2, -1]
+
+
+class Careless(OnTheCPU):
+    """Exact, but for the last traces of noise: what it sees there, it takes for noise."""
+
+    def forward(self, x_t, t, **cond):
+        x_hat = super().forward(x_t, t, **cond)
+        alpha, sigma = (c.expand(len(x_t))[:, None] for c in self.schedule(t))
+        late = self.schedule.log_snr(t).expand(len(x_t))[:, None] > 4
+        return torch.where(late, (1 - sigma) * x_t / alpha, x_hat)
+
+
+def test_what_a_network_never_learned_of_the_last_noise_is_left_out(gaussian):
+    data = points(100)
+    exact = measure_bits(gaussian, data, data, 100)
+    careless = Careless(
+        torch.zeros(2, dtype=torch.float64), torch.eye(2, dtype=torch.float64), FlowSchedule()
+    )
+    found = measure_bits(replace(gaussian, denoiser=careless), data, data, 100)
+    assert exact is not None and found is not None
+    assert exact.profile.end > 6  # an exact one loses nothing by going on
+    assert 3 <= found.profile.end <= 5
+    worst = dict(zip(found.profile.log_snr, found.profile.error, strict=True))
+    assert worst[8.0] > 1 > worst[2.0]
+    assert found.profile.bits[-1] > found.bound + 1  # what it would have cost
+    assert found.ordered
+    assert exact.bound - 4 * exact.gap_error < found.bound < exact.bound + 0.2

@@ -241,20 +241,23 @@ def variational_bound(
         u = (offset + j) / calls
         if steps is None:
             t = schedule.time(high + (low - high) * u)
-            term = (high - low) / 2 * _noise_error(denoiser, x, t, noise(x), cond)
+            term = (high - low) / 2 * noise_error(denoiser, x, t, noise(x), **cond)
         else:
             i = (u * steps).floor().clamp(max=steps - 1)
             ends = schedule.log_snr(torch.stack([i + 1, i]) / steps).clamp(low, high)
             t, s = schedule.time(ends)
             term = steps * _step_divergence(denoiser, x, t, s, noise(x), cond)
         diffusion = diffusion + term / calls
-    return Bound(_prior_divergence(x, low), diffusion, _reconstruction(x, noise(x), high, levels))
+    return Bound(_prior_divergence(x, low), diffusion, reconstruction(x, noise(x), high, levels))
 
 
-def _noise_error(
-    denoiser: Denoiser, x: Tensor, t: Tensor, eps: Tensor, cond: dict[str, Tensor]
-) -> Tensor:
-    """``|eps - eps_hat|^2 = SNR |x - x_hat|^2`` ``(B,)``."""
+@torch.no_grad()
+def noise_error(denoiser: Denoiser, x: Tensor, t: Tensor, eps: Tensor, **cond: Tensor) -> Tensor:
+    """``|eps - eps_hat|^2 = SNR |x - x_hat|^2`` ``(B,)``: twice what a nat of log-SNR costs.
+
+    Of no use is a denoiser that is wrong by more than ``|eps|^2``, D in the mean: ``x_t / alpha``
+    would have done as well.
+    """
     alpha, sigma = (align(c, x) for c in denoiser.schedule(t))
     x_hat = denoiser(alpha * x + sigma * eps, t, **cond)
     return (alpha / sigma * (x - x_hat)).square().flatten(1).sum(1)
@@ -283,13 +286,59 @@ def _prior_divergence(x: Tensor, log_snr: float) -> Tensor:
     return 0.5 * (kept * (x**2 - 1) - lost.log()).flatten(1).sum(1)
 
 
-def _reconstruction(x: Tensor, eps: Tensor, log_snr: float, levels: Tensor | None) -> Tensor:
-    """``E[-log p(x | x_0)]`` ``(B,)``: exact for a density, one draw for a probability."""
+def reconstruction(x: Tensor, eps: Tensor, log_snr: float, levels: Tensor | None) -> Tensor:
+    """``E[-log p(x | x_0)]`` ``(B,)``: exact for a density, one draw for a probability.
+
+    The last part of `variational_bound`, ``x_0 = alpha x + sigma eps`` being at `log_snr`.
+    """
     if levels is None:
         return torch.full_like(x.flatten(1)[:, 0], x[0].numel() / 2 * (LOG_2PI + 1 - log_snr))
     levels, ratio = levels.to(x), math.exp(log_snr / 2)
     gap = (x[..., None] - levels) * ratio + eps[..., None]  # (x_0 / alpha - level) alpha / sigma
     return (torch.logsumexp(-(gap**2) / 2, -1) + eps**2 / 2).flatten(1).sum(1)
+
+
+@torch.no_grad()
+def flow_bound(
+    denoiser: Denoiser,
+    x: Tensor,
+    noise: Noise,
+    *,
+    probes: Tensor | None = None,
+    levels: Tensor | None = None,
+    within: Range = Range(),
+    **cond: Tensor,
+) -> Tensor:
+    """``-log p(x)`` ``(B,)`` of a model that draws y by the probability flow, and x around y.
+
+    y stops where the noise is still ``s = sigma / alpha`` at the end of `within`, and x is then
+    drawn as in `variational_bound`: one of the `levels`, or ``N(x; y, s^2)``. So
+
+        -log p(x) <= E[-log p(y) + log q(y | x) - log p(x | y)],  q(y | x) = N(y; x, s^2),
+
+    of which -log p(y) is `log_likelihood`. Data on levels are thus spread by the noise that the
+    model was trained on, where even spreading (`dequantise`) asks it about values between levels,
+    which it has never seen. The bound is tight if y leaves no doubt of its x.
+
+    Args:
+        denoiser: The model.
+        x: Data ``(B, *S)``, as the denoiser knows them. Discrete data as they are.
+        noise: Standard Gaussian noise.
+        probes: As in `log_likelihood`.
+        levels: As in `variational_bound`.
+        within: As there.
+        **cond: Conditions.
+
+    Source: Zheng et al. (2023), https://arxiv.org/abs/2305.03935, section 4.2.
+    """
+    x, (_, high) = x.double(), within(denoiser.schedule)
+    eps = noise(x)
+    y = x + math.exp(-high / 2) * eps
+    log_y = log_likelihood(denoiser.given(**cond), y, probes=probes, within=within).nats
+    if levels is None:  # then p(x | y) = q(y | x)
+        return -log_y
+    log_q = -0.5 * (eps**2 + LOG_2PI - high).flatten(1).sum(1)
+    return reconstruction(x, eps, high, levels) + log_q - log_y
 
 
 # --- Units ---------------------------------------------------------------------------------------

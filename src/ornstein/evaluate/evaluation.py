@@ -211,7 +211,7 @@ def evaluate(
     bits = None
     if chosen.likely:
         say(f"Computing the likelihood of {min(chosen.likely, len(held_out)):,} held-out examples")
-        bits = measure_bits(model, held_out, chosen.likely, chosen.seed)
+        bits = measure_bits(model, train, held_out, chosen.likely, chosen.seed)
     return Evaluation(
         model=model,
         options=chosen,
