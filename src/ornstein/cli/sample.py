@@ -63,17 +63,17 @@ def sample(
 
 def show_plan(model: "Model", options: DrawOptions, machine: Machine) -> None:
     """Print what would be drawn, and how."""
-    from ..tasks.sample import plan
+    from ..tasks.sample import fitted_rule, plan
 
-    _, sampler, times = plan(model, options)
-    steps = len(times) - 1
-    config = model.config.sample
+    _, steps = plan(model, options)
+    config, fitted = model.config.sample, fitted_rule(model, options) is not None
     facts = {
         "run": model.run and model.run.path,
         "seen": model.seen,
-        "sampler": options.sampler or config.sampler,
-        "steps": steps,
-        "denoiser_calls": sampler.calls(steps),
+        "sampler": "fitted to this run" if fitted else options.sampler or config.sampler,
+        "time_grid": "fitted to this run" if fitted else options.time_grid or config.grid,
+        "steps": len(steps.times) - 1,
+        "denoiser_calls": steps.calls,
         "guidance": config.guidance if options.guidance is None else options.guidance,
         "label": options.label,
         "seed": options.seed,

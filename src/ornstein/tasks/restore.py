@@ -104,7 +104,7 @@ def fill(
     on_step: OnStep | None = None,
 ) -> Tensor:
     """Draws ``(P draws, C, *S)`` that agree with `given` ``(P, C, *S)`` where `keep` is true."""
-    prior, sampler, times = plan(model, options)
+    prior, steps = plan(model, options)
     if keep.all():
         raise UsageError("The mask asks for nothing: make it white where to fill in.")
 
@@ -116,7 +116,7 @@ def fill(
         return PosteriorDenoiser(told, mask, y, sigma_y=0, iterations=options.iterations)
 
     total = len(given) * options.draws
-    x = draw(model, posterior, sampler, times, options.seed, range(total), on_step)
+    x = draw(model, posterior, steps, options.seed, range(total), on_step)
     rows = torch.arange(total) // options.draws
     return torch.where(keep[rows], given[rows], x)
 

@@ -14,14 +14,16 @@ import torch
 from torch import Tensor
 
 from ..core.denoise import Denoiser
+from ..core.fit import FittedRule
 from ..core.guide import ALWAYS, ClassifierFree, Thresholded
-from ..core.sample import SAMPLERS, OnStep, Sampler, start
+from ..core.sample import SAMPLERS, OnStep, Plan, start
 from ..data.codec import Codec, write_bytes
 from ..data.decode import is_picture
 from ..data.given import fitted, mixed
 from ..data.names import natural
 from ..errors import UsageError
 from ..rng import Streams, generator, normal
+from ..runs.fitted import kept_rule
 from ..runs.folder import RunFolder
 from ..runs.model import GRIDS, Model, load
 from ..runs.provenance import provenance, stamp
@@ -131,7 +133,7 @@ def stream(
     What is given is `context`, by default the pictures that the options name.
     """
     model, indices = opened(run, device), options.indices
-    denoiser, sampler, times = plan(model, options)
+    denoiser, steps = plan(model, options)
     context = context_of(model, options) if context is None else context
 
     def told(examples: Sequence[int]) -> Denoiser:
@@ -140,7 +142,7 @@ def stream(
     size = max(block(model), CHUNK // prod(model.shape))
     for first in range(0, len(indices), size):
         part = indices[first : first + size]
-        x = draw(model, told, sampler, times, options.seed, part, on_step)
+        x = draw(model, told, steps, options.seed, part, on_step)
         labels = label_names(model, options, part)
         yield Samples(x, model.codec, part[0], labels, maker(model, options.seed))
 
@@ -223,21 +225,17 @@ def maker(model: Model, seed: int) -> Made | None:
     return partial(provenance, model.run.identity, model.seen, seed)
 
 
-def plan(model: Model, options: DrawOptions) -> tuple[Denoiser, Sampler, Tensor]:
-    """The denoiser with its guidance, the sampler, and the times to visit.
+def plan(model: Model, options: DrawOptions) -> tuple[Denoiser, Plan]:
+    """The denoiser with its guidance, and the steps to take.
 
     Raises:
         UsageError: If there is no such sampler, or guidance has nothing to guide towards.
     """
-    config = model.config.sample
-    name = options.sampler or config.sampler
-    if name not in SAMPLERS:
-        raise UsageError(f"There is no sampler {name!r}{suggestion(name, SAMPLERS)}")
     denoiser: Denoiser = model.denoiser
     told = options.label is not None or bool(options.attributes) or model.given is not None
     if options.guidance not in (None, 1.0) and not told:
         raise UsageError(f"guidance = {options.guidance} needs a label or an attribute to go to.")
-    weight = config.guidance if options.guidance is None else options.guidance
+    weight = model.config.sample.guidance if options.guidance is None else options.guidance
     low, high = options.guidance_interval or ALWAYS
     if not low < high:
         raise UsageError(f"guidance_interval = ({low}, {high}) must go from low to high log-SNR.")
@@ -247,13 +245,35 @@ def plan(model: Model, options: DrawOptions) -> tuple[Denoiser, Sampler, Tensor]
         if model.codec.range is None:
             raise UsageError("--threshold is for data of integers, whose range is known.")
         denoiser = Thresholded(denoiser, *model.codec.range, options.threshold)
-    try:
-        times = GRIDS[options.time_grid or config.grid](
-            denoiser.schedule, options.steps or config.steps
+    return denoiser, _steps(model, options)
+
+
+def _steps(model: Model, options: DrawOptions) -> Plan:
+    """The steps that the options ask for; else those fitted to the run, else those it names."""
+    config, schedule = model.config.sample, model.denoiser.schedule
+    steps = options.steps or config.steps
+    if rule := fitted_rule(model, options):
+        return rule.plan(schedule, model.device)
+    name, grid = options.sampler or config.sampler, options.time_grid or config.grid
+    if name not in SAMPLERS:
+        raise UsageError(f"There is no sampler {name!r}{suggestion(name, SAMPLERS)}")
+    if grid == "fitted":
+        raise UsageError(
+            f"Nothing of {steps} steps was fitted to this run: fit it with `ornstein tune RUN "
+            f"--calls {steps}`, and leave --sampler out."
         )
+    try:
+        times = GRIDS[grid](schedule, steps)
     except ValueError as error:
         raise UsageError(f"This grid has no such steps: {error}.") from None
-    return denoiser, SAMPLERS[name], times
+    return SAMPLERS[name].plan(schedule, times.to(model.device))
+
+
+def fitted_rule(model: Model, options: DrawOptions) -> FittedRule | None:
+    """What `tune` has fitted to the run for so many steps, if the options leave the choice."""
+    if model.run is None or options.sampler or options.time_grid not in (None, "fitted"):
+        return None
+    return kept_rule(model.run, model.seen, options.steps or model.config.sample.steps)
 
 
 def context_of(model: Model, options: DrawOptions) -> Context | None:
@@ -331,8 +351,7 @@ def label_names(
 def draw(
     model: Model,
     denoiser: Callable[[Sequence[int]], Denoiser],
-    sampler: Sampler,
-    times: Tensor,
+    steps: Plan,
     seed: int,
     indices: Sequence[int],
     on_step: OnStep | None = None,
@@ -346,8 +365,7 @@ def draw(
     Args:
         model: The run.
         denoiser: Gives the denoiser for a block of examples, its conditions bound.
-        sampler: The rule.
-        times: The grid ``(N + 1,)``, decreasing.
+        steps: To take.
         seed: Of the sequence.
         indices: Which examples.
         on_step: Called with x_s ``(B, C, *S)`` and s after each step of each block.
@@ -359,7 +377,8 @@ def draw(
         noise, one = Streams(seed, full), denoiser(full)
         eps = noise(torch.empty(size, *model.shape, device=model.device))
         watch = _first(len(part), on_step)
-        x = sampler(one, start(one.schedule, times[0], eps), times, noise=noise, on_step=watch)
+        x_t = start(one.schedule, steps.times[0], eps)
+        x = steps(one, x_t, noise=noise, on_step=watch)
         parts.append(x[: len(part)].cpu())
     return torch.cat(parts)
 

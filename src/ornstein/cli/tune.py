@@ -1,0 +1,30 @@
+"""`ornstein tune`."""
+
+# ruff: noqa: B008 (frozen dataclasses are fit to be defaults)
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+from ..tasks.options import TuneOptions, checked
+from .machine import FLAT, Machine, say
+
+
+def tune(
+    run: Path,
+    /,
+    options: Annotated[TuneOptions, FLAT] = TuneOptions(),
+    *,
+    machine: Annotated[Machine, FLAT] = Machine(),
+) -> None:
+    """Fit a sampler of few denoiser calls to RUN; `sample RUN --steps CALLS` then uses it.
+
+    Args:
+        run: The run folder.
+    """
+    options = checked(TuneOptions, asdict(options))
+    machine.start(f"Fitting a sampler of {options.calls} calls to {run}")
+    from ..tasks.tune import tune as fit
+
+    tuned = fit(run, device=machine.device, say=say, **asdict(options))
+    machine.result(asdict(tuned), tuned.lines())
