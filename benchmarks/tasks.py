@@ -36,8 +36,13 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from ornstein.evaluate.distances import kernel_distance, sliced_wasserstein
-from ornstein.evaluate.metrics import energy_distance, frechet_distance, nearest
+from ornstein.evaluate.distances import (
+    energy_distance,
+    frechet_distance,
+    kernel_distance,
+    nearest,
+    sliced_wasserstein,
+)
 from ornstein.rng import generator, normal
 
 Denoise = Callable[[Tensor, float], Tensor]

@@ -10,8 +10,13 @@ import pytest
 from sklearn.datasets import load_digits
 
 from ornstein.evaluate.coverage import ceiling, compare
-from ornstein.evaluate.distances import kernel_distance, sliced_wasserstein
-from ornstein.evaluate.metrics import energy_distance, frechet_distance, nearest
+from ornstein.evaluate.distances import (
+    energy_distance,
+    frechet_distance,
+    kernel_distance,
+    nearest,
+    sliced_wasserstein,
+)
 from ornstein.evaluate.twosample import advantage, neighbours_tell, network_tells
 from ornstein.rng import generator
 

@@ -19,8 +19,9 @@ from ..tasks.restore import Restored, restore
 from ..tasks.sample import Samples, opened, sample
 from ..train import Progress, recipe, train
 from ..train.progress import Report
+from .distances import energy_distance, frechet_distance, nearest
 from .features import agreement, train_labeller
-from .metrics import Proportion, Score, energy_distance, frechet_distance, nearest, score
+from .metrics import Proportion, Score, score
 from .pages import demo_report
 
 SETS = 4  # of samples, each as large as the held-out set: a distance is their mean

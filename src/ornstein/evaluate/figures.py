@@ -11,9 +11,15 @@ from ..data import Dataset
 from ..data.codec import Codec
 from ..rng import generator
 from .coverage import compare
-from .distances import gaussian_mmd, kernel_distance, sliced_wasserstein
+from .distances import (
+    energy_distance,
+    frechet_distance,
+    gaussian_mmd,
+    kernel_distance,
+    sliced_wasserstein,
+)
 from .features import Encoder
-from .metrics import Metric, Proportion, Score, energy_distance, frechet_distance, score
+from .metrics import Metric, Proportion, Score, score
 from .twosample import COMPONENTS, advantage, neighbours_tell, network_tells
 
 LEARNERS = 10_000

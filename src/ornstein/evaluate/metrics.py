@@ -1,65 +1,14 @@
-"""Distances between sets of samples, each with its floor: a number alone says nothing."""
+"""A number alone says nothing: scores with their floors, shares with their errors."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial.distance import cdist
 
 from ..rng import generator
 
 Metric = Callable[[np.ndarray, np.ndarray], float]
 """A distance between two sets ``(N, D)`` and ``(M, D)``, float64."""
-
-
-def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Frechet distance between Gaussians fitted to two sets of features ``(N, D)``, ``(M, D)``.
-
-    Biased upwards on finite sets, by about ``D^2 / (2 N)`` for features of unit variance: compare
-    sets of one size only, and with a floor of that size. Not the FID, which is of one network.
-
-    Source: Heusel et al. (2017), https://arxiv.org/abs/1706.08500, equation 6.
-    """
-    return frechet_of_gaussians(a.mean(0), np.cov(a.T), b.mean(0), np.cov(b.T))
-
-
-def frechet_of_gaussians(
-    mean_a: np.ndarray, cov_a: np.ndarray, mean_b: np.ndarray, cov_b: np.ndarray
-) -> float:
-    """``|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2))``, the squared 2-Wasserstein distance.
-
-    The trace of the root is the sum of the roots of the eigenvalues of ``R C_b R``, R the root of
-    C_a: two symmetric eigenproblems, real and stable where the covariances are singular.
-
-    Source: Dowson & Landau (1982), https://doi.org/10.1016/0047-259X(82)90077-X.
-    """
-    cov_a, cov_b = np.atleast_2d(cov_a).astype(float), np.atleast_2d(cov_b).astype(float)
-    var, axes = np.linalg.eigh(cov_a)
-    root = (axes * np.sqrt(var.clip(0))) @ axes.T
-    overlap = np.sqrt(np.linalg.eigvalsh(root @ cov_b @ root).clip(0)).sum()
-    gap = float(((mean_a - mean_b) ** 2).sum())
-    return gap + float(np.trace(cov_a) + np.trace(cov_b)) - 2 * float(overlap)
-
-
-def energy_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """``2 E|X - Y| - E|X - X'| - E|Y - Y'|``, unbiased; zero only between equal distributions.
-
-    Source: Szekely & Rizzo (2013), https://doi.org/10.1016/j.jspi.2013.03.018.
-    """
-    within = sum(_total(x, x) / (len(x) * (len(x) - 1)) for x in (a, b))
-    return 2 * _total(a, b) / (len(a) * len(b)) - within
-
-
-def _total(a: np.ndarray, b: np.ndarray) -> float:
-    """The sum of all distances between rows, in pieces that fit in a cache."""
-    return sum(float(cdist(a[i : i + 512], b).sum()) for i in range(0, len(a), 512))
-
-
-def nearest(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each row of `a`, which row of `b` is nearest, and how far it is."""
-    parts = [cdist(a[i : i + 512], b) for i in range(0, len(a), 512)]
-    place = np.concatenate([part.argmin(1) for part in parts])
-    return place, np.concatenate([part.min(1) for part in parts])
 
 
 @dataclass(frozen=True, kw_only=True)
