@@ -12,8 +12,6 @@ from ornstein.runs.config import TrainConfig
 from ornstein.train.optimise import (
     Muon,
     Optimizer,
-    as_matrix,
-    as_weight,
     build_optimizers,
     learning_rate,
     orthogonalise,
@@ -60,12 +58,18 @@ def test_orthogonalise_keeps_the_singular_vectors_and_levels_the_values(shape):
     assert (inner - torch.diag_embed(values)).abs().max() < 0.1
 
 
-def test_a_convolution_is_a_matrix_and_back_in_any_memory_format():
-    p = torch.randn(8, 3, 2, 5)
-    for q in (p, p.contiguous(memory_format=torch.channels_last)):
-        assert torch.equal(as_weight(as_matrix(q), q), p)
-    assert as_matrix(p).shape == (8, 30)
-    assert torch.equal(as_matrix(p)[1], p[1].permute(1, 2, 0).flatten())
+def test_muon_of_a_convolution_is_muon_of_its_matrix_in_any_memory_format():
+    torch.manual_seed(0)
+    p, grad = torch.randn(8, 3, 2, 5), torch.randn(8, 3, 2, 5)
+    grads = (grad, grad.contiguous(memory_format=torch.channels_last), grad.flatten(1))
+    moved = list[torch.Tensor]()
+    for g in grads:
+        weight = nn.Parameter(p.clone().view(g.shape))
+        weight.grad = g
+        Muon({"p": weight}, 0.1).step(0.1)
+        moved.append(weight.detach().view(p.shape))
+    assert torch.equal(moved[0], moved[1]) and torch.equal(moved[0], moved[2])
+    assert not torch.equal(moved[0], p)
 
 
 def test_muon_moves_weights_by_about_as_much_as_adam():

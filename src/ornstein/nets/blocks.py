@@ -37,14 +37,15 @@ class Linear(nn.Linear):
     """`nn.Linear`, which runs as a 1x1 convolution where that is faster.
 
     In float32 on a CPU, oneDNN's convolution can be twice as fast as the BLAS product, which on
-    AMD leaves AVX-512 unused. PyTorch asks oneDNN from a batch of 16 on, so many rows are dealt
-    into 16 images, one pixel high; the views cost nothing.
+    AMD leaves AVX-512 unused; below some four million multiplications, half as fast. PyTorch asks
+    oneDNN from a batch of 16 on, so many rows are dealt into 16 images, one pixel high; the views
+    cost nothing.
     """
 
     def forward(self, input: Tensor) -> Tensor:
         rows = math.prod(input.shape[:-1])
         on_cpu_in_float32 = input.device.type == "cpu" and product_dtype(input) == torch.float32
-        if not on_cpu_in_float32 or rows < 256 or rows % 16:
+        if not on_cpu_in_float32 or rows % 16 or rows * self.weight.numel() < 2**22:
             return F.linear(input, self.weight, self.bias)
         pixels = input.reshape(16, 1, rows // 16, self.in_features).permute(0, 3, 1, 2)
         kernel = self.weight.view(self.out_features, 1, 1, self.in_features).permute(0, 3, 1, 2)

@@ -132,7 +132,7 @@ class Muon(Optimizer):
         self.memory = {f"{name}|momentum": torch.zeros_like(p) for name, p in weights.items()}
         self.names: dict[torch.Size, list[str]] = {}
         for name, p in weights.items():
-            self.names.setdefault(p.shape, []).append(name)
+            self.names.setdefault(as_matrix(p).shape, []).append(name)
 
     @torch.no_grad()
     def step(self, lr: float) -> None:
@@ -142,28 +142,27 @@ class Muon(Optimizer):
                 self._step(moved, lr)
 
     def _step(self, names: list[str], lr: float) -> None:
-        """One step of weights of equal shape, in one batch of matrices."""
+        """One step of weights that are matrices of equal shape, in one batch."""
         weights: list[Tensor] = [self.weights[name] for name in names]
         grads = [p.grad for p in weights if p.grad is not None]
         averages = [self.memory[f"{name}|momentum"] for name in names]
         torch._foreach_lerp_(averages, grads, 1 - self.momentum)  # pyright: ignore[reportPrivateImportUsage]
         ahead = torch._foreach_lerp(grads, averages, self.momentum)  # pyright: ignore[reportPrivateImportUsage]
         moves = orthogonalise(torch.stack([as_matrix(g) for g in ahead]))
-        rate = lr * 0.2 * max(moves.shape[1:]) ** 0.5
-        for p, move in zip(weights, moves, strict=True):
-            p.mul_(1 - lr * self.weight_decay).add_(as_weight(move, p), alpha=-rate)
+        moves *= -lr * 0.2 * max(moves.shape[1:]) ** 0.5
+        if self.weight_decay:
+            torch._foreach_mul_(weights, 1 - lr * self.weight_decay)  # pyright: ignore[reportPrivateImportUsage]
+        torch._foreach_add_(  # pyright: ignore[reportPrivateImportUsage]
+            weights, [move.view(p.shape) for p, move in zip(weights, moves, strict=True)]
+        )
 
 
 def as_matrix(p: Tensor) -> Tensor:
-    """A matrix ``(channels, all the rest)`` of a matrix or a convolution ``(O, I, *K)``."""
-    return p if p.ndim == 2 else p.movedim(1, -1).flatten(1)
+    """A matrix ``(channels, all the rest)`` of a matrix or a convolution ``(O, I, *K)``.
 
-
-def as_weight(matrix: Tensor, like: Tensor) -> Tensor:
-    """The inverse of `as_matrix`."""
-    if like.ndim == 2:
-        return matrix
-    return matrix.unflatten(1, (*like.shape[2:], like.shape[1])).movedim(-1, 1)
+    The order of its columns does not matter to `orthogonalise`: so it is the one in memory.
+    """
+    return p.flatten(1)
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
@@ -181,7 +180,7 @@ def orthogonalise(matrices: Tensor) -> Tensor:
         A = X @ X.mT
         B = torch.baddbmm(A, A, A, beta=b, alpha=c)
         X = torch.baddbmm(X, B, X, beta=a)
-    return (X if wide else X.mT).to(matrices.dtype)
+    return (X if wide else X.mT).to(matrices.dtype, memory_format=torch.contiguous_format)
 
 
 def tensors_of(optimizers: list[Optimizer]) -> dict[str, Tensor]:
