@@ -265,10 +265,10 @@ def _drawn(model: Model, options: EvaluateOptions, held_out: Dataset) -> Samples
         order = generator("labels", options.seed).permutation(len(names))
         values["label"] = tuple(names[i] for i in order[: options.count])
     drawn = sample(model, **values)
-    return replace(drawn, x=_rounded(model.codec, drawn.x))
+    return replace(drawn, x=rounded(model.codec, drawn.x))
 
 
-def _rounded(codec: Codec, x: Tensor) -> Tensor:
+def rounded(codec: Codec, x: Tensor) -> Tensor:
     """x as it is after it was written and read: a classifier tells other levels at once."""
     values = codec.unpack(x) if len(codec.shape) == 1 else codec.stored(x)
     return codec.pack(torch.from_numpy(values.astype(storage(codec.dtype))))
