@@ -409,7 +409,11 @@ def test_digits_are_those_of_scikit_learn():
     assert dataset.codec.levels == 17 and dataset.classes == list("0123456789")
 
 
-@pytest.mark.parametrize("name", ["swiss-roll", "moons", "checkerboard", "8-gaussians", "flower"])
+@pytest.mark.parametrize(
+    "name",
+    ["swiss-roll", "moons", "checkerboard", "8-gaussians", "25-gaussians", "flower",
+     "stacked-digits"],
+)
 def test_drawn_data_are_a_function_of_the_seed(name):
     first, again, other = (open_data(name, DataOptions(limit=64, seed=seed)) for seed in (1, 1, 2))
     assert torch.equal(first.stored, again.stored) and first.fingerprint == again.fingerprint
@@ -423,6 +427,16 @@ def test_the_checkerboard_is_uniform_on_its_dark_squares():
     assert ((square.sum(1) % 2) == 0).all()
     counts = np.unique(square, axis=0, return_counts=True)[1]
     assert len(counts) == 8 and abs(counts - 1000).max() < 5 * np.sqrt(1000)
+
+
+def test_stacked_digits_are_three_scans_whose_labels_the_name_tells():
+    from sklearn.datasets import load_digits
+
+    dataset, known = open_data("stacked-digits", DataOptions(limit=50)), load_digits()
+    label_of = {image.tobytes(): label for image, label in zip(known.images, known.target)}
+    for stack, name in zip(dataset.stored.double().numpy(), dataset.ids):
+        assert name[-3:] == "".join(str(label_of[channel.tobytes()]) for channel in stack)
+    assert dataset.label is None and dataset.codec.shape == (3, 8, 8)
 
 
 def test_patches_of_the_flower_have_the_size_asked_for():

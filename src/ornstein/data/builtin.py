@@ -17,6 +17,7 @@ from .points import PointsCodec
 
 POINTS = 10_000
 PATCHES = 8_192
+STACKS = 20_000
 
 
 def digits(options: DataOptions) -> Dataset:
@@ -44,6 +45,33 @@ def digits(options: DataOptions) -> Dataset:
         options=options,
     )
     return describe(dataset, name_classes([str(labels[i]) for i in chosen]))
+
+
+def stacked_digits(options: DataOptions) -> Dataset:
+    """Three scans drawn at random from `digits`, one in each channel: 1,000 kinds of examples.
+
+    Names tell the digits, as ``stack-00012-407``; no label does, for which of the 1,000 kinds a
+    model draws is what it is judged by.
+
+    Source: Metz et al. (2017), https://arxiv.org/abs/1611.02163, section 3.3.1, on MNIST.
+    """
+    single = digits(DataOptions())
+    assert single.label is not None
+    scans = np.stack([conform(p[..., None], options) for p in single.stored[:, 0].numpy()])
+    count = options.limit or STACKS
+    which = generator("stacked-digits", options.seed).integers(len(scans), size=(count, 3))
+    stored = torch.from_numpy(np.minimum(scans[..., 0], 16)[which])
+    read = single.label[torch.from_numpy(which)].tolist()
+    return describe(
+        Dataset(
+            codec=make_codec(stored, "uint8", "png", "HWC", levels=17),
+            stored=stored,
+            ids=[f"stack-{i:05d}-{a}{b}{c}" for i, (a, b, c) in enumerate(read)],
+            source="stacked-digits",
+            options=options,
+        ),
+        (None, []),
+    )
 
 
 def flower(options: DataOptions) -> Dataset:
@@ -110,11 +138,22 @@ def eight_gaussians(count: int, draw: np.random.Generator) -> Drawn:
     return centre + 0.1 * draw.standard_normal((count, 2)), which
 
 
+def grid_of_gaussians(count: int, draw: np.random.Generator) -> Drawn:
+    """25 Gaussians of std 0.05 at ``(-4, -2, 0, 2, 4)^2``; the Gaussian is the class.
+
+    Source: Lin et al. (2018), https://arxiv.org/abs/1712.04086, section 4.1.
+    """
+    which = np.arange(count) % 25
+    centre = 2.0 * np.stack([which // 5, which % 5], 1) - 4
+    return centre + 0.05 * draw.standard_normal((count, 2)), which
+
+
 CURVES: dict[str, Callable[[int, np.random.Generator], Drawn]] = {
     "swiss-roll": swiss_roll,
     "moons": moons,
     "checkerboard": checkerboard,
     "8-gaussians": eight_gaussians,
+    "25-gaussians": grid_of_gaussians,
 }
 
 
@@ -137,6 +176,7 @@ def points(name: str, options: DataOptions) -> Dataset:
 
 BUILT_IN: dict[str, Callable[[DataOptions], Dataset]] = {
     "digits": digits,
+    "stacked-digits": stacked_digits,
     "flower": flower,
     "cells": cells,
 } | {name: (lambda options, name=name: points(name, options)) for name in CURVES}
