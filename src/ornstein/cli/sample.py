@@ -2,17 +2,20 @@
 
 # ruff: noqa: B008 (frozen dataclasses are fit to be defaults)
 
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from ..tasks.options import DrawOptions, SampleOptions, checked
-from .machine import FLAT, Flag, Machine, pairs, summary
+from .machine import FLAT, Flag, Machine, pairs, say, summary
 
 if TYPE_CHECKING:
     from ..runs.model import Model
 
 MOST_IN_A_GRID = 1024  # examples in one picture
+MOST_PATHS = 1024  # that are remembered, to be printed
+SILENCE = 10.0  # seconds between two lines about how it goes
 
 
 def sample(
@@ -50,15 +53,61 @@ def sample(
         show_plan(models[0], options, machine)
         return
     assert model.run is not None
-    folder, paths, shown = out or model.run.samples, [], []
-    for part in task.cascade(models, options):
-        paths += part.save(folder)
-        if grid is not None and sum(map(len, shown)) < MOST_IN_A_GRID:
-            shown.append(part.x)
+    written, shown = Written(count), []
+    with written:
+        for part in task.cascade(models, options):
+            written.add(part.save(out or model.run.samples), part.first, len(part))
+            if grid is not None and sum(map(len, shown)) < MOST_IN_A_GRID:
+                shown.append(part.x)
     if grid is not None:
         picture = model.codec.preview(torch.cat(shown)[:MOST_IN_A_GRID])
-        paths.append(task.write_picture(picture, grid))
-    machine.result({"paths": paths}, summary(paths))
+        written.remember([task.write_picture(picture, grid)])
+    machine.result({"paths": written.paths, "files": written.files}, written.lines())
+
+
+class Written:
+    """What has been written so far, in memory that does not grow with it; and how fast it goes.
+
+    Every file is whole. If it is stopped, it says which examples are left.
+
+    Args:
+        total: Examples to write.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done, self.next, self.files = total, 0, 0, 0
+        self.paths: list[Path] = []
+        self.begun = self.said = time.monotonic()
+
+    def add(self, paths: list[Path], first: int, count: int) -> None:
+        """`count` examples from number `first` on are written, in `paths`."""
+        self.done, self.next = self.done + count, first + count
+        self.remember(paths)
+        now = time.monotonic()
+        if now - self.said > SILENCE and self.done < self.total:
+            self.said, pace = now, self.done / (now - self.begun)
+            left = (self.total - self.done) / pace / 60
+            say(f"{self.done:,} of {self.total:,} examples  {pace:,.0f}/s  {left:,.0f} min left")
+
+    def remember(self, paths: list[Path]) -> None:
+        """Of many paths, the first ones and the last."""
+        self.files += len(paths)
+        self.paths += paths
+        del self.paths[MOST_PATHS - 1 : -1]
+
+    def lines(self) -> list[object]:
+        """What to print of them."""
+        if self.files == len(self.paths):
+            return summary(self.paths)
+        return [self.paths[0], f"... {self.files - 2:,} more", self.paths[-1]]
+
+    def __enter__(self) -> "Written":
+        return self
+
+    def __exit__(self, kind: type | None, error: object, trace: object) -> None:
+        if kind is not None and self.done:
+            last = self.next + self.total - self.done - 1
+            say(f"{self.done:,} examples are written; go on with --examples {self.next}-{last}.")
 
 
 def show_plan(model: "Model", options: DrawOptions, machine: Machine) -> None:
