@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from .runs.folder import RunFolder as RunFolder
     from .runs.model import Model as Model
     from .runs.model import load as load
+    from .tasks.detect import Detected as Detected
+    from .tasks.detect import detect as detect
+    from .tasks.edit import Edited as Edited
+    from .tasks.edit import between as between
+    from .tasks.edit import edit as edit
     from .tasks.restore import Restored as Restored
     from .tasks.restore import restore as restore
     from .tasks.sample import Samples as Samples
@@ -35,6 +40,8 @@ __version__ = "0.1.0.dev0"
 
 _HOME = {
     "DataOptions": "data.options",
+    "Detected": "tasks.detect",
+    "Edited": "tasks.edit",
     "Model": "runs.model",
     "OrnsteinError": "errors",
     "Restored": "tasks.restore",
@@ -43,6 +50,9 @@ _HOME = {
     "Samples": "tasks.sample",
     "Segmented": "tasks.segment",
     "Streams": "rng",
+    "between": "tasks.edit",
+    "edit": "tasks.edit",
+    "detect": "tasks.detect",
     "load": "runs.model",
     "open_data": "data.open",
     "profile_data": "data.profile",

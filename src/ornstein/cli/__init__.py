@@ -14,7 +14,9 @@ from cyclopts import App, CycloptsError, Parameter
 from .. import __version__
 from ..errors import OrnsteinError, UsageError
 from .demo import demo
+from .detect import detect
 from .doctor import doctor
+from .edit import edit
 from .evaluate import evaluate
 from .machine import say
 from .restore import restore
@@ -28,7 +30,9 @@ COMMANDS = (
     train,
     sample,
     restore,
+    edit,
     segment,
+    detect,
     evaluate,
     show,
     doctor,

@@ -19,7 +19,7 @@ Noise = Callable[[Tensor], Tensor]
 def reconstructions(
     denoiser: Denoiser, x: Tensor, log_snrs: Tensor, noise: Noise, pairs: int = 1, **cond: Tensor
 ) -> Tensor:
-    """What the denoiser makes of `x` at each noise level, on average over the noise: ``(L, B, *S)``.
+    """What the denoiser makes of `x` at each noise level, in the mean over noises ``(L, B, *S)``.
 
     ``E_eps[x_hat(alpha x + sigma eps)]``, a mean over `pairs` of noises, eps and -eps: what is
     linear in the noise cancels. One noise serves all levels and, from a generator that starts

@@ -112,6 +112,28 @@ class EvaluateOptions(DrawOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class EditOptions(DrawOptions):
+    """How to change pictures.
+
+    Args:
+        strength: How far to go back towards noise before drawing again, as a share of the steps:
+            at 0.3 details change, at 1 nothing is left.
+        how: By noise, which forgets details and gives many draws; or encode, along the flow,
+            which keeps them and gives one.
+        source: The class of the pictures, by name or number, for how = encode; --label is what
+            they shall become.
+        hold: Keep the mean colours of blocks of so many pixels.
+        draws: Different results for each picture.
+    """
+
+    strength: Annotated[float, Interval(gt=0, le=1)] = 0.5
+    how: Literal["noise", "encode"] = "noise"
+    source: Annotated[str | None, Len(1)] = None
+    hold: Annotated[int | None, Interval(ge=2, le=1024)] = None
+    draws: Annotated[int, Interval(ge=1, le=10_000), Parameter(alias="-n")] = 4
+
+
+@dataclass(frozen=True, kw_only=True)
 class SegmentOptions(DrawOptions):
     """How to find what is where, with a run that makes masks.
 

@@ -1,0 +1,41 @@
+"""`ornstein detect`."""
+
+# ruff: noqa: B008 (frozen dataclasses are fit to be defaults)
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+from ..tasks.options import DetectOptions, checked
+from .machine import FLAT, Machine, say
+
+
+def detect(
+    run: Path,
+    examples: list[Path],
+    /,
+    options: Annotated[DetectOptions, FLAT] = DetectOptions(),
+    *,
+    out: Path | None = None,
+    machine: Annotated[Machine, FLAT] = Machine(),
+) -> None:
+    """Say which EXAMPLES are unlike the data of the RUN, and where; a share alpha by mistake.
+
+    Args:
+        run: The run folder.
+        examples: Files, folders, or patterns in quotes.
+        out: Folder for scores.csv and, of pictures, overlays; RUN/detected if not given.
+    """
+    options = checked(DetectOptions, asdict(options))
+    machine.start(f"Looking for anomalies in {', '.join(str(p) for p in examples[:3])} with {run}")
+    from ..tasks.detect import detect as look
+    from ..tasks.sample import opened
+
+    model = opened(run, machine.device)
+    assert model.run is not None
+    found = look(model, examples, say=say, **asdict(options))
+    (scores, *overlays) = found.save(out or model.run.path / "detected")
+    lines = [*found.lines(), f"Scores: {scores}"]
+    if overlays:
+        lines.append(f"Overlays: {overlays[0].parent}")
+    machine.result({"scores": scores, "overlays": overlays, **found.facts}, lines)

@@ -1,0 +1,168 @@
+"""The examples a verb works on: the user's files, and the data that a run came from."""
+
+import glob
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data import Dataset, open_data
+from ..data.codec import storage
+from ..data.decode import decode, is_picture, strict_decoders
+from ..data.files import read_file
+from ..data.names import Unreadable, natural, shown
+from ..errors import DataError, UsageError
+from ..runs.model import Model
+
+TABLES = (".csv", ".tsv", ".txt", ".npy")
+
+Places = str | Path | Sequence[str | Path] | Tensor
+"""Files, folders, patterns as ``scans/*.png``; or a stored batch ``(N, C, *S)``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """What was given to work on.
+
+    Args:
+        stored: ``(N, C, *S)``, in the dtype of the run's data.
+        ids: The file of each, with the row or page if it holds several.
+    """
+
+    stored: Tensor = field(repr=False)
+    ids: list[str]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def read_examples(model: Model, places: Places) -> Examples:
+    """The examples in files, in the folders among them, and in what patterns match.
+
+    Raises:
+        UsageError: If a batch does not have the shape of the run's examples, or nothing is there.
+        DataError: If a file cannot be read, or is of another size or kind than the run's data.
+    """
+    if isinstance(places, Tensor):
+        if tuple(places.shape[1:]) != model.shape:
+            raise UsageError(
+                f"The examples have shape {tuple(places.shape)}, but the run was trained on "
+                f"{model.shape}: give (N, {', '.join(map(str, model.shape))})."
+            )
+        return Examples(places, [f"row-{i:06d}" for i in range(len(places))])
+    parts, ids = [], []
+    for path in _files(model, [places] if isinstance(places, (str, Path)) else list(places)):
+        _refuse_another_size(model, path)
+        found = model.codec.read(path)
+        parts.append(found)
+        ids += [str(path)] if len(found) == 1 else [f"{path}#{i}" for i in range(len(found))]
+    return Examples(torch.cat(parts), ids)
+
+
+def _files(model: Model, places: Sequence[str | Path]) -> list[Path]:
+    """Every file that is named, in order; of a folder those that could hold examples."""
+    paths: list[Path] = []
+    pictures = len(model.shape) > 1
+    for place in map(Path, places):
+        if place.is_dir():
+            inside = sorted(place.rglob("*"), key=lambda p: natural(str(p)))
+            here = [p for p in inside if p.is_file() and _could_be(p, pictures)]
+        elif not place.exists() and glob.has_magic(str(place)):
+            matched = glob.glob(str(place), recursive=True)  # noqa: PTH207 (of any root)
+            here = [Path(p) for p in sorted(matched, key=natural)]
+        else:
+            paths.append(place)
+            continue
+        if not here:
+            raise UsageError(f"{place} holds no examples: give files, folders or patterns.")
+        paths += here
+    if not paths:
+        raise UsageError("An empty list of files: give at least one.")
+    if pictures and (table := next((p for p in paths if p.suffix.lower() in TABLES[:3]), None)):
+        raise DataError(
+            f"{shown(table)} is a table, but the run was trained on pictures of shape "
+            f"{model.shape}: give pictures."
+        )
+    if not pictures and (other := next((p for p in paths if not _could_be(p, False)), None)):
+        raise DataError(
+            f"{shown(other)} is no table, but the run was trained on rows of {model.shape[0]} "
+            "numbers: give a CSV or an npy file."
+        )
+    return paths
+
+
+def _could_be(path: Path, picture: bool) -> bool:
+    return is_picture(path.name) if picture else path.suffix.lower() in TABLES
+
+
+def _refuse_another_size(model: Model, path: Path) -> None:
+    """A picture that would be scaled, although those of the training were not, looks strange."""
+    if len(model.shape) != 3 or model.config.data.size is not None or path.suffix == ".npy":
+        return
+    try:
+        with strict_decoders():
+            pages = decode(read_file(path), model.shape[0])
+    except (Unreadable, OSError):
+        return  # the codec says it better
+    for page in pages:
+        if page.shape[:2] != model.shape[1:]:
+            (height, width), (h, w) = page.shape[:2], model.shape[1:]
+            raise DataError(
+                f"{shown(path)} is {width} x {height}, but the run was trained on pictures of "
+                f"{w} x {h} that nothing was done to: cut it to that size, or train with --size."
+            )
+
+
+# --- What the run was trained on -----------------------------------------------------------------
+
+
+def training_data(model: Model, data: Dataset | None = None) -> tuple[Dataset, Dataset]:
+    """What the run was trained on, and what its training left out, as it was then.
+
+    Args:
+        model: The run.
+        data: The data, if the run was trained on an array.
+
+    Raises:
+        DataError: If the data are no longer there, or no longer what they were.
+    """
+    config = model.config
+    if data is None:
+        if config.source == "array":
+            raise UsageError("This run was trained on an array: give it again, as data=...")
+        data = open_data(config.source, config.data)
+    if model.run is not None and data.fingerprint != model.run.identity.get("fingerprint"):
+        raise DataError(
+            f"The data {shown(config.source)} are not those that {model.run.path} was trained on, "
+            "so what it never saw is not known: put them back, or train again."
+        )
+    train, held_out = data.split(config.data.validation, config.seed)
+    if data.codec.shape != model.shape:
+        raise DataError(
+            f"{shown(config.source)} holds examples of shape {data.codec.shape}, the run makes "
+            f"{model.shape}."
+        )
+    return train, held_out
+
+
+def other_data(model: Model, source: str) -> Dataset:
+    """Data of the run's kind that it never saw, read as its training data were.
+
+    Raises:
+        DataError: If they are of another kind.
+    """
+    data = open_data(source, replace(model.config.data, limit=None))
+    if data.codec.shape != model.shape or storage(data.codec.dtype) != storage(model.codec.dtype):
+        raise DataError(
+            f"{shown(source)} holds examples of shape {data.codec.shape} and type "
+            f"{data.codec.dtype}, the run was trained on {model.shape} of {model.codec.dtype}."
+        )
+    return data
+
+
+def flat(x: Tensor) -> np.ndarray:
+    """Rows ``(N, D)`` of float64, for methods that know no shape."""
+    return x.flatten(1).double().numpy()
