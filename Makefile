@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test quick lint types imports unit torture tutorials clean
+.PHONY: demo test quick lint types imports unit torture papers tutorials clean
 
 demo: .venv/ready            ## train on real digits, sample, mend a picture, write one report
 	$(BIN)/ornstein demo --out demo
@@ -26,6 +26,11 @@ imports: .venv/ready
 
 unit: .venv/ready
 	$(BIN)/pytest -n 2 -m "not torture" --dist worksteal --durations=15
+
+papers: .venv/ready          ## the papers' claims, each with its line, then the tables of docs/papers.md
+	for script in $$($(BIN)/python benchmarks/papers/table.py --list); do \
+	  $(BIN)/python benchmarks/papers/$$script.py || exit 1; done
+	$(BIN)/python benchmarks/papers/table.py
 
 torture: .venv/ready         ## the long form of the kill tests: 200 kills
 	$(BIN)/pytest -n 2 -m torture tests/torture

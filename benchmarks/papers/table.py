@@ -155,12 +155,11 @@ def filled(page: str) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Fill the tables of docs/papers.md.")
-    parser.add_argument("--check", action="store_true", help="fail if the page is not up to date")
-    given = parser.parse_args()
-    page = PAGE.read_text()
-    if given.check:
-        return int(filled(page) != page)
-    write_bytes(PAGE, filled(page).encode())
+    parser.add_argument("--list", action="store_true", help="name the scripts, in order, instead")
+    if parser.parse_args().list:
+        print(*ORDER)
+    else:
+        write_bytes(PAGE, filled(PAGE.read_text()).encode())
     return 0
 
 
