@@ -60,10 +60,15 @@ class SampleOptions(DrawOptions):
     Args:
         count: Examples to draw.
         examples: Which ones, as in 8-15, in place of the first COUNT; work can be shared out so.
+        precision: Of products in the network; auto is bf16 where the hardware has it: quicker,
+            and not quite the same examples.
+        compile: Compile the network, on a GPU: a minute once, for many examples.
     """
 
     count: Annotated[int, Interval(ge=1, le=10_000_000), Parameter(alias="-n")] = 16
     examples: Annotated[str, Len(1, 40)] | None = None
+    precision: Literal["auto", "f32", "bf16"] = "f32"
+    compile: bool = False
 
     @property
     def indices(self) -> range:
@@ -194,6 +199,30 @@ class TuneOptions(DrawOptions):
     steps: Steps | None = 128
     examples: Annotated[int, Interval(ge=2, le=1_000_000)] | None = None
     rounds: Annotated[int, Interval(ge=1, le=1000)] = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyOptions:
+    """How to tell classes apart.
+
+    Args:
+        levels: Log-SNRs of the noise that is added and taken off again, rising.
+        noises: At most so many for each example; classes that fall behind are given up sooner.
+        held_out: Examples that calibrate, at most.
+        seed: Of the noise.
+    """
+
+    levels: Annotated[tuple[Annotated[float, Interval(ge=-14, le=14)], ...], Len(2, 64)] = (
+        -4.0,
+        -3.0,
+        -2.0,
+        -1.0,
+        0.0,
+        1.0,
+    )
+    noises: Annotated[int, Interval(ge=1, le=10_000)] = 12
+    held_out: Annotated[int, Interval(ge=1, le=100_000)] = 400
+    seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
 
 
 Options = TypeVar("Options")

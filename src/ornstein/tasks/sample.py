@@ -27,6 +27,7 @@ from ..runs.fitted import kept_rule
 from ..runs.folder import RunFolder
 from ..runs.model import GRIDS, Model, load
 from ..runs.provenance import provenance, stamp
+from ..runs.quick import quick
 from .options import DrawOptions, SampleOptions, checked, suggestion
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def cascade(
     Raises:
         UsageError: If a run cannot be given what the one before draws.
     """
-    models = [opened(run, device) for run in runs]
+    models = [quick(opened(run, device), options.precision, options.compile) for run in runs]
     for before, after in pairwise(models):
         check_chain(before, after)
     first, *rest = models

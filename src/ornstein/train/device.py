@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ..errors import UsageError
+from ..runs.quick import has_bf16 as has_bf16
 
 Precision = Literal["f32", "bf16"]
 
@@ -33,15 +34,6 @@ def choose_device(name: str = "auto") -> torch.device:
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     return device
-
-
-def has_bf16(device: torch.device) -> bool:
-    """Whether the hardware multiplies in bfloat16, rather than pretends to."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    names = ("avx512_bf16", "amx_bf16", "amx_tile", "bf16", "arm_bf16")
-    return device.type == "cpu" and any(capabilities.get(name, False) for name in names)
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
