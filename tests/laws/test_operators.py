@@ -68,7 +68,7 @@ CASES: dict[str, tuple[Operator, tuple[int, ...]]] = {
     "MRI": (operators.mri(COLOUR), COLOUR),
     "radial MRI": (operators.mri(PICTURE, "radial"), PICTURE),
     "random MRI": (operators.mri(SIGNAL, "random"), SIGNAL),
-    "CT": (operators.radon(PICTURE, 7), PICTURE),
+    "CT": (operators.radon(PICTURE, 24), PICTURE),
     "random matrix": (operators.random_matrix(SIGNAL, 5), SIGNAL),
     "tall matrix": (Matrix(normal(20, 12), (12,), (4, 5)), PICTURE),
     "blocks of cosines": (
