@@ -138,7 +138,7 @@ def faulty(draw: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarra
             along = (x - left) * np.cos(angle) + (y - top) * np.sin(angle)
             across = (y - top) * np.cos(angle) - (x - left) * np.sin(angle)
             where[i] = (np.abs(along) < length) & (np.abs(across) < 0.7)
-        pieces[i][where[i]] += draw.choice([-1, 1]) * draw.uniform(25, 60)
+        pieces[i][where[i]] += draw.choice([-1, 1]) * draw.uniform(12, 40)
     return np.clip(np.rint(pieces), 0, 255).astype(np.uint8), where
 
 

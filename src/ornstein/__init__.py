@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from .runs.folder import RunFolder as RunFolder
     from .runs.model import Model as Model
     from .runs.model import load as load
+    from .tasks.classify import Classified as Classified
+    from .tasks.classify import classify as classify
     from .tasks.detect import Detected as Detected
     from .tasks.detect import detect as detect
     from .tasks.edit import Edited as Edited
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0.dev0"
 
 _HOME = {
+    "Classified": "tasks.classify",
     "DataOptions": "data.options",
     "Detected": "tasks.detect",
     "Edited": "tasks.edit",
@@ -52,6 +55,7 @@ _HOME = {
     "Streams": "rng",
     "between": "tasks.edit",
     "edit": "tasks.edit",
+    "classify": "tasks.classify",
     "detect": "tasks.detect",
     "load": "runs.model",
     "open_data": "data.open",

@@ -163,7 +163,7 @@ def test_the_parts_are_standard_on_what_set_the_scale_and_fused_as_is_said():
     for z in parts.values():
         assert z.mean() == pytest.approx(0, abs=1e-9)
         assert z.std(ddof=1) == pytest.approx(1)
-    assert score == pytest.approx(parts["whole"] + np.maximum(parts["peak"] - 2, 0))
+    assert score == pytest.approx(parts["whole"] + np.maximum(parts["peak"] - 3, 0))
 
 
 # --- Files ---------------------------------------------------------------------------------------

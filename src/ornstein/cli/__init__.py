@@ -13,6 +13,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from .. import __version__
 from ..errors import OrnsteinError, UsageError
+from .classify import classify
 from .demo import demo
 from .detect import detect
 from .doctor import doctor
@@ -33,6 +34,7 @@ COMMANDS = (
     edit,
     segment,
     detect,
+    classify,
     evaluate,
     show,
     doctor,

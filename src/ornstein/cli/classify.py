@@ -1,0 +1,38 @@
+"""`ornstein classify`."""
+
+# ruff: noqa: B008 (frozen dataclasses are fit to be defaults)
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+from ..tasks.options import ClassifyOptions, checked
+from .machine import FLAT, Machine, say
+
+
+def classify(
+    run: Path,
+    examples: list[Path],
+    /,
+    options: Annotated[ClassifyOptions, FLAT] = ClassifyOptions(),
+    *,
+    out: Path | None = None,
+    machine: Annotated[Machine, FLAT] = Machine(),
+) -> None:
+    """Say which class each of the EXAMPLES is of, with a RUN that was trained with labels.
+
+    Args:
+        run: The run folder.
+        examples: Files, folders, or patterns in quotes.
+        out: Folder for classes.csv; RUN/classified if not given.
+    """
+    options = checked(ClassifyOptions, asdict(options))
+    machine.start(f"Classifying {', '.join(str(p) for p in examples[:3])} with {run}")
+    from ..tasks.classify import classify as tell
+    from ..tasks.sample import opened
+
+    model = opened(run, machine.device)
+    assert model.run is not None
+    found = tell(model, examples, say=say, **asdict(options))
+    (path,) = found.save(out or model.run.path / "classified")
+    machine.result({"classes": path, **found.facts}, [*found.lines(), f"Classes: {path}"])
