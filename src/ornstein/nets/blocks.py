@@ -16,6 +16,7 @@ from typing import TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 MEMORY_FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
 
@@ -86,6 +87,21 @@ def convolution(
     kind = {2: nn.Conv2d, 3: nn.Conv3d}[len(kernel)]
     padding = tuple(n // 2 for n in kernel)
     return kind(channels, out_channels, kernel, stride, padding)  # type: ignore[arg-type]
+
+
+def run(block: nn.Module, x: Tensor, told: Tensor, recompute: bool) -> Tensor:
+    """``block(x, told)``; with `recompute`, of what lies inside the block nothing is kept.
+
+    It is computed once more when the gradient is wanted: a third more time, for the memory of one
+    block at a time instead of all of them.
+
+    Source: Chen et al. (2016), https://arxiv.org/abs/1604.06174.
+    """
+    if not (recompute and torch.is_grad_enabled()):
+        return block(x, told)
+    output = checkpoint(block, x, told, use_reentrant=False, preserve_rng_state=False)
+    assert isinstance(output, Tensor)
+    return output
 
 
 def zero(module: Module) -> Module:

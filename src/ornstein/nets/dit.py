@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import AdaptiveBranch, Attention, Linear, Modulation, feed_forward, modulate, zero
+from .blocks import AdaptiveBranch, Attention, Linear, Modulation, feed_forward, modulate, run, zero
 from .conditions import UNCONDITIONAL, Conditions, Inputs, check_range, check_shape, check_size
 
 MOST_TOKENS = 2**14
@@ -25,6 +25,7 @@ class DiT(nn.Module):
             of two that leaves at most 256 tokens.
         conditions: What the network can be told.
         out_channels: Of the output ``(B, out_channels, *S)``; C if not given.
+        recompute: Keep only what lies between the blocks for the gradient; see `blocks.run`.
 
     Raises:
         ValueError: If an argument is out of its range, or there would be more than 16,384 tokens.
@@ -44,8 +45,10 @@ class DiT(nn.Module):
         patch: int | None = None,
         conditions: Conditions = UNCONDITIONAL,
         out_channels: int | None = None,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
+        self.recompute = recompute
         shape, size = check_shape(shape, [1, 2, 3]), check_size(size)
         check_range("depth", depth, 1, 64)
         out_channels = shape[0] if out_channels is None else out_channels
@@ -77,7 +80,7 @@ class DiT(nn.Module):
         x, told = self.inputs(x, log_snr, label, attributes, context, augment)
         h = self.first(self._patches(x)) + self.position
         for block in self.blocks:
-            h = block(h, told)
+            h = run(block, h, told, self.recompute)
         return self._assemble(self.last(modulate(h, *self.modulation(told))), x.shape[2:])
 
     def _patches(self, x: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from .blocks import (
     ResidualBlock,
     convolution,
     normalise,
+    run,
     zero,
 )
 from .conditions import UNCONDITIONAL, Conditions, Inputs, check_range, check_shape, check_size
@@ -38,6 +39,7 @@ class UNet(nn.Module):
             short runs that costs more than it brings.
         conditions: What the network can be told.
         out_channels: Of the output ``(B, out_channels, *S)``; C if not given.
+        recompute: Keep only what lies between the stages for the gradient; see `blocks.run`.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -56,8 +58,10 @@ class UNet(nn.Module):
         attended: int = 0,
         conditions: Conditions = UNCONDITIONAL,
         out_channels: int | None = None,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
+        self.recompute = recompute
         shape, size = check_shape(shape, [1, 2, 3]), check_size(size)
         check_range("depth", depth, 1, 16)
         check_range("attended", attended, 0, MOST_ATTENDED)
@@ -111,14 +115,14 @@ class UNet(nn.Module):
         for i, stage in enumerate(self.down):
             if i % self.depth == 0:
                 h = self.steps[i // self.depth](h)
-            h = stage(h, told)
+            h = run(stage, h, told, self.recompute)
             skips.append(h)
-        h = self.middle(h, told)
+        h = run(self.middle, h, told, self.recompute)
         for stage in self.up:
             skip = skips.pop()
             if h.shape[2:] != skip.shape[2:]:
                 h = F.interpolate(h, skip.shape[2:])
-            h = stage(torch.cat([h, skip], 1), told)
+            h = run(stage, torch.cat([h, skip], 1), told, self.recompute)
         h = self.last(F.silu(normalise(h.movedim(1, -1))).movedim(-1, 1))
         return h.view(len(h), -1, *space) if h.ndim == len(space) + 3 else h
 

@@ -88,6 +88,8 @@ class TrainConfig:
         seen: The budget, in examples seen.
         batch: Examples for each update, over all processes.
         micro_batch: Examples at once in one process; 0 for as many as fit.
+        memory: Low computes activations twice, and takes as many examples at once as half a
+            gibibyte holds: for a third more time, much larger networks and pictures.
         optimizer: AdamW, or Muon for the matrices with AdamW for the rest.
         learning_rate: At its peak.
         warmup: Share of the budget over which the learning rate rises from 0.
@@ -103,6 +105,7 @@ class TrainConfig:
     seen: Annotated[int, Interval(ge=1, le=10**13)] = 100_000
     batch: Annotated[int, Interval(ge=1, le=10**6)] = 64
     micro_batch: Annotated[int, Interval(ge=0, le=10**6)] = 0
+    memory: Literal["plenty", "low"] = "plenty"
     optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: Annotated[float, Interval(gt=0, le=10)] = 2e-3
     warmup: Share = 0.02

@@ -12,6 +12,7 @@ from ..errors import DivergedError
 from ..runs.folder import RunFolder
 from .doctor import Diagnosis, Doctor
 from .guard import Verdict
+from .memory import peak
 from .preview import preview
 from .progress import Progress, Report
 from .signals import Stop
@@ -275,6 +276,7 @@ class Loop:
                 verdict=review.verdict,
                 skipped=training.guard.skipped,
                 event=event,
+                peak=peak(training.device),
             )
         )
 

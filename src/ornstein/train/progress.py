@@ -28,6 +28,7 @@ class Progress:
         verdict: The training doctor's last line.
         skipped: Updates skipped because they were not finite.
         event: What has just happened, if anything: ``checkpoint``, ``finished``, ``stopped``...
+        peak: The most bytes of memory held so far; 0 if not known.
     """
 
     seen: int
@@ -41,6 +42,7 @@ class Progress:
     verdict: str = ""
     skipped: int = 0
     event: str = ""
+    peak: int = 0
 
     def __str__(self) -> str:
         parts = [f"{self.seen / self.budget:4.0%}", f"{self.seen:,} of {self.budget:,} examples"]
@@ -54,6 +56,8 @@ class Progress:
             parts.append(f"{duration(self.seconds_left)} left")
         if self.skipped:
             parts.append(f"{self.skipped} updates skipped")
+        if self.peak and self.event == "finished":
+            parts.append(f"at most {self.peak / 2**30:.1f} GiB of memory")
         return "  ".join([*parts, self.verdict]).rstrip()
 
 

@@ -17,6 +17,7 @@ from .device import World, autocast
 from .draws import Batch, draw
 from .ema import Averages
 from .guard import Guard, Verdict
+from .memory import examples_at_once
 from .optimise import build_optimizers, learning_rate, restore, tensors_of
 
 
@@ -97,6 +98,8 @@ class Training:
         self.guard, self.tally = Guard(), Tally()
         self.seen, self.halvings = 0, 0
         self.micro = config.train.micro_batch or config.train.batch
+        if config.train.memory == "low":
+            self.micro = min(self.micro, examples_at_once(self.denoiser, data.codec.shape))
         self.indices = torch.empty(0, dtype=torch.int64)
 
     def update(self) -> Verdict:

@@ -1,0 +1,57 @@
+"""How much memory a training takes, and how many examples at once it has room for."""
+
+import sys
+
+import torch
+from torch import Tensor
+
+from ..core.denoise import NetDenoiser
+from ..nets import DiT, UNet
+
+ROOM = 2**29  # bytes for what is kept for the gradient, where memory is low
+
+
+def examples_at_once(denoiser: NetDenoiser, shape: tuple[int, ...], room: int = ROOM) -> int:
+    """How many examples ``(C, *S)`` fit in `room` bytes, at least one.
+
+    A network that recomputes its blocks keeps what lies between them and, while the gradient
+    passes through one, what lies within it: together at most half of what it would keep else.
+    """
+    net = denoiser.net
+    if not (isinstance(net, (UNet, DiT)) and net.recompute):
+        return max(1, room // max(1, kept(denoiser, shape)))
+    net.recompute = False
+    every = kept(denoiser, shape)
+    net.recompute = True
+    return max(1, 2 * room // max(1, every))
+
+
+def kept(denoiser: NetDenoiser, shape: tuple[int, ...]) -> int:
+    """Bytes of the tensors that one example's loss keeps for its gradient, weights apart."""
+    device = next(denoiser.parameters()).device
+    weights = {p.untyped_storage().data_ptr() for p in denoiser.parameters()}
+    storages = dict[int, int]()
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    x = torch.zeros(1, *shape, device=device)
+    t = torch.full((1,), 0.5, dtype=torch.float64, device=device)
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        denoiser.loss(x, t, x)
+    return sum(storages.values())
+
+
+def peak(device: torch.device) -> int:
+    """The most bytes that this process has held so far, on a GPU of its memory; 0 if not known."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024  # of what the system counts in
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,71 @@
+"""Little memory: the same gradients from less, in pieces that fit."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny import tiny_config
+
+from ornstein.data import DataOptions, open_data
+from ornstein.runs.config import NetConfig, RunConfig
+from ornstein.train import progress
+from ornstein.train.memory import examples_at_once, kept, peak
+from ornstein.train.training import Training
+
+NETS = [NetConfig(kind="unet", size=16, depth=1), NetConfig(kind="dit", size=32, depth=3)]
+
+
+def config_of(net: NetConfig, memory: str, **train) -> RunConfig:
+    base = tiny_config(batch=8, memory=memory, **train)
+    return replace(base, source="digits", data=DataOptions(limit=40), net=net)
+
+
+@pytest.mark.parametrize("net", NETS, ids=["unet", "dit"])
+def test_low_memory_gives_the_same_gradients_and_the_same_weights(net):
+    data = open_data("digits", DataOptions(limit=40))
+    plenty, low = (Training(config_of(net, memory), data) for memory in ("plenty", "low"))
+    assert low.denoiser.net.recompute and not plenty.denoiser.net.recompute
+    for _ in range(2):
+        plenty.update()
+        low.update()
+        for p, q in zip(plenty.weights, low.weights, strict=True):
+            assert p.grad is not None and q.grad is not None
+            torch.testing.assert_close(p.grad, q.grad, rtol=0, atol=0)
+    assert plenty.denoiser.state_dict().keys() == low.denoiser.state_dict().keys()
+
+
+@pytest.mark.parametrize("net", NETS, ids=["unet", "dit"])
+def test_blocks_that_are_recomputed_keep_little_inside(net):
+    data = open_data("digits", DataOptions(limit=40))
+    low = Training(config_of(net, "low"), data).denoiser
+    inside = kept(low, data.codec.shape)
+    low.net.recompute = False
+    assert inside < kept(low, data.codec.shape) / 3
+
+
+def test_as_many_examples_at_once_as_the_room_holds():
+    data = open_data("digits", DataOptions(limit=40))
+    for memory, share in (("plenty", 1), ("low", 2)):
+        denoiser = Training(config_of(NETS[0], memory), data).denoiser
+        one = kept(Training(config_of(NETS[0], "plenty"), data).denoiser, data.codec.shape)
+        assert examples_at_once(denoiser, data.codec.shape, 10 * one) == 10 * share
+        assert examples_at_once(denoiser, data.codec.shape, 1) == 1
+        assert denoiser.net.recompute == (memory == "low")
+
+
+def test_what_is_kept_grows_with_the_network_and_leaves_its_weights_out():
+    data = open_data("digits", DataOptions(limit=40))
+    small, large = (
+        Training(config_of(NetConfig(size=size, depth=1), "plenty"), data).denoiser
+        for size in (8, 32)
+    )
+    assert 2 < kept(large, data.codec.shape) / kept(small, data.codec.shape) < 6  # maps, not 16
+
+
+def test_the_peak_is_what_was_held_and_is_told_at_the_end():
+    before = peak(torch.device("cpu"))
+    held = torch.ones(before // 4 + 2**26)  # as many bytes again, and more
+    assert peak(torch.device("cpu")) >= held.nbytes
+    at_end = progress.Progress(seen=1, budget=1, event="finished", peak=3 * 2**30)
+    assert "at most 3.0 GiB" in str(at_end)
+    assert "GiB" not in str(replace(at_end, event="checkpoint"))
