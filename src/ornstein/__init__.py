@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from .runs.folder import RunFolder as RunFolder
     from .runs.model import Model as Model
     from .runs.model import load as load
+    from .tasks.augment import Augmented as Augmented
+    from .tasks.augment import augment as augment
     from .tasks.classify import Classified as Classified
     from .tasks.classify import classify as classify
     from .tasks.detect import Detected as Detected
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0.dev0"
 
 _HOME = {
+    "Augmented": "tasks.augment",
     "Classified": "tasks.classify",
     "DataOptions": "data.options",
     "Detected": "tasks.detect",
@@ -55,6 +58,7 @@ _HOME = {
     "Streams": "rng",
     "between": "tasks.edit",
     "edit": "tasks.edit",
+    "augment": "tasks.augment",
     "classify": "tasks.classify",
     "detect": "tasks.detect",
     "load": "runs.model",

@@ -13,6 +13,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from .. import __version__
 from ..errors import OrnsteinError, UsageError
+from .augment import augment
 from .classify import classify
 from .demo import demo
 from .detect import detect
@@ -35,6 +36,7 @@ COMMANDS = (
     segment,
     detect,
     classify,
+    augment,
     evaluate,
     show,
     doctor,

@@ -83,21 +83,47 @@ class SampleOptions(DrawOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class RestoreOptions(DrawOptions):
-    """How to fill in what is masked.
+    """What was measured, and how to draw what explains it.
 
     Args:
         draws: Different restorations of each picture.
         sampler: Rule for one transition; one that adds noise on the way forgives the errors of
             a posterior that is only nearly right.
         steps: Steps of the time grid.
-        iterations: Of the solver inside each step: more are exact where the denoiser is, and
-            blow up the errors of one that was trained.
+        method: mmps, evidence, pigdm, dps, ddnm, diffpir, ddrm, daps, repaint or particles; by
+            default mmps, and evidence of up to 16 numbers.
+        iterations: Of the solver inside each step of mmps: more are exact where the denoiser is,
+            and blow up the errors of one that was trained.
+        particles: How many compete in the method of that name; the more, the nearer to the truth.
+        noise: Standard deviation of the noise of the measurement, in the units of the data; by
+            default none under a mask, and elsewhere what rounding to whole numbers makes.
+        upscale: The pictures are so many times too small.
+        deblur: They are blurred by a Gaussian of so many pixels, or by the kernel in a file.
+        denoise: They have noise of this standard deviation, in the units of the data.
+        colourise: They are grey.
+        mri: They are k-space, sampled where this picture is white; or cartesian, radial, random.
+        ct: They are sinograms of so many angles.
+        operator: They were measured by the operator of this name.
+        parameters: Of that operator, each as in --operator.sigma 2.
+        simulate: They are whole: measure them first.
     """
 
     sampler: str | None = "ddpm"
     steps: Steps | None = 32
     draws: Annotated[int, Interval(ge=1, le=10_000), Parameter(alias="-n")] = 4
-    iterations: Annotated[int, Interval(ge=1, le=1000)] = 1
+    method: str | None = None
+    iterations: Annotated[int, Interval(ge=1, le=1000)] = 3
+    particles: Annotated[int, Interval(ge=2, le=100_000)] = 64
+    noise: Annotated[float, Interval(ge=0, le=1e9)] | None = None
+    upscale: Annotated[int, Interval(ge=2, le=64)] | None = None
+    deblur: Annotated[str, Len(1)] | None = None
+    denoise: Annotated[float, Interval(gt=0, le=1e9)] | None = None
+    colourise: Annotated[bool, Parameter(show_default=False)] = False
+    mri: Annotated[str, Len(1)] | None = None
+    ct: Annotated[int, Interval(ge=1, le=10_000)] | None = None
+    operator: Annotated[str, Len(1)] | None = None
+    parameters: Annotated[dict[str, float | str] | None, Parameter(name="--operator")] = None
+    simulate: Annotated[bool, Parameter(show_default=False)] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,6 +249,48 @@ class ClassifyOptions:
     noises: Annotated[int, Interval(ge=1, le=10_000)] = 12
     held_out: Annotated[int, Interval(ge=1, le=100_000)] = 400
     seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentOptions(DrawOptions):
+    """What to draw beside the training data, and how.
+
+    Args:
+        label: Draw these classes alone.
+        per_class: Examples to draw of each class; as many as even out the classes if left out.
+        seeds: Classifiers trained with and without, to measure the gain; 0 for none.
+    """
+
+    per_class: Annotated[int | None, Interval(ge=1, le=1_000_000)] = None
+    seeds: Annotated[int, Interval(ge=0, le=100)] = 5
+
+
+RivalName = Literal["diffusion", "gan", "vae", "flow", "gaussian", "kernel-density"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """How to compare models.
+
+    Args:
+        minutes: How long each network may train, each time.
+        seen: How long in examples instead, whatever time that takes: the same figures each time.
+        seeds: How often each is trained, from different weights and in another order of data.
+        models: Which; all if left out.
+        size: Width of the diffusion model's network, whose number of weights the others match.
+        count: Examples to draw of each.
+        likely: Held-out examples whose likelihood is computed; 0 for none.
+        seed: The first of the seeds.
+    """
+
+    minutes: Annotated[float, Interval(gt=0, lt=1e5)] = 1.0
+    seen: Annotated[int | None, Interval(ge=1, le=10**12)] = None
+    seeds: Annotated[int, Interval(ge=1, le=100)] = 5
+    models: Annotated[tuple[RivalName, ...] | None, Len(1), Parameter(consume_multiple=True)] = None
+    size: Annotated[int | None, Interval(ge=8, le=2048)] = None
+    count: Annotated[int, Interval(ge=50, le=1_000_000), Parameter(alias="-n")] = 2000
+    likely: Annotated[int, Interval(ge=0, le=100_000)] = 16
+    seed: Annotated[int, Interval(ge=0, lt=2**62)] = 0
 
 
 Options = TypeVar("Options")

@@ -1,0 +1,287 @@
+"""Change pictures: go part of the way to noise, and come back by another road."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..core.denoise import Denoiser
+from ..core.measure import LinearOperator, Mask, Stack
+from ..core.operators import downsample
+from ..core.posterior import PosteriorDenoiser
+from ..core.sample import Sampler, encode
+from ..data.decode import cover, decode
+from ..data.files import read_file
+from ..data.image import ImageCodec
+from ..errors import UsageError
+from ..runs.model import Model
+from .examples import Places, read_examples
+from .options import DrawOptions, EditOptions, checked
+from .restore import read_mask
+from .sample import (
+    Run,
+    Samples,
+    block,
+    conditions,
+    draw,
+    label_names,
+    maker,
+    opened,
+    plan,
+    png,
+    rule,
+)
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+HELD = 0.05  # the standard deviation, in that of the data, within which colours are held
+
+
+@dataclass(frozen=True, eq=False)
+class Edited:
+    """Pictures, and what became of them.
+
+    Args:
+        given: What was given, strokes included, ``(P, C, *S)``, as x.
+        samples: The results, all of the first picture, then of the second.
+    """
+
+    given: Tensor
+    samples: Samples
+
+    def panel(self, scale: int | None = None) -> "Image.Image":
+        """One row for each picture: what was given, and the results."""
+        drawn = self.samples.x.unflatten(0, (len(self.given), -1))
+        rows = torch.cat([self.given[:, None], drawn], 1)
+        return self.samples.codec.preview(rows.flatten(0, 1), rows.shape[1], scale)
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write each result in the format of the data, and return the paths."""
+        return self.samples.save(folder)
+
+    def _repr_png_(self) -> bytes:
+        return png(self.panel())
+
+
+def edit(
+    run: Run,
+    pictures: Places,
+    strength: float = 0.5,
+    *,
+    to: Run | None = None,
+    mask: str | Path | Tensor | np.ndarray | None = None,
+    strokes: str | Path | None = None,
+    device: str | torch.device = "auto",
+    **options: Any,
+) -> Edited:
+    """Change pictures: vary them, turn a sketch into a picture, another class, another style.
+
+    A picture is taken back towards noise and drawn anew from there. By noise (SDEdit), what is
+    larger than the noise stays: variations, sketches, strokes. Along the flow (encode), every
+    detail is kept in the latent, and decoding it under another label or by another run changes
+    what the label or the run is about.
+
+    Args:
+        run: The run, or its folder.
+        pictures: Files, folders, patterns, or a stored batch ``(P, C, *S)``.
+        strength: How far to go back, in (0, 1].
+        to: Another run, to come back by: a bridge between two kinds of data that needs no pairs.
+            The pictures are then encoded, and the results are of the kind of that run.
+        mask: What may change, white or true; all else is kept exactly.
+        strokes: A picture with transparency that is painted over the pictures first.
+        device: Where to compute; ``auto`` takes a GPU if there is one.
+        **options: Those of `EditOptions`.
+
+    Raises:
+        UsageError: If an option is unknown, out of its bounds, or does not suit the run.
+        DataError: If a picture cannot be read.
+
+    Source: SDEdit: Meng et al. (2021), https://arxiv.org/abs/2108.01073; encoding: Song et al.
+    (2020), https://arxiv.org/abs/2010.02502; bridges: Su et al. (2022),
+    https://arxiv.org/abs/2203.08382.
+    """
+    if options.get("source") is not None:
+        options["source"] = str(options["source"])
+    chosen = checked(EditOptions, {"strength": strength, **options})
+    model = opened(run, device)
+    back = model if to is None else opened(to, device)
+    chosen = _settled(chosen, model, back, to is not None, mask is not None)
+    stored = read_examples(model, pictures).stored
+    if strokes is not None:
+        stored = painted(model, stored, Path(strokes))
+    given = model.codec.pack(stored)
+    keep = None if mask is None else ~read_mask(model.shape, mask, len(given))
+    x = _edited(model, back, given, keep, chosen)
+    count = range(len(x))
+    labels, made = label_names(back, chosen, count), maker(back, chosen.seed)
+    return Edited(given, Samples(x, back.codec, labels=labels, made=made))
+
+
+def between(
+    run: Run,
+    first: Places,
+    second: Places,
+    count: int = 8,
+    *,
+    device: str | torch.device = "auto",
+    **options: Any,
+) -> Samples:
+    """Pictures on the way from one to another: both encoded, and decoded from between.
+
+    The latents of data are Gaussian, so the way is along the sphere:
+    ``sin((1 - u) w) / sin(w) z_0 + sin(u w) / sin(w) z_1``, w the angle between them.
+
+    Args:
+        run: The run, or its folder.
+        first: A picture, as for `edit`.
+        second: Likewise.
+        count: Pictures in all, both ends included, which come back nearly as they were.
+        device: Where to compute.
+        **options: Those of `DrawOptions`.
+
+    Raises:
+        UsageError: If an option does not suit the run.
+        DataError: If a picture cannot be read.
+    """
+    if count < 2:
+        raise UsageError(f"count = {count} must be at least 2: both ends are among them.")
+    chosen = checked(DrawOptions, options)
+    model = opened(run, device)
+    ends = [read_examples(model, place).stored for place in (first, second)]
+    if any(len(end) != 1 for end in ends):
+        raise UsageError("Give one picture for each end.")
+    sampler, times = _deterministic(model, chosen)
+    z = encoded(model, model.codec.pack(torch.cat(ends)), sampler, times, chosen)
+    way = sphere(z[0], z[1], torch.linspace(0, 1, count))
+
+    def told(examples: Sequence[int]) -> Denoiser:
+        return plan(model, chosen)[0].given(**conditions(model, chosen, examples))
+
+    x = draw(
+        model,
+        told,
+        sampler.plan(model.denoiser.schedule, times),
+        chosen.seed,
+        range(count),
+        begin=lambda examples, _: way[examples].to(model.device),
+    )
+    return Samples(x, model.codec, labels=label_names(model, chosen, range(count)))
+
+
+def encoded(
+    model: Model, x: Tensor, sampler: Sampler, times: Tensor, options: DrawOptions
+) -> Tensor:
+    """Where x ``(P, C, *S)`` comes from at the first of `times`, along the flow, on the CPU."""
+    parts = []
+    for rows in torch.arange(len(x)).split(block(model)):
+        told = model.denoiser.given(**conditions(model, options, rows.tolist()))
+        parts.append(encode(sampler, told, x[rows].to(model.device), times).cpu())
+    return torch.cat(parts)
+
+
+def sphere(a: Tensor, b: Tensor, shares: Tensor) -> Tensor:
+    """Points between two latents ``(*S)`` along the sphere, one for each of `shares` ``(N,)``."""
+    cosine = torch.nn.functional.cosine_similarity(a.flatten(), b.flatten(), 0)
+    angle = cosine.clamp(-1, 1).acos().clamp_min(1e-6)
+    u = shares.view(-1, *(1 for _ in a.shape))
+    return (((1 - u) * angle).sin() * a + (u * angle).sin() * b) / angle.sin()
+
+
+def painted(model: Model, stored: Tensor, strokes: Path) -> Tensor:
+    """The pictures with `strokes` over them, wherever these are more opaque than not."""
+    if not isinstance(model.codec, ImageCodec):
+        raise UsageError("Strokes are for pictures; this run draws none.")
+    paint = model.codec.read(strokes)
+    alpha = decode(read_file(strokes), 4)[0]
+    if alpha.shape[2] != 4:
+        raise UsageError(f"{strokes} has no transparency: paint on a transparent layer.")
+    alpha = cover(np.ascontiguousarray(alpha[..., 3:]), *model.shape[1:])
+    over = torch.from_numpy(alpha[..., 0] >= 128)
+    if not over.any():
+        raise UsageError(f"{strokes} is empty: nothing was painted.")
+    return torch.where(over, paint, stored)
+
+
+def _settled(
+    options: EditOptions, model: Model, back: Model, bridge: bool, masked: bool
+) -> EditOptions:
+    """The options, made to agree with each other.
+
+    Raises:
+        UsageError: If they cannot.
+    """
+    if bridge:
+        if model.shape != back.shape:
+            raise UsageError(
+                f"A bridge needs two runs of one shape; these draw {model.shape} and {back.shape}."
+            )
+        options = replace(options, how="encode")
+    if options.source is not None and options.how != "encode":
+        raise UsageError("--source says what is encoded: add --how encode.")
+    if options.how == "encode" and masked:
+        raise UsageError("A mask needs noise in it: leave --how encode out.")
+    return replace(options, draws=1) if options.how == "encode" else options
+
+
+def _deterministic(model: Model, options: DrawOptions) -> tuple[Sampler, Tensor]:
+    sampler, times = rule(model, options)
+    if not sampler.deterministic:
+        raise UsageError("To encode takes a sampler that draws no noise, such as adams-bashforth.")
+    return sampler, times
+
+
+def _edited(
+    model: Model, back: Model, given: Tensor, keep: Tensor | None, options: EditOptions
+) -> Tensor:
+    """The results ``(P draws, C, *S)``."""
+    encodes = options.how == "encode"
+    sampler, times = _deterministic(model, options) if encodes else rule(model, options)
+    steps = len(times) - 1
+    times = times[steps - max(1, round(options.strength * steps)) :]
+    schedule = model.denoiser.schedule
+    alpha, sigma = (scale.item() for scale in schedule(times[0]))
+    latent = given
+    if encodes:
+        source = None if options.source is None else (options.source,)
+        latent = encoded(model, given, sampler, times, replace(options, label=source))
+    prior = plan(back, options)[0].along(schedule)
+
+    def told(examples: Sequence[int]) -> Denoiser:
+        one = prior.given(**conditions(back, options, examples))
+        rows = torch.tensor(examples) // options.draws
+        if (known := _known(given[rows], keep if keep is None else keep[rows], options)) is None:
+            return one
+        operator, y, sigma_y = known
+        return PosteriorDenoiser(one, operator, y.to(back.device), sigma_y)
+
+    def begin(examples: Sequence[int], eps: Tensor) -> Tensor:
+        at = latent[torch.tensor(examples) // options.draws].to(eps)
+        return at if encodes else alpha * at + sigma * eps
+
+    total = range(len(given) * options.draws)
+    x = draw(back, told, sampler.plan(schedule, times), options.seed, total, begin=begin)
+    rows = torch.arange(len(x)) // options.draws
+    return x if keep is None else torch.where(keep[rows], given[rows], x)
+
+
+def _known(
+    given: Tensor, keep: Tensor | None, options: EditOptions
+) -> tuple[LinearOperator, Tensor, float] | None:
+    """What of the pictures is to stay: the operator, what it measured, and how loosely."""
+    if options.hold is not None:
+        try:
+            coarse = downsample(tuple(given.shape[1:]), options.hold)
+        except ValueError as error:
+            raise UsageError(
+                f"hold = {options.hold} does not suit the pictures: {error}."
+            ) from None
+        if keep is None:
+            return coarse, coarse(given), HELD
+        both = Stack((Mask(keep), coarse), (tuple(given.shape[1:]), tuple(coarse(given).shape[1:])))
+        return both, both(given), HELD
+    return None if keep is None else (Mask(keep), Mask(keep)(given), 0.0)
