@@ -46,7 +46,8 @@ from ornstein.evaluate.distances import (
 from ornstein.rng import generator, normal
 
 Denoise = Callable[[Tensor, float], Tensor]
-"""``E[data | data + sigma noise = x]`` of x ``(B, C, *S)``, in the units of `Task.train_x`."""
+"""``E[data | data + sigma noise = x]`` of x ``(B, C, *S)``, in the units of `Task.train_x`; or in
+those of the trainer, if data then have about variance 1 and samples are brought back."""
 
 CACHE = Path(__file__).parent / ".cache"
 SAMPLES = 1000
@@ -398,7 +399,8 @@ def gaussian(task: Task) -> Tensor:
     return torch.from_numpy(drawn).float().view(-1, *task.train_x.shape[1:])
 
 
-def noise(task: Task) -> Tensor:
+def white(task: Task) -> Tensor:
+    """Noise of variance 1, as good as no training at all."""
     return normal((task.samples, *task.train_x.shape[1:]), "noise", task.name)
 
 
@@ -407,7 +409,7 @@ def main() -> None:
         start = time.process_time()
         task = load(name)
         rows = {"train": task.train_x[: task.samples], "gaussian": gaussian(task)}
-        for what, x in (rows | {"noise": noise(task)}).items():
+        for what, x in (rows | {"noise": white(task)}).items():
             figures = {k: round(v, 4) for k, v in task.measure(x).items()}
             print(name, what, figures, flush=True)
         print(f"{name}: {time.process_time() - start:.0f} s", flush=True)

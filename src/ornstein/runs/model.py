@@ -269,6 +269,8 @@ def build_denoiser(
 def build_net(config: RunConfig, shape: tuple[int, ...], vocabulary: Vocabulary) -> nn.Module:
     """The network alone."""
     options: dict[str, Any] = {"depth": config.net.depth} if config.net.depth else {}
+    if config.net.kind != "mlp":
+        options["recompute"] = config.train.memory == "low"
     channels = shape[0] * (2 if config.denoiser.variance_steps else 1)
     net = NETS[config.net.kind]
     try:

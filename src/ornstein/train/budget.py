@@ -4,6 +4,7 @@ Everything here happens on throw-away copies of what will be trained.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from statistics import median
 
@@ -13,6 +14,8 @@ from ..data.dataset import Dataset
 from ..runs.config import RunConfig
 from .device import Precision, World, has_bf16, using_threads
 from .training import Training
+
+Clock = Callable[[], float]
 
 OVERHEAD = 0.06  # of the time goes to validation, the doctor, previews and checkpoints
 TRIAL = 0.02  # of the time may go to each trial
@@ -25,6 +28,7 @@ def settle(
     device: torch.device,
     world: World,
     seconds: float | None,
+    clock: Clock = time.monotonic,
 ) -> tuple[RunConfig, int]:
     """`config` with the precision and the budget decided, and the number of threads.
 
@@ -34,6 +38,7 @@ def settle(
         device: Of the network.
         world: The processes.
         seconds: The time left for all of the training; None to keep ``train.seen``.
+        clock: What counts them.
 
     Returns:
         The configuration: ``train.precision`` is the faster of those the hardware has, if not
@@ -41,7 +46,7 @@ def settle(
         one rounded up. And the threads: all that PyTorch was given, or one where that is faster,
         as it is, ten times, on cores that are busy with something else.
     """
-    start, batch = time.monotonic(), config.train.batch
+    start, batch = clock(), config.train.batch
     given, pace = config.train.precision, dict[Precision, float]()
     # bfloat16 rounds coordinates to one part in 256, which pictures do not notice and points do
     rounds = has_bf16(device) and len(data.codec.shape) > 1
@@ -50,18 +55,18 @@ def settle(
     limit = 1.0 if seconds is None else min(2.0, TRIAL * seconds)
     if seconds is not None or len(candidates) > 1:
         for precision in candidates:
-            pace[precision] = time_of_update(config, precision, data, device, world, limit)
+            pace[precision] = time_of_update(config, precision, data, device, world, limit, clock)
     best = min(pace, key=lambda p: pace[p]) if pace else candidates[0]
     threads, fastest = torch.get_num_threads(), pace.get(best, 0.0)
     if pace and threads > 1 and device.type == "cpu" and world.size == 1:
         with using_threads(1):
-            alone = time_of_update(config, best, data, device, world, limit)
+            alone = time_of_update(config, best, data, device, world, limit, clock)
         if alone < fastest:
             threads, fastest = 1, alone
     if seconds is None:
         seen = config.train.seen
     else:
-        left = seconds - (time.monotonic() - start)
+        left = seconds - (clock() - start)
         seen = int(max(0.0, left) * (1 - OVERHEAD) / fastest * batch)
     updates = max(1, -(-seen // batch) if seconds is None else seen // batch)
     train = replace(config.train, precision=best, seen=updates * batch)
@@ -75,18 +80,19 @@ def time_of_update(
     device: torch.device,
     world: World,
     limit: float,
+    clock: Clock = time.monotonic,
 ) -> float:
     """Seconds of one update, the median over about `limit` seconds of a training thrown away."""
     trial = replace(config, train=replace(config.train, precision=precision))
     training = Training(trial, data, device=device, world=world)
     times: list[float] = []
-    start = time.monotonic()
+    start = clock()
     while True:
-        before = time.monotonic()
+        before = clock()
         training.update()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        now = time.monotonic()
+        now = clock()
         times.append(now - before)
         enough = len(times) >= 4 and now - start >= limit
         if world.count(enough):
