@@ -237,7 +237,15 @@ def judge(values: Values) -> Claim:
                 ours=f"none: {at('autoguidance', 1.0)}; weight 2: autoguidance "
                 f"{at('autoguidance', 2.0)}, classifier-free {at('classifier-free', 2.0)}",
                 each=tuple(beaten(seed) for seed in seeds),
-            )
+            ),
+            Line(
+                text="at some weight, autoguidance has fewer outliers than no guidance",
+                ours=f"weight 1.5: {at('autoguidance', 1.5)}; none: {at('autoguidance', 1.0)}",
+                each=tuple(
+                    min(row["outliers"] for row in others) < first["outliers"]
+                    for first, *others in (seed["autoguidance"] for seed in seeds)
+                ),
+            ),
         ],
     )
 

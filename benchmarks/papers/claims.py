@@ -178,7 +178,9 @@ def main(measure: Measure, judge: Judge, arguments: Sequence[str] | None = None)
     place = given.out or usual
     facts = json.loads(place.read_text()) if given.judge else measured(measure, scale)
     claim = judge(facts["values"])
-    write_bytes(place, text_of(claim.facts | facts).encode())
+    said = claim.facts
+    rest = {key: value for key, value in facts.items() if key not in said}
+    write_bytes(place, text_of(said | rest).encode())
     show(claim)
     print(f"  {place}")
     return 0

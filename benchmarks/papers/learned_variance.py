@@ -54,9 +54,10 @@ def bits(model: Model, yardstick: Yardstick, count: int, calls: int) -> float:
 
 
 def measure(scale: Scale) -> Values:
-    count, floor, found = scale(512, 96), Columns(), dict[str, Columns]()
+    floor, found = Columns(), dict[str, Columns]()
     for seed in scale.seeds:
         yardstick = Yardstick.of(settings(scale, seed))
+        count = scale(yardstick.size, 96)
         for name, config in arms(scale, seed).items():
             model = model_of(scale, config)
             times = StrideGrid(train_steps=T)(model.denoiser.schedule, scale(100, 4))
@@ -64,7 +65,7 @@ def measure(scale: Scale) -> Values:
             row = {"bits": bits(model, yardstick, scale(256, 8), scale(100, 4))}
             add(found.setdefault(name, {}), row | yardstick(samples))
         add(floor, yardstick.floor(count))
-    return {"count": count, "arms": found, "floor": floor}
+    return {"arms": found, "floor": floor}
 
 
 def judge(values: Values) -> Claim:

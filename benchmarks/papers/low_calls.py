@@ -77,25 +77,26 @@ Table = dict[str, dict[str, dict[int, float]]]
 
 
 def of_seed(scale: Scale, seed: int) -> Table:
-    """The distance from the solution on each grid and on the best, and the Frechet distances."""
+    """The distance from the solution on each grid and on the best; the Frechet distances there, at
+    the most calls."""
     config = settings(scale, seed)
     model, yardstick = model_of(scale, config), Yardstick.of(config)
-    schedule = model.denoiser.schedule
     distance = Distance(model, scale(64, 16), scale(1000, 20), seed)
     found: Table = {}
     for name, sampler in SOLVERS.items():
         rows: dict[str, dict[int, float]] = {key: {} for key in (*GRIDS, "best", *SPACES)}
-        for calls in scale(range(3, 11), range(5, 9)):
-            steps = steps_for(sampler, calls)
-            if steps is None:
-                continue
+        steps = {n: steps_for(sampler, n) for n in scale(tuple(range(3, 11)), (5, 8))}
+        steps = {calls: n for calls, n in steps.items() if n is not None}
+        for calls, n in steps.items():
             for key, grid in GRIDS.items():
-                rows[key][calls] = distance(sampler, grid(schedule, steps))
-            best = min(GRIDS, key=lambda key, calls=calls: rows[key][calls])
-            rows["best"][calls] = rows[best][calls]
-            samples = draw(model, sampler, GRIDS[best](schedule, steps), scale(512, 96), seed=seed)
-            for space, value in yardstick(samples).items():
-                rows[space][calls] = value
+                rows[key][calls] = distance(sampler, grid(model.denoiser.schedule, n))
+            rows["best"][calls] = min(rows[key][calls] for key in GRIDS)
+        most = max(steps)
+        best = GRIDS[min(GRIDS, key=lambda key, rows=rows, most=most: rows[key][most])]
+        times = best(model.denoiser.schedule, steps[most])
+        samples = draw(model, sampler, times, scale(yardstick.size, 32), seed=seed)
+        for space, value in yardstick(samples).items():
+            rows[space][most] = value
         found[name] = rows
     return found
 
@@ -103,7 +104,8 @@ def of_seed(scale: Scale, seed: int) -> Table:
 def measure(scale: Scale) -> Values:
     floor = Columns()
     for seed in scale.seeds:
-        add(floor, Yardstick.of(settings(scale, seed)).floor(scale(512, 96)))
+        yardstick = Yardstick.of(settings(scale, seed))
+        add(floor, yardstick.floor(scale(yardstick.size, 32)))
     seeds = [of_seed(scale, seed) for seed in scale.seeds]
     return {"seeds": seeds, "floor": floor, "published": PUBLISHED}
 

@@ -140,6 +140,11 @@ class Yardstick:
         data = open_data(config.source, config.data)
         return cls(*data.split(config.data.validation, config.seed), config.seed)
 
+    @property
+    def size(self) -> int:
+        """The most examples that both sides have; the bias of the distance falls with it."""
+        return min(len(self.train), len(self.held_out))
+
     def __call__(self, samples: Tensor) -> dict[str, float]:
         """Of samples as files hold them, from as many held-out examples, in each space."""
         return self._distances(as_files(self.train.codec, samples))

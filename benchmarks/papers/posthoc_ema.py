@@ -72,8 +72,8 @@ def measure(scale: Scale) -> Values:
         config = settings(scale, seed)
         folder, yardstick = trained(scale, config), Yardstick.of(config)
         x = yardstick.packed(yardstick.held_out)
-        count = scale(len(x), 96)
-        add(floor, yardstick.floor(scale(len(x), 96)))
+        count = scale(yardstick.size, 96)
+        add(floor, yardstick.floor(count))
         add(again, rebuilt(folder, config.train.ema))
         found = Columns()
         for width in widths:

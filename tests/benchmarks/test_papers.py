@@ -50,6 +50,7 @@ def test_the_quick_form_writes_what_it_measured_and_judges_it_alike_again(script
         assert len(line["each"]) in (1, facts["seeds"])
         assert line["text"] and line["ours"] and line["holds"] == all(line["each"])
     assert facts["holds"] == all(line["holds"] for line in facts["lines"])
+    out.write_text(json.dumps(facts | {"lines": [], "says": "something else"}))
     run(module, "--judge", "--out", str(out), "--cache", str(cache))
     assert json.loads(out.read_text()) == facts
 
@@ -87,12 +88,12 @@ def test_values_that_are_equal_do_not_rise(script):
     assert rising([1.0, 1.0], [2.0, 1.0], [3.0, 2.0]) == (True, False)
 
 
-def test_the_table_says_where_a_line_does_not_hold_and_why(script):
+def test_the_page_says_where_a_line_does_not_hold_and_why(script):
     line = {"text": "a < b", "ours": "2, 1", "each": [True, False], "holds": False}
     facts = {"paper": "P", "url": "u", "says": "s", "published": "p", "setting": "d", "floor": "f"}
-    text = script("table").claims({"x": facts | {"lines": [line | {"because": "noise"}]}})
-    assert "| *does not hold* (1 of 2 seeds) |" in text
-    assert "- *P*, “a < b”: noise" in text
+    text = script("table").section("x", facts | {"lines": [line | {"because": "Noise."}]})
+    assert "| a < b | 2, 1 | *does not hold* (1 of 2 seeds) |" in text
+    assert text.endswith("\n\nNoise.")
 
 
 # --- What is measured ----------------------------------------------------------------------------
@@ -138,10 +139,11 @@ def test_what_is_noised_back_is_drawn_from_the_forward_process(script):
 def test_real_points_of_the_tree_cover_it_and_a_thousandth_are_outliers(script):
     tree = script("autoguidance")
     law = tree.CLASSES["east"]
-    truth, x = tree.Truth.of(law), law.draw(20_000, torch.Generator().manual_seed(1))
+    truth, x = tree.Truth.of(law), law.draw(8_000, torch.Generator().manual_seed(1))
     assert truth.coverage(x) > 0.97
-    assert truth.outliers(x) == pytest.approx(0.1, abs=0.08)
-    assert truth.coverage(x[x[:, 0] > x[:, 1]]) < 0.6  # half of the branches
+    assert truth.outliers(x) == pytest.approx(0.1, abs=0.15)
+    assert truth.outliers(x + 0.1) > 5
+    assert truth.coverage(x[x[:, 0] > x[:, 1]]) < 0.7  # the trunk, and half of the branches
     assert truth.outliers(torch.zeros(10, 2).double() + 9) == 100
 
 
