@@ -433,8 +433,9 @@ def test_stacked_digits_are_three_scans_whose_labels_the_name_tells():
     from sklearn.datasets import load_digits
 
     dataset, known = open_data("stacked-digits", DataOptions(limit=50)), load_digits()
-    label_of = {image.tobytes(): label for image, label in zip(known.images, known.target)}
-    for stack, name in zip(dataset.stored.double().numpy(), dataset.ids):
+    pairs = zip(known.images, known.target, strict=True)
+    label_of = {image.tobytes(): label for image, label in pairs}
+    for stack, name in zip(dataset.stored.double().numpy(), dataset.ids, strict=True):
         assert name[-3:] == "".join(str(label_of[channel.tobytes()]) for channel in stack)
     assert dataset.label is None and dataset.codec.shape == (3, 8, 8)
 

@@ -15,6 +15,7 @@ from .. import __version__
 from ..errors import OrnsteinError, UsageError
 from .augment import augment
 from .classify import classify
+from .compare import compare
 from .demo import demo
 from .detect import detect
 from .doctor import doctor
@@ -38,6 +39,7 @@ COMMANDS = (
     classify,
     augment,
     evaluate,
+    compare,
     show,
     doctor,
     demo,

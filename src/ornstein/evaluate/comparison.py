@@ -1,0 +1,388 @@
+"""Diffusion beside a GAN, a VAE, a flow and two floors: the same data, time, weights, figures."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data import DataOptions, Dataset, open_data
+from ..data.codec import Codec, write_bytes
+from ..data.open import Source
+from ..errors import DivergedError, UsageError
+from ..rng import generator
+from ..tasks.options import CompareOptions, checked
+from ..train.device import choose_device
+from .contest import Contest, contests, verdict
+from .copies import FEWEST, Copies, look_for_copies
+from .cost import peak_memory
+from .evaluation import rounded
+from .features import Encoder, fixed_features, train_labeller
+from .figures import LEARNERS, Figure, Side, Spaces, measure_figures
+from .modes import Judge, Modes, judge_of
+from .rivals import RIVALS, Budget, Diffusion, Likelihood, Rival, plan
+from .twosample import COMPONENTS
+
+CLASSES = 100  # more are not told apart
+EXAMPLES_OF_A_CLASS = 10  # on average, for an encoder to learn from
+SHOWN = 48  # samples kept of the first seed, or
+POINTS = 2000  # of points
+COLLAPSE = 1 / 3  # of the coverage of real data, below which a model has lost most of it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One model, trained once from one seed.
+
+    Args:
+        seed: Of its weights, its data's order, its noise.
+        seconds: Of the training.
+        seen: Examples seen in it.
+        failure: Why there is nothing else; empty if there is.
+        drawing: Seconds for each example drawn.
+        figures: Of quality.
+        copies: None where examples are too few to ask.
+        modes: None where the data have none that are known.
+        likelihood: None for models without.
+    """
+
+    seed: int
+    seconds: float
+    seen: int
+    failure: str = ""
+    drawing: float | None = None
+    figures: list[Figure] = field(default_factory=list)
+    copies: Copies | None = None
+    modes: Modes | None = None
+    likelihood: Likelihood | None = None
+
+    @property
+    def collapsed(self) -> bool:
+        """Does it cover less than a third of what real data do?"""
+        for figure in self.figures:
+            if figure.name == "coverage" and figure.score is not None:
+                return figure.score.value < COLLAPSE * figure.score.floor
+        return False
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Entry:
+    """One model, all its trials.
+
+    Args:
+        name: In options.
+        title: On pages.
+        weights: Numbers that were fitted.
+        drawing_weights: Those of them that draw.
+        calls: Of a network, for one example.
+        memory: Bytes at the fullest moment of an update.
+        trials: One for each seed.
+        x: What it drew in the first trial that did not fail, rounded, or empty.
+    """
+
+    name: str
+    title: str
+    weights: int
+    drawing_weights: int
+    calls: int
+    memory: int
+    trials: list[Trial]
+    x: Tensor
+
+    @property
+    def done(self) -> list[Trial]:
+        """The trials that did not fail."""
+        return [trial for trial in self.trials if not trial.failure]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Comparison:
+    """All that was measured.
+
+    Args:
+        source: The data.
+        options: How.
+        codec: Of the data.
+        train: What every model was trained on.
+        held_out: What every model is compared with.
+        entries: The models.
+        real_modes: Of as many training examples; None where modes are not known.
+        threads: Of the processor, for all.
+        device: Where all was computed.
+    """
+
+    source: str
+    options: CompareOptions
+    codec: Codec
+    train: Dataset
+    held_out: Dataset
+    entries: list[Entry]
+    real_modes: Modes | None
+    threads: int
+    device: str
+
+    @property
+    def contests(self) -> list[Contest]:
+        """What the models are compared in."""
+        return contests(self.entries)
+
+    @property
+    def verdict(self) -> list[str]:
+        """What to make of it, in sentences that follow from the figures."""
+        return verdict(self.contests, self.entries)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Everything as plain values, for programs: ``comparison.json``."""
+        return {
+            "schema": 1,
+            "source": self.source,
+            "fingerprint": self.held_out.fingerprint,
+            "options": asdict(self.options),
+            "train": len(self.train),
+            "held_out": len(self.held_out),
+            "threads": self.threads,
+            "device": self.device,
+            "real_modes": self.real_modes and asdict(self.real_modes),
+            "models": {entry.name: _plain(entry) for entry in self.entries},
+            "verdict": self.verdict,
+        }
+
+    def lines(self) -> list[str]:
+        """What the command prints: the contests as a table, and the verdict."""
+        titles = [entry.title for entry in self.entries]
+        wide = max(len(contest.title) for contest in self.contests)
+        out = [" " * wide + "".join(f"{title:>20}" for title in titles)]
+        for contest in self.contests:
+            cells = [contest.cell(title) for title in titles]
+            out.append(f"{contest.title:<{wide}}" + "".join(f"{cell:>20}" for cell in cells))
+        return [*out, "", *self.verdict]
+
+
+def _plain(entry: Entry) -> dict[str, Any]:
+    trials = []
+    for trial in entry.trials:
+        figures = {f.key: f.score and asdict(f.score) for f in trial.figures}
+        copies = trial.copies and {
+            "found": trial.copies.found,
+            "leaning": trial.copies.leaning,
+            "share": trial.copies.worst.count / trial.copies.worst.n,
+        }
+        rest = asdict(replace(trial, figures=[], copies=None))
+        trials.append(rest | {"figures": figures, "copies": copies, "collapsed": trial.collapsed})
+    return {
+        "weights": entry.weights,
+        "drawing_weights": entry.drawing_weights,
+        "calls": entry.calls,
+        "memory": entry.memory,
+        "trials": trials,
+    }
+
+
+# --- Comparing -----------------------------------------------------------------------------------
+
+
+def compare(
+    source: Source,
+    data: DataOptions | None = None,
+    *,
+    device: str = "auto",
+    say: Callable[[str], None] = lambda line: None,
+    **options: Any,
+) -> Comparison:
+    """Train a diffusion model and its rivals on the same data, and measure them alike.
+
+    All models see the same standardised x without labels, compute in float32 on as many threads
+    as PyTorch was given, have about as many weights, and as much time.
+
+    Args:
+        source: The data: what `open_data` takes.
+        data: How they are read.
+        device: Where to compute.
+        say: Told what is being done.
+        **options: Those of `CompareOptions`.
+
+    Raises:
+        UsageError: If an option is out of its bounds, or asks what not every model can do.
+        DataError: If the data cannot be read.
+    """
+    chosen, place = checked(CompareOptions, options), choose_device(device)
+    everything = _opened(source, data or DataOptions())
+    train, held_out = everything.split(everything.options.validation, 0)
+    if len(held_out) < 2:
+        raise UsageError(
+            f"There are {len(held_out):,} held-out examples to compare with: give more data, or "
+            "a larger --data.validation."
+        )
+    ground = _Ground(train, held_out, chosen, place)
+    entries = [ground.enter(name, say) for name in chosen.models or ("diffusion", *RIVALS)]
+    return Comparison(
+        source=everything.source,
+        options=chosen,
+        codec=train.codec,
+        train=train,
+        held_out=held_out,
+        entries=entries,
+        real_modes=ground.real_modes,
+        threads=torch.get_num_threads(),
+        device=str(place),
+    )
+
+
+def _opened(source: Source, options: DataOptions) -> Dataset:
+    """The data as every model can use them."""
+    if options.flip or options.shift or options.given:
+        raise UsageError(
+            "Every model is compared on the data as they are: leave --data.flip, --data.shift and "
+            "--data.given out."
+        )
+    return open_data(source, options)
+
+
+class _Ground:
+    """What all models are tried on.
+
+    Args:
+        train: With labels, if there are any: they make features, and no model sees them.
+        held_out: Likewise.
+        options: How.
+        device: Where.
+    """
+
+    def __init__(
+        self, train: Dataset, held_out: Dataset, options: CompareOptions, device: torch.device
+    ) -> None:
+        self.options, self.device, self.codec = options, device, train.codec
+        spaces = Spaces(self.codec, _encoders(train, held_out), train)
+        self.spaces = spaces
+        pack = self.codec.pack
+        self.sides: tuple[Side, Side] = spaces(pack(train.stored)), spaces(pack(held_out.stored))
+        self.train, self.held_out = (
+            replace(d, label=None, classes=[], attributes=None) for d in (train, held_out)
+        )
+        judge = judge_of(train)
+        self.judge: Judge | None = judge
+        rows = generator("modes").permutation(len(train))[: options.count].copy()
+        self.real_modes = judge and judge(train.stored[torch.from_numpy(rows)].numpy())
+        if options.seen is not None:
+            self.budget = Budget(seen=options.seen)
+        else:
+            self.budget = Budget(seconds=60 * options.minutes)
+        self.config = plan(self.train, self.budget, options.size)
+        some = generator("likely").permutation(len(held_out))[: options.likely].copy()
+        self.likely = self.held_out.subset(torch.from_numpy(some))
+
+    def make(self, name: str) -> Rival:
+        """A model that knows nothing yet."""
+        diffusion = Diffusion(self.config, self.train)
+        return diffusion if name == "diffusion" else RIVALS[name](diffusion.weights)
+
+    def enter(self, name: str, say: Callable[[str], None]) -> Entry:
+        """Train and measure one model from every seed."""
+        first, seeds = self.options.seed, self.options.seeds
+        one = self.make(name)
+        memory = peak_memory(
+            lambda: one.fit(self.train, Budget(seen=1), first, self.device), self.device
+        )
+        trials, shown = [], None
+        for seed in range(first, first + seeds):
+            say(f"{one.title}: seed {seed}, {seed - first + 1} of {seeds}")
+            trial, x = self.try_out(name, seed)
+            trials.append(trial)
+            shown = x if shown is None else shown
+        weights, drawing = one.parameters
+        most = SHOWN if len(self.codec.shape) > 1 else POINTS
+        return Entry(
+            name=name,
+            title=one.title,
+            weights=weights,
+            drawing_weights=drawing,
+            calls=one.calls,
+            memory=memory,
+            trials=trials,
+            x=torch.empty(0, *self.codec.shape) if shown is None else shown[:most],
+        )
+
+    def try_out(self, name: str, seed: int) -> tuple[Trial, Tensor | None]:
+        """One trial, and what was drawn in it, unless it failed."""
+        model, began = self.make(name), time.perf_counter()
+        try:
+            model.fit(self.train, self.budget, seed, self.device)
+        except DivergedError as error:
+            return self._failed(model, seed, began, str(error)), None
+        seconds = time.perf_counter() - began
+        model.sample(min(64, self.options.count), seed + 1)  # the first call is slow
+        began = time.perf_counter()
+        x = model.sample(self.options.count, seed)
+        drawing = (time.perf_counter() - began) / len(x)
+        if not x.isfinite().all():
+            return self._failed(model, seed, began, "It drew what is not finite."), None
+        x = rounded(self.codec, x)
+        side = self.spaces(x)
+        likelihood = model.likelihood(self.train, self.likely) if len(self.likely) > 1 else None
+        trial = Trial(
+            seed=seed,
+            seconds=seconds,
+            seen=model.seen,
+            drawing=drawing,
+            figures=measure_figures(side, *self.sides),
+            copies=self._copies(side),
+            modes=self.judge and self.judge(self.codec.stored(x)),
+            likelihood=likelihood,
+        )
+        return trial, x
+
+    def _failed(self, model: Rival, seed: int, began: float, why: str) -> Trial:
+        seconds = time.perf_counter() - began
+        return Trial(seed=seed, seconds=seconds, seen=model.seen, failure=why)
+
+    def _copies(self, side: Side) -> Copies | None:
+        """Copies; None where examples are too few to say."""
+        sides = (side, *self.sides)
+        if min(len(s["flat"]) for s in sides) < FEWEST:
+            return None
+        data = [s["flat"] for s in sides]
+        if data[0].shape[1] <= COMPONENTS:  # float32 is for many dimensions: few may lie close
+            data = [x.astype(np.float64) for x in data]
+        features = [s["fixed"] for s in sides]
+        return look_for_copies((data[0], data[1], data[2]), (features[0], features[1], features[2]))
+
+
+def _encoders(train: Dataset, held_out: Dataset) -> dict[str, Encoder]:
+    """Fixed features, and learned ones where there are labels to learn from."""
+    pack = train.codec.pack
+    encoders: dict[str, Encoder] = {"fixed": fixed_features(train.codec.shape)}
+    if train.label is None or held_out.label is None or not (held_out.label >= 0).any():
+        return encoders
+    there = train.label[train.label >= 0].unique()
+    if not 2 <= len(there) <= CLASSES or len(train) < EXAMPLES_OF_A_CLASS * len(there):
+        return encoders
+    order = torch.from_numpy(generator("learners").permutation(len(train))[:LEARNERS].copy())
+    labeller = train_labeller(
+        pack(train.stored[order]).numpy(),
+        train.label[order].numpy(),
+        pack(held_out.stored).numpy(),
+        held_out.label.numpy(),
+    )
+    return {"learned": labeller.features, **encoders}
+
+
+# --- Writing -------------------------------------------------------------------------------------
+
+
+def write(comparison: Comparison, folder: Path) -> Path:
+    """Write ``comparison.json`` and ``comparison.html``, and return the path of the page.
+
+    Raises:
+        StorageError: If the disk refuses.
+    """
+    from .comparison_page import comparison_report
+
+    text = json.dumps(comparison.facts, indent=1, default=str).encode()
+    write_bytes(folder / "comparison.json", text)
+    return comparison_report(comparison, folder / "comparison.html")

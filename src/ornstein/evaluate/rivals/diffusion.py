@@ -1,0 +1,95 @@
+"""The diffusion model, as `ornstein train` makes it of the same data without labels."""
+
+from dataclasses import replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ...data.dataset import Dataset
+from ...errors import DivergedError
+from ...runs.config import RunConfig
+from ...runs.model import Model, build_denoiser
+from ...tasks.sample import sample
+from ...train.budget import time_of_update
+from ...train.device import World
+from ...train.guard import Verdict
+from ...train.recipes import recipe
+from ...train.training import Training, vocabulary_of
+from ..bits import measure_bits
+from .rival import Budget, Clock, Likelihood, Rival, size_of
+
+TRIAL = 0.03  # share of the budget in which the length of an update is found
+MOST = 64  # held-out examples whose likelihood is computed: each takes hundreds of calls
+
+
+def plan(data: Dataset, budget: Budget, size: int | None = None) -> RunConfig:
+    """The recipe `auto` for so much time, in the float32 that the other models use.
+
+    Args:
+        data: What to train on.
+        budget: The time; examples count as plenty of it.
+        size: Width of the network, if not the recipe's.
+    """
+    minutes = None if budget.seconds is None else budget.seconds / 60
+    config = recipe(data, minutes=minutes)
+    net = config.net if size is None else replace(config.net, size=size)
+    train = replace(config.train, precision="f32")
+    if budget.seen is not None:
+        train = replace(train, seen=budget.seen)
+    return replace(config, net=net, train=train, source=data.source)
+
+
+class Diffusion(Rival):
+    """A run in memory: the recipe, the loop's update, the average of the weights, its sampler.
+
+    Args:
+        config: What to train and how.
+    """
+
+    title: ClassVar[str] = "Diffusion"
+
+    def __init__(self, config: RunConfig, data: Dataset) -> None:
+        super().__init__(size_of(build_denoiser(config, data.codec.shape, vocabulary_of(data))))
+        self.config = config
+
+    def fit(self, data: Dataset, budget: Budget, seed: int, device: torch.device) -> None:
+        clock, world = Clock(budget), World()
+        config = replace(self.config, seed=seed)
+        data = data.to(device)
+        batch = config.train.batch
+        if budget.seconds is not None:
+            pace = time_of_update(
+                config, "f32", data, device, world, min(2.0, TRIAL * budget.seconds)
+            )
+            left = budget.seconds * (1 - clock.part)
+            config = replace(config, train=replace(config.train, seen=int(left / pace) * batch))
+        updates = max(1, config.train.seen // batch)
+        config = replace(config, train=replace(config.train, seen=updates * batch))
+        training = Training(config, data, device=device, world=world)
+        while training.seen < config.train.seen:
+            if training.update() is Verdict.ROLL_BACK:
+                raise DivergedError("The diffusion model diverged: its guard asked to go back.")
+        self.seen = training.seen
+        average = training.averages.denoisers[0]
+        self._model = Model(average, data.codec, vocabulary_of(data), config, self.seen)
+        self.calls = config.sample.steps
+
+    def sample(self, count: int, seed: int) -> Tensor:
+        return sample(self._model, count, seed=seed).x
+
+    @property
+    def parameters(self) -> tuple[int, int]:
+        return self.weights, self.weights
+
+    def likelihood(self, train: Dataset, held_out: Dataset) -> Likelihood | None:
+        found = measure_bits(self._model, train, held_out, min(MOST, len(held_out)))
+        if found is None:
+            return None
+        return Likelihood(
+            bits=found.flow,
+            error=found.flow_error,
+            how="probability flow",
+            bound=found.bound,
+            n=found.n,
+        )

@@ -1,0 +1,161 @@
+"""A variational autoencoder whose decoder knows how wrong it is: a variance for each number."""
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ...core.likelihood import dequantise
+from ...data.dataset import Dataset
+from ...rng import normal
+from .nets import decoder, encoder
+from .rival import (
+    Average,
+    Budget,
+    Clock,
+    Likelihood,
+    Rival,
+    batches,
+    drawn,
+    finite,
+    learning_rate,
+    measured,
+    seeded,
+    size_of,
+    unit,
+    width_for,
+)
+
+LATENT = {"points": 8, "pictures": 32}
+BATCH = {"points": 256, "pictures": 64}
+RATE = 2e-3
+WARM = 0.1  # share of the budget over which the weight of the divergence rises to 1
+MEMORY = 0.95  # of the running variance
+LEAST = 1e-8  # of the variance of a number
+IMPORTANCE = 64  # draws of z for the likelihood
+FITTED = 4096  # training examples that the variance is measured on at the end
+LOG_2PI = math.log(2 * math.pi)
+
+
+class Autoencoder(nn.Module):
+    """``q(z | x) = N(mean(x), diag(spread(x)))``, ``p(x | z) = N(decode(z), diag(variance))``.
+
+    Args:
+        encode: To the mean and the log-variance of z ``(B, 2 L)``.
+        decode: From z ``(B, L)`` to the mean of x ``(B, *S)``.
+        variance: ``(*S)``, kept at its optimum, which is the mean squared error.
+
+    Source: Kingma & Welling (2014), https://arxiv.org/abs/1312.6114; Rybkin et al. (2021),
+    https://arxiv.org/abs/2006.13202, section 3.2 (the variance; theirs is one for all numbers).
+    """
+
+    variance: Tensor
+
+    def __init__(self, encode: nn.Module, decode: nn.Module, variance: Tensor) -> None:
+        super().__init__()
+        self.encode, self.decode = encode, decode
+        self.register_buffer("variance", variance)
+
+    def elbo(self, x: Tensor, eps: Tensor, weight: float = 1.0) -> Tensor:
+        """``E[log p(x | z)] - weight KL(q(z | x) | N(0, I))`` ``(B,)``, with z from one `eps`.
+
+        The divergence of Gaussians is in closed form, ``(v + m^2 - 1 - log v) / 2`` for each.
+        """
+        mean, log_var = self.encode(x).chunk(2, 1)
+        z = mean + (log_var / 2).exp() * eps
+        divergence = 0.5 * (log_var.exp() + mean**2 - 1 - log_var).sum(1)
+        return self.log_given(x, z) - weight * divergence
+
+    def log_given(self, x: Tensor, z: Tensor) -> Tensor:
+        """``log p(x | z)`` ``(B,)``."""
+        error = (x - self.decode(z)) ** 2 / self.variance
+        return -0.5 * (error + self.variance.log() + LOG_2PI).flatten(1).sum(1)
+
+    def importance(self, x: Tensor, eps: Tensor) -> Tensor:
+        """``log mean_k p(x, z_k) / q(z_k | x)`` ``(B,)``, with z from `eps` ``(K, B, L)``.
+
+        At least the ELBO and at most ``log p(x)``, in the mean.
+
+        Source: Burda et al. (2016), https://arxiv.org/abs/1509.00519, equation 8.
+        """
+        mean, log_var = self.encode(x).chunk(2, 1)
+        ratios = []
+        for e in eps:
+            z = mean + (log_var / 2).exp() * e
+            log_ratio = 0.5 * (e**2 - z**2 + log_var).sum(1)  # log p(z) - log q(z | x)
+            ratios.append(self.log_given(x, z) + log_ratio)
+        return torch.logsumexp(torch.stack(ratios), 0) - math.log(len(eps))
+
+    @torch.no_grad()
+    def measure(self, x: Tensor, keep: float = 0.0) -> None:
+        """Move the variance to its optimum on these examples, but for a share of `keep`."""
+        z = self.encode(x).chunk(2, 1)[0]
+        error = (x - self.decode(z)).square().mean(0)
+        self.variance.lerp_(error, 1 - keep).clamp_(min=LEAST)
+
+
+class VAE(Rival):
+    """Of pictures the mean of p(x | z) is drawn, as is the custom; of points x itself."""
+
+    title: ClassVar[str] = "VAE"
+
+    def fit(self, data: Dataset, budget: Budget, seed: int, device: torch.device) -> None:
+        self._codec, clock = data.codec, Clock(budget)
+        shape = self._codec.shape
+        self._kind = "pictures" if len(shape) == 3 else "points"
+        self._latent, step = LATENT[self._kind], unit(self._codec).to(device)
+
+        def make(width: int) -> Autoencoder:
+            encode = encoder(shape, width, 2 * self._latent)
+            return Autoencoder(encode, decoder(shape, width, self._latent), torch.ones(shape))
+
+        with seeded(seed, device):
+            net = make(width_for(make, self.weights)).to(device)
+            self._average = Average(net)
+            optimizer = torch.optim.Adam(net.parameters(), lr=RATE)
+            for x in batches(data, clock, BATCH[self._kind], seed, device):
+                x = dequantise(x, step, torch.rand_like(x))
+                optimizer.param_groups[0]["lr"] = RATE * learning_rate(clock.part)
+                net.measure(x, MEMORY)
+                eps = torch.randn(len(x), self._latent, device=device)
+                loss = -net.elbo(x, eps, min(1.0, clock.part / WARM)).mean()
+                optimizer.zero_grad()
+                finite(loss / x[0].numel(), self.title).backward()
+                nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+                optimizer.step()
+                self._average.update(self.seen, clock.seen)
+                self.seen = clock.seen
+            some = data.codec.pack(data.stored[:FITTED]).to(device)
+            self._net.measure(dequantise(some, step, torch.rand_like(some)))
+
+    @property
+    def _net(self) -> Autoencoder:
+        net = self._average.net
+        assert isinstance(net, Autoencoder)
+        return net
+
+    def sample(self, count: int, seed: int) -> Tensor:
+        mean = drawn(self._net.decode, count, (self._latent,), seed)
+        if self._kind == "pictures":
+            return mean
+        return mean + self._net.variance.cpu().sqrt() * normal(mean.shape, "decoder", seed)
+
+    @property
+    def parameters(self) -> tuple[int, int]:
+        return size_of(self._net), size_of(self._net.decode)
+
+    def likelihood(self, train: Dataset, held_out: Dataset) -> Likelihood | None:
+        device = self._net.variance.device
+
+        def noise(x: Tensor, count: int) -> Tensor:
+            return normal((count, len(x), self._latent), "importance", count).to(device)
+
+        return measured(
+            lambda x: self._net.importance(x, noise(x, IMPORTANCE)),
+            self._codec,
+            held_out,
+            how=f"bound, {IMPORTANCE} draws",
+            bound=lambda x: self._net.elbo(x, noise(x, 1)[0]),
+            device=device,
+        )
