@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import hypergeom, norm, rankdata
 
+from ..core.neighbours import ROWS, two_nearest
 from ..rng import generator
 
-ROWS = 512  # of one piece of a matrix of distances
 RATIOS = (1 / 3, 0.1, 0.03, 0.01)
 """Of the first to the second neighbour, below which a sample is suspected. The first is
 customary; where dimensions are few real data fall below it too, but seldom below the last."""
@@ -23,28 +23,6 @@ CONTROLS = 4000
 CELLS = 10
 FEWEST = 20
 """Examples of each kind that a figure here needs."""
-
-
-def two_nearest(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of `b` nearest and second nearest to each of `a`: places ``(N, 2)``, distances.
-
-    Found by a matrix product, in pieces, then measured exactly: a copy has distance 0, not the
-    root of what rounding left.
-    """
-    if len(b) < 2:
-        raise ValueError(f"expected at least 2 rows to be near to, got {len(b)}")
-    places = np.empty((len(a), 2), dtype=np.int64)
-    squares = np.einsum("ij,ij->i", b, b)
-    for i in range(0, len(a), ROWS):
-        scores = squares - 2 * (a[i : i + ROWS] @ b.T)  # |a - b|^2 up to |a|^2
-        places[i : i + ROWS] = np.argpartition(scores, 1, axis=1)[:, :2]
-    apart = np.empty(places.shape)
-    for i in range(0, len(a), ROWS):
-        here = slice(i, i + ROWS)
-        gaps = a[here, None].astype(np.float64) - b[places[here]]
-        apart[here] = np.sqrt((gaps**2).sum(2))
-    order = np.argsort(apart, axis=1, kind="stable")
-    return np.take_along_axis(places, order, 1), np.take_along_axis(apart, order, 1)
 
 
 # --- Nearer to one training example than to any other --------------------------------------------
@@ -122,6 +100,45 @@ def _nearest_others(some: np.ndarray, all_of_them: np.ndarray) -> np.ndarray:
         gaps = part[:, None].astype(np.float64) - all_of_them[places]
         apart[i : i + ROWS] = np.sort(np.sqrt((gaps**2).sum(2)), axis=1)[:, 1:3]
     return apart
+
+
+# --- Nearer to a training example than other training examples are -------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Authentic:
+    """Samples that are no nearer to their training example than the next training example is.
+
+    Args:
+        share: Of the samples, that is not near enough to be an imitation.
+        real: Likewise, of held-out data.
+        p: Chance of so few, were the samples as held-out data.
+    """
+
+    share: float
+    real: float
+    p: float
+
+
+def authentic(samples: np.ndarray, train: np.ndarray, held_out: np.ndarray) -> Authentic:
+    """The authenticity of samples, and of held-out data.
+
+    With t the training example nearest to x, x is authentic if ``|x - t| > |t - t'|``, t' being
+    the training example nearest to t. Equal training examples count once.
+
+    Source: Alaa et al. (2022), https://arxiv.org/abs/2102.08921, section 4.3.
+    """
+    train = np.unique(train, axis=0)
+    hits = []
+    for x in (samples, held_out):
+        places, apart = two_nearest(x, train)
+        near, which = np.unique(places[:, 0], return_inverse=True)
+        hits.append(apart[:, 0] > _nearest_others(train[near], train)[which, 0])
+    ours, real = hits
+    n, m = len(ours), len(real)
+    both = int(ours.sum() + real.sum())
+    p = float(hypergeom.cdf(int(ours.sum()), n + m, both, n))
+    return Authentic(share=float(ours.mean()), real=float(real.mean()), p=p)
 
 
 # --- Nearer to training than to held-out data ----------------------------------------------------
@@ -267,12 +284,14 @@ class Copies:
     Args:
         suspects: By the name of the space: ``data``, ``features``.
         nearer: Likewise.
+        authentic: Likewise.
         closeness: In the features; None where examples are too few.
         membership: None if it was not asked.
     """
 
     suspects: dict[str, Suspects]
     nearer: dict[str, Nearer]
+    authentic: dict[str, Authentic]
     closeness: Closeness | None = None
     membership: Membership | None = None
 
@@ -350,6 +369,7 @@ def look_for_copies(
     return Copies(
         suspects={name: suspects(*space) for name, space in spaces.items()},
         nearer={name: nearer(*space) for name, space in spaces.items()},
+        authentic={name: authentic(*space) for name, space in spaces.items()},
         closeness=closeness(*features),
         membership=None if losses is None else membership(*losses),
     )

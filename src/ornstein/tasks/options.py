@@ -201,7 +201,7 @@ class DetectOptions:
         -1.0,
         0.0,
     )
-    pairs: Annotated[int, Interval(ge=1, le=1000)] = 4
+    pairs: Annotated[int, Interval(ge=1, le=1000)] = 2
     refills: Annotated[int, Interval(ge=0, le=1000)] = 0
     refill_steps: Annotated[int, Interval(ge=1, le=10_000)] = 16
     likelihood: bool = False

@@ -1,0 +1,36 @@
+"""`ornstein augment`."""
+
+# ruff: noqa: B008 (frozen dataclasses are fit to be defaults)
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+from ..tasks.options import AugmentOptions, checked
+from .machine import FLAT, Machine, say
+
+
+def augment(
+    run: Path,
+    /,
+    options: Annotated[AugmentOptions, FLAT] = AugmentOptions(),
+    *,
+    out: Path,
+    machine: Annotated[Machine, FLAT] = Machine(),
+) -> None:
+    """Write a training set in which all classes have as many examples: real ones and drawn ones.
+
+    Near copies of training data are refused, and what the drawn ones are worth is measured.
+
+    Args:
+        run: The run folder, trained with labels.
+        out: A new folder for the set, in the layout of the data.
+    """
+    options = checked(AugmentOptions, asdict(options))
+    machine.start(f"Drawing beside the training data of {run}")
+    from ..tasks.augment import augment as draw
+
+    made = draw(run, device=machine.device, say=say, **asdict(options))
+    paths = made.save(out)
+    lines = [*made.lines(), f"Written: {len(paths):,} files to {out}"]
+    machine.result({"out": out.resolve(), "files": len(paths), **made.facts}, lines)
