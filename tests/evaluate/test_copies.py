@@ -187,3 +187,31 @@ def test_those_most_alike_come_first():
     assert which[:2].tolist() == [31, 7]
     assert near[:2].tolist() == [9, 3]
     assert (np.diff(ratio) >= 0).all()
+
+
+# --- Authenticity
+
+
+def test_authenticity_is_that_of_its_definition():
+    samples, train, held_out = (normal(n, 3, "authentic", n) for n in (60, 80, 50))
+    found = c.authentic(samples, train, held_out)
+
+    def share(x: np.ndarray) -> float:
+        apart, between = cdist(x, train), cdist(train, train) + np.diag([np.inf] * len(train))
+        return float(np.mean(apart.min(1) > between.min(1)[apart.argmin(1)]))
+
+    assert found.share == share(samples)
+    assert found.real == share(held_out)
+    table = [[found.share * 60, 60 - found.share * 60], [found.real * 50, 50 - found.real * 50]]
+    assert found.p == pytest.approx(fisher_exact(np.rint(table), "less").pvalue)
+
+
+def test_copies_are_not_authentic_and_honest_samples_are_as_real_data():
+    train, held_out, honest = digits(1)
+    noise = 0.05 * normal(len(honest), 64, "noise")
+    copies = c.authentic(train[: len(honest)] + noise, train, held_out)
+    assert copies.share < 0.01 < 0.3 < copies.real
+    assert copies.p < 1e-6
+    fair = c.authentic(honest, train, held_out)
+    assert fair.share == pytest.approx(fair.real, abs=0.15)
+    assert fair.p > 1e-3

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 from scipy.spatial.distance import cdist
-from scipy.stats import norm, wasserstein_distance_nd
+from scipy.stats import kstest, norm, wasserstein_distance_nd
 from sklearn.metrics.pairwise import polynomial_kernel, rbf_kernel
 
 from ornstein.evaluate.distances import (
@@ -14,6 +14,7 @@ from ornstein.evaluate.distances import (
     frechet_of_gaussians,
     gaussian_mmd,
     kernel_distance,
+    mmd_chance,
     nearest,
     sliced_wasserstein,
 )
@@ -111,6 +112,37 @@ def test_the_sliced_distance_between_equal_laws_falls_as_the_root_of_n():
 def test_the_sliced_distance_needs_sets_of_one_size():
     with pytest.raises(ValueError, match="one size"):
         sliced_wasserstein(np.zeros((3, 2)), np.zeros((4, 2)))
+
+
+def test_the_chance_of_an_mmd_is_uniform_between_equal_laws():
+    found = [mmd_chance(normal(40, 2, "p", i), normal(30, 2, "q", i), 99) for i in range(200)]
+    assert kstest(found, "uniform").pvalue > 0.01
+    assert np.mean(np.array(found) <= 0.05) < 0.05 + 4 * (0.05 * 0.95 / 200) ** 0.5
+
+
+def test_the_chance_of_an_mmd_is_small_between_others_whatever_the_pieces():
+    a, b = normal(400, 2, "a"), normal(300, 2, "b")
+    assert mmd_chance(a, b + 0.4) == 1 / 501
+    assert mmd_chance(a, 1.6 * b) == 1 / 501
+    assert mmd_chance(a, a[:200]) > 0.3
+
+
+def test_the_chance_of_an_mmd_counts_the_exchanges_that_are_as_large(monkeypatch):
+    """Every exchange by brute force, with one bandwidth."""
+    monkeypatch.setattr("ornstein.evaluate.distances.BANDWIDTHS", (1.0,))
+    a, b = normal(12, 2, "few"), 0.5 + normal(9, 2, "more")
+    draw, both = generator("exchange"), np.concatenate([a, b])
+    mixed = both[draw.permutation(21)]
+    gamma = 1 / (2 * np.median(cdist(mixed[::2], mixed[1::2])) ** 2)
+    values = [unbiased(lambda x, y: rbf_kernel(x, y, gamma=gamma), a, b)]
+    for _ in range(50):
+        order = draw.permutation(21)
+        inside = np.isin(np.arange(21), order[:12])
+        values.append(
+            unbiased(lambda x, y: rbf_kernel(x, y, gamma=gamma), both[inside], both[~inside])
+        )
+    expected = (1 + sum(v >= values[0] - 1e-12 for v in values[1:])) / 51
+    assert mmd_chance(a, b, 50) == pytest.approx(expected)
 
 
 def covariance(dimensions: int, name: str) -> np.ndarray:

@@ -45,7 +45,8 @@ def test_small_pictures_are_measured_as_they_are():
 @pytest.mark.parametrize(("n", "measured"), [(40, 0), (60, 8), (100, 10), (130, 11)])
 def test_each_figure_needs_enough_examples(n, measured):
     draw = generator("sides")
-    sides = [{space: draw.standard_normal((n, 4)) for space in ("fixed", "data")} for _ in range(3)]
+    dims = {"fixed": 64, "data": 4}
+    sides = [{space: draw.standard_normal((n, d)) for space, d in dims.items()} for _ in range(3)]
     figures = measure_figures(*sides)
     assert len(figures) == 11
     assert sum(f.score is not None for f in figures) == measured
@@ -65,6 +66,31 @@ def test_equal_laws_are_at_their_floor_in_every_figure_and_others_are_not():
     assert all(f.worse is not None and f.worse < 4 for f in good)
     worse = {f.name: f.worse for f in bad}
     assert all(value is not None and value > 2 for name, value in worse.items() if name != "recall")
+
+
+def test_only_the_features_of_inception_make_an_fid():
+    draw = generator("fid")
+    sides = [
+        {space: draw.standard_normal((60, 4)) for space in ("flat", "data", "inception", "clip")}
+        for _ in range(3)
+    ]
+    figures = measure_figures(*(side | {"fixed": side["data"]} for side in sides))
+    assert [f.key for f in figures if f.name == "fid"] == ["fid (inception)"]
+    assert {f.space for f in figures if f.name == "frechet"} == {"clip", "fixed"}
+
+
+def test_the_chance_of_the_mmd_says_what_its_excess_says():
+    draw = generator("chance")
+    train, held_out, same = (
+        {space: draw.standard_normal((200, 3)) for space in ("fixed", "data")} for _ in range(3)
+    )
+    other = {space: x + 0.5 for space, x in same.items()}
+    for samples, low, high in ((same, 0.01, 1.0), (other, 0.0, 0.002)):
+        found = measure_figures(samples, train, held_out)
+        chance = next(f.chance for f in found if f.name == "mmd")
+        assert chance is not None
+        assert low < chance <= high
+        assert all(f.chance is None for f in found if f.name != "mmd")
 
 
 def test_worse_points_the_same_way_for_all():

@@ -151,6 +151,7 @@ def _plain(figure: Figure) -> dict[str, Any]:
         "interval": score.interval,
         "ratio": score.ratio,
         "worse": figure.worse,
+        "chance": figure.chance,
         "higher_is_better": figure.higher,
     }
 

@@ -16,6 +16,7 @@ from .distances import (
     frechet_distance,
     gaussian_mmd,
     kernel_distance,
+    mmd_chance,
     sliced_wasserstein,
 )
 from .features import Encoder
@@ -25,9 +26,9 @@ from .twosample import COMPONENTS, advantage, neighbours_tell, network_tells
 LEARNERS = 10_000
 """Training examples that an encoder, or principal components, are fitted to, at most."""
 
-FEWEST_OF = {"frechet": 128, "precision": 50, "network": 100}
-"""Examples on each side that a figure needs; 50 of those not named. A Frechet distance on 64
-features needs more examples than features, or the covariances are singular."""
+FEWEST_OF = {"precision": 50, "network": 100}
+"""Examples on each side that a figure needs; 50 of those not named. A Frechet distance needs twice
+as many as there are features, or the covariances are singular."""
 
 Side = Mapping[str, np.ndarray]
 """Examples of one kind, samples, training or held-out, in each space."""
@@ -47,6 +48,7 @@ class Figure:
         score: The figure with its floor; None if there were too few examples.
         fewest: Examples on each side that it needs.
         n: Examples there were.
+        chance: How often sets of one law would be as far apart; None where it was not asked.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Figure:
     score: Score | None
     fewest: int
     n: int
+    chance: float | None = None
 
     @property
     def key(self) -> str:
@@ -99,21 +102,39 @@ class Spaces:
 def measure_figures(samples: Side, train: Side, held_out: Side) -> list[Figure]:
     """Every figure in the spaces where it says something, the most telling spaces first."""
     n = min(len(samples["data"]), len(train["data"]), len(held_out["data"]))
-    features = [name for name in ("learned", "fixed") if name in samples]
+    features = [name for name in samples if name not in ("flat", "data")]
     plan: list[tuple[str, str, Metric]] = []
     for space in features:
-        plan.append(("frechet", space, frechet_distance))
+        frechet = "fid" if space == "inception" else "frechet"
+        plan.append((frechet, space, frechet_distance))
         plan.append(("kid", space, kernel_distance))
     plan += [("sliced", "data", sliced_wasserstein), ("energy", "data", energy_distance)]
     plan.append(("mmd", "data", gaussian_mmd))
     found = []
     for name, space, metric in plan:
-        fewest = FEWEST_OF.get(name, 50)
-        value = None
+        fewest = max(50, 2 * samples[space].shape[1]) if metric is frechet_distance else 50
+        value = chance = None
         if n >= fewest:
             value = score(metric, *(side[space] for side in (samples, train, held_out)))
-        found.append(Figure(name=name, space=space, higher=False, score=value, fewest=fewest, n=n))
+            if name == "mmd":
+                chance = mmd_chance(_some(samples, space, n), _some(held_out, space, n))
+        found.append(
+            Figure(
+                name=name,
+                space=space,
+                higher=False,
+                score=value,
+                fewest=fewest,
+                n=n,
+                chance=chance,
+            )
+        )
     return [*found, *_shares(features[0], n, samples, train, held_out)]
+
+
+def _some(side: Side, space: str, n: int) -> np.ndarray:
+    x = side[space]
+    return x[generator("some").permutation(len(x))[:n]]
 
 
 def _shares(space: str, n: int, samples: Side, train: Side, held_out: Side) -> list[Figure]:
