@@ -22,13 +22,16 @@ from .copies import FEWEST, Copies, look_for_copies, most_alike
 from .coverage import NEIGHBOURS, covered
 from .features import Encoder, Labeller, fixed_features, train_labeller
 from .figures import LEARNERS, Figure, Side, Spaces, measure_figures
+from .foundation import Foundation, open_foundation
 from .metrics import Proportion
 from .twosample import COMPONENTS
+from .unlabelled import train_self_taught
 
 SHOWN = 8  # samples beside their nearest training examples
 MEMBERS = 2000  # examples of which the loss is compared, at most
 CLASSES = 100  # more are not told apart in a table
 EXAMPLES_OF_A_CLASS = 10  # on average, for an encoder to learn from
+FEWEST_LEARNERS = 64  # for an encoder to learn from without labels
 
 
 # --- What is found -------------------------------------------------------------------------------
@@ -201,7 +204,7 @@ def evaluate(
     say(f"Drawing {chosen.count:,} examples")
     samples = _drawn(model, chosen, held_out)
     say("Measuring quality")
-    encoders, labeller = _encoders(model, of_class, held_out)
+    encoders, labeller = _encoders(model, of_class, held_out, chosen.features)
     spaces = Spaces(model.codec, encoders, of_class)
     sides = [spaces(x) for x in (samples.x, _packed(model, of_class), _packed(model, held_out))]
     figures = measure_figures(*sides)
@@ -258,7 +261,8 @@ def _of(data: Dataset, names: set[str]) -> Dataset:
 def _drawn(model: Model, options: EvaluateOptions, held_out: Dataset) -> Samples:
     """Samples with the labels of held-out data in turn, rounded as files would hold them."""
     values = asdict(options)
-    del values["against"], values["likely"]
+    for name in ("against", "likely", "features"):
+        del values[name]
     words = model.vocabulary.classes
     if words and held_out.label is not None:
         names = [held_out.classes[c] if c >= 0 else "any" for c in held_out.label.tolist()]
@@ -283,26 +287,37 @@ def _packed(model: Model, data: Dataset) -> Tensor:
 
 
 def _encoders(
-    model: Model, train: Dataset, held_out: Dataset
+    model: Model, train: Dataset, held_out: Dataset, foundation: str | None
 ) -> tuple[dict[str, Encoder], Labeller | None]:
-    """Fixed features, and learned ones where there are labels to learn from."""
-    encoders: dict[str, Encoder] = {"fixed": fixed_features(model.shape)}
+    """Those of others if they are asked for, one learned here, and one fixed."""
+    encoders: dict[str, Encoder] = {}
+    if foundation is not None:
+        opened = open_foundation(foundation, model.codec)
+        encoders[opened.kind] = opened
+    order = generator("learners").permutation(len(train))[:LEARNERS].copy()
+    some = train.subset(torch.from_numpy(order))
+    labeller = _labeller(model, some, held_out)
+    if labeller is not None:
+        encoders["learned"] = labeller.features
+    elif len(some) >= FEWEST_LEARNERS:
+        encoders["learned"] = train_self_taught(_packed(model, some).numpy())
+    return {**encoders, "fixed": fixed_features(model.shape)}, labeller
+
+
+def _labeller(model: Model, train: Dataset, held_out: Dataset) -> Labeller | None:
+    """A classifier, where there are labels to learn from."""
     if train.label is None or held_out.label is None:
-        return encoders, None
+        return None
     there = train.label[train.label >= 0].unique()
     enough = len(train) >= EXAMPLES_OF_A_CLASS * len(there) and (held_out.label >= 0).any()
     if not 2 <= len(there) <= CLASSES or not enough or train.classes != held_out.classes:
-        return encoders, None
-    order = generator("learners").permutation(len(train))[:LEARNERS].copy()
-    some = train.subset(torch.from_numpy(order))
-    assert some.label is not None
-    labeller = train_labeller(
-        _packed(model, some).numpy(),
-        some.label.numpy(),
+        return None
+    return train_labeller(
+        _packed(model, train).numpy(),
+        train.label.numpy(),
         _packed(model, held_out).numpy(),
         held_out.label.numpy(),
     )
-    return {"learned": labeller.features, **encoders}, labeller
 
 
 # --- Classes and copies --------------------------------------------------------------------------
@@ -389,6 +404,8 @@ def write(evaluation: Evaluation, folder: Path | None = None) -> Path:
         return evaluation_report(evaluation, place / "report.html")
     with run.lock():
         for name, encoder in evaluation.encoders.items():
+            if isinstance(encoder, Foundation):
+                continue  # it is large, and lies here already
             run.keep(f"encoder-{name}", encoder.tensors)
         write_bytes(run.evaluation / "metrics.json", text)
         run.write_card(metrics=evaluation.headline)

@@ -135,11 +135,14 @@ class EvaluateOptions(DrawOptions):
         count: Examples to draw; of 2,000, one copy in a hundred is noticed.
         against: Held-out data to compare with, in place of what training left out.
         likely: Held-out examples whose likelihood is computed; 0 for none.
+        features: A network of others to measure with besides: dinov2 or clip, if this machine
+            has its weights, or a folder with safetensors of one of these or of the FID's Inception.
     """
 
     count: Annotated[int, Interval(ge=2, le=1_000_000), Parameter(alias="-n")] = 2000
     against: Annotated[str, Len(1)] | None = None
     likely: Annotated[int, Interval(ge=0, le=100_000)] = 32
+    features: Annotated[str, Len(1)] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
