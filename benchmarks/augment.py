@@ -1,0 +1,109 @@
+"""What are drawn examples worth? Digits of which half of the classes are rare.
+
+Of the even digits all scans are kept, of the odd ones 12 for training; a run learns from these,
+draws what is missing, and classifiers that learn with and without the drawn ones read held-out
+digits of all classes, as many of each as there are. Five seeds, a paired interval; beside it,
+classifiers for which the rare digits were repeated instead.
+
+    python benchmarks/augment.py           about four minutes of one core
+    python benchmarks/augment.py table     into docs/augmenting.md
+"""
+
+import json
+import os
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+
+import ornstein as ou
+from ornstein.data import DataOptions, open_data
+from ornstein.rng import generator
+from ornstein.tasks.examples import flat
+from ornstein.tasks.gain import Labelled, measure_gain
+from ornstein.train import recipe
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "augment.json"
+PAGE = HERE.parent / "docs" / "augmenting.md"
+RARE, SEEN, SEEDS, TEST = 12, 60_000, 5, 60
+GUIDANCES = (1.0, 2.0)
+
+
+def measure(folder: Path) -> dict[str, Any]:
+    """The gain at each weight of guidance."""
+    pictures, labels = load_digits(return_X_y=True)
+    pictures = pictures.reshape(-1, 8, 8).astype(np.uint8)
+    train, test = [], []
+    for c in range(10):
+        rows = generator("rare", c).permutation(np.flatnonzero(labels == c))
+        test.append(rows[:TEST])  # of each class alike
+        train.append(rows[TEST:] if c % 2 == 0 else rows[TEST : TEST + RARE])
+    rows, held = np.concatenate(train), np.concatenate(test)
+    source, place = folder / "rare.npz", folder / "rare"
+    if not (place / "run.json").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        np.savez(source, images=pictures[rows], labels=labels[rows])
+        data = open_data(source, DataOptions(validation=0.1, balance=True))
+        ou.train(source, config=recipe(data, minutes=1), seen=SEEN, out=place, device="cpu")
+    model = ou.load(place)
+    x = model.codec.pack(torch.from_numpy(pictures[held])[:, None])
+    unseen = Labelled(x=flat(x), label=labels[held])
+    found = []
+    for guidance in GUIDANCES:
+        began = time.process_time()
+        made = ou.augment(model, guidance=guidance, seeds=0, device="cpu")
+        drawing = time.process_time() - began
+        real = made.real
+        assert real.label is not None
+        stored = torch.from_numpy(np.stack([d.stored for d in made.drawn]))
+        names = np.array([int(name) for name in model.vocabulary.classes])
+        known = Labelled(x=flat(model.codec.pack(real.stored)), label=names[real.label.numpy()])
+        label = names[[d.label for d in made.drawn]]
+        new = Labelled(x=flat(model.codec.pack(stored)), label=label)
+        gain = measure_gain(known, new, unseen, SEEDS)
+        row = {"guidance": guidance, "real": len(real), "drawn": len(made.drawn)}
+        row |= {"refused": made.refused.total(), "seconds": drawing, "gain": asdict(gain)}
+        print(json.dumps(row), flush=True)
+        found.append(row)
+    return {"rows": found, "rare": RARE, "seen": SEEN}
+
+
+def table() -> None:
+    """Put the table between the markers of the page."""
+    found = json.loads(RESULTS.read_text())
+    lines = ["| guidance | drawn | refused | real alone | repeated | with drawn | gain (95 %) |"]
+    lines.append("|---|---|---|---|---|---|---|")
+    for row in found["rows"]:
+        gain = row["gain"]
+        low, high = gain["interval"]
+        lines.append(
+            f"| {row['guidance']:g} | {row['drawn']:,} | {row['refused']:,} | {gain['real']:.1%} | "
+            f"{gain['repeated']:.1%} | {gain['drawn']:.1%} | "
+            f"{gain['difference']:+.1%} ({low:+.1%} to {high:+.1%}) |"
+        )
+    text = PAGE.read_text()
+    start, stop = "<!-- augment: begin -->", "<!-- augment: end -->"
+    before, rest = text.split(start)
+    body = "\n".join(lines)
+    PAGE.write_text(f"{before}{start}\n\n{body}\n\n{stop}{rest.split(stop)[1]}")
+
+
+def main() -> None:
+    if sys.argv[1:] != ["table"]:
+        kept = os.environ.get("ORNSTEIN_RUNS")
+        with tempfile.TemporaryDirectory() as temporary:
+            RESULTS.write_text(json.dumps(measure(Path(kept or temporary)), indent=1) + "\n")
+    table()
+
+
+if __name__ == "__main__":
+    main()
