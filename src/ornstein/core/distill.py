@@ -1,0 +1,131 @@
+"""Distillation: what a student that takes few steps is taught by a teacher that takes many.
+
+A student is a denoiser that looks further: where a denoiser says which x_hat leads on an
+infinitesimal step along the probability flow, a student says which one leads all the way from t
+to s, by the same formula,
+
+    x_s = alpha_s x_hat + (sigma_s / sigma_t) (x_t - alpha_t x_hat).
+
+So every way of teaching gives, for each x_t, the x_hat to be said; and as ``x_t = alpha_t x_hat +
+sigma_t eps_hat`` for the eps_hat that belongs to it, the pair (x_hat, eps_hat) can stand for (x,
+eps) in the loss that every denoiser is trained by.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from .denoise import Denoiser, align
+from .noise import Schedule
+
+
+def carried(schedule: Schedule, x_t: Tensor, x_hat: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    """x_s, to which `x_hat` leads from x_t in one step: ``(B, *S)``, at times ``()`` or ``(B,)``.
+
+    Source: Song et al. (2020), https://arxiv.org/abs/2010.02502, equation 12, eta = 0.
+    """
+    ratio, gain = _step(schedule, x_t, t, s)
+    return ratio * x_t + gain * x_hat
+
+
+def aimed(schedule: Schedule, x_t: Tensor, x_s: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    """The x_hat that leads from x_t to x_s in one step; `carried`, solved for it.
+
+    Source: Salimans & Ho (2022), https://arxiv.org/abs/2202.00512, appendix G.
+    """
+    ratio, gain = _step(schedule, x_t, t, s)
+    return (x_s - ratio * x_t) / gain
+
+
+def followed(teacher: Denoiser, x_t: Tensor, times: Sequence[Tensor], **cond: Tensor) -> Tensor:
+    """Where the steps of a teacher lead, along `times`, each ``()`` or ``(B,)``."""
+    for t, s in pairwise(times):
+        x_t = carried(teacher.schedule, x_t, teacher(x_t, t, **cond), t, s)
+    return x_t
+
+
+@torch.no_grad()
+def two_in_one(
+    teacher: Denoiser, x_t: Tensor, t: Tensor, middle: Tensor, s: Tensor, **cond: Tensor
+) -> Tensor:
+    """The x_hat that does in one step what a teacher does in two: progressive distillation.
+
+    Args:
+        teacher: Of the student's noise schedule; a guided one teaches its guidance too.
+        x_t: ``(B, *S)``.
+        t: Where the step begins, ``()`` or ``(B,)``.
+        middle: Where the teacher's second step begins.
+        s: Where both end.
+        **cond: Conditions of the examples.
+
+    Source: Salimans & Ho (2022), https://arxiv.org/abs/2202.00512, algorithm 2.
+    """
+    x_s = followed(teacher, x_t, [t, middle, s], **cond)
+    return aimed(teacher.schedule, x_t, x_s, t, s)
+
+
+def relearned(schedule: Schedule, x_t: Tensor, x_hat: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """The (x, eps) for which the usual loss, at `t`, sees x_t and is least at `x_hat`."""
+    alpha, sigma = (align(c, x_t).to(x_t) for c in schedule(t))
+    return x_hat, (x_t - alpha * x_hat) / sigma
+
+
+def _step(schedule: Schedule, x_t: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    """``sigma_s / sigma_t`` and ``alpha_s - alpha_t sigma_s / sigma_t``, worked out in float64."""
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
+    ratio = sigma_s / sigma_t
+    return align(ratio, x_t).to(x_t), align(alpha_s - alpha_t * ratio, x_t).to(x_t)
+
+
+# --- Flow maps -----------------------------------------------------------------------------------
+
+FlowMap = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""x_hat ``(B, *S)`` of y ``(B, *S)`` at tau ``(B,)``, looking as far as rho ``(B,)`` <= tau.
+
+In flow coordinates, ``y = x_t / (alpha + sigma)`` and ``tau = sigma / (alpha + sigma)``.
+"""
+
+
+def mean_flow(
+    student: FlowMap, y: Tensor, tau: Tensor, rho: Tensor, v: Tensor, *, exact: bool = True
+) -> Tensor:
+    """The x_hat that a flow map has to say at (y, tau, rho) to agree with itself further on.
+
+    With ``u = (y - x_hat) / tau`` the mean velocity from rho to tau, and v the velocity at tau,
+    the mean changes along the flow by ``u = v - (tau - rho) du / dtau``; the answer is x_hat of
+    that u. At rho = tau it is what a denoiser learns; at rho = 0 it trains a consistency model.
+
+    Args:
+        student: The flow map; its answer here is not differentiated through.
+        y: ``(B, *S)``.
+        tau: ``(B,)``, in (0, 1].
+        rho: ``(B,)``, in [0, tau].
+        v: The velocity at (y, tau): ``eps - x`` of the data, or a teacher's.
+        exact: By a Jacobian product; else by differences, for networks that have none.
+
+    Source: Geng et al. (2025), https://arxiv.org/abs/2505.13447, equation 6.
+    """
+
+    def u(y: Tensor, tau: Tensor) -> Tensor:
+        return (y - student(y, tau, rho)) / align(tau, y).to(y)
+
+    with torch.no_grad():
+        if exact:
+            slope = torch.func.jvp(u, (y, tau), (v, torch.ones_like(tau)))[1]
+        else:
+            slope = _difference(u, y, tau, v)
+        far = align(tau - rho, y).to(y)
+        return y - align(tau, y).to(y) * (v - far * slope)
+
+
+def _difference(
+    u: Callable[[Tensor, Tensor], Tensor], y: Tensor, tau: Tensor, v: Tensor, width: float = 1e-3
+) -> Tensor:
+    """``du / dtau`` along the flow, from its values on both sides, as far as there is room."""
+    up = (1 - tau).clamp(max=width)
+    down = torch.minimum(tau / 2, tau.new_tensor(width))
+    above = u(y + align(up, y).to(y) * v, tau + up)
+    below = u(y - align(down, y).to(y) * v, tau - down)
+    return (above - below) / align(up + down, y).to(y)
