@@ -80,7 +80,7 @@ def test_only_the_features_of_inception_make_an_fid():
 
 
 def test_the_chance_of_the_mmd_says_what_its_excess_says():
-    draw = generator("chance")
+    draw = generator("one law")
     train, held_out, same = (
         {space: draw.standard_normal((200, 3)) for space in ("fixed", "data")} for _ in range(3)
     )
