@@ -44,7 +44,7 @@ class FittedRule:
 
     def __post_init__(self) -> None:
         t = self.times
-        if not (len(t) > 1 and 1 >= t[0] and t[-1] >= 0 and all(a > b for a, b in pairwise(t))):
+        if not (len(t) > 1 and t[0] <= 1 and t[-1] >= 0 and all(a > b for a, b in pairwise(t))):
             raise ValueError(f"times must decrease strictly within [0, 1], got {t}")
         if len(self.weights) != len(t) - 1:
             raise ValueError(f"expected weights for {len(t) - 1} steps, got {len(self.weights)}")
