@@ -1,72 +1,52 @@
-"""How much memory training takes, as it is and with ``[train] memory = "low"``.
+"""The most memory that a process holds while it trains, PyTorch itself and the data included.
 
-Two updates of a U-Net of 37 million weights on colour pictures of 64 x 64, in a process of its
-own each: the most memory that the process ever held, PyTorch and all.
-
-    python benchmarks/memory.py [--updates 3] [--out benchmarks/results/memory.json]
+python benchmarks/memory.py [--quick] [--peers ornstein diffusers ...]
 """
 
-import argparse
-import json
-import os
-import platform
-import subprocess
-import sys
-from pathlib import Path
+from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+from measure import Claim, Options, Result, grid, main
+from peers.pipe import OURS, Peer, peers
 
-SIZE, BATCH = 104, 32
+LARGE = {"shape": (3, 64, 64), "batch": 32, "size": 104}  # some 37 million weights
 
 
-def train(memory: str, updates: int) -> None:
-    import time
-
-    import torch
-
-    from ornstein.data import open_data
-    from ornstein.runs.config import NetConfig, RunConfig, TrainConfig
-    from ornstein.train.memory import peak
-    from ornstein.train.training import Training
-
-    torch.set_num_threads(1)
-    pictures = torch.randint(0, 256, (BATCH, 3, 64, 64), dtype=torch.uint8)
-    plan = TrainConfig(batch=BATCH, seen=100 * BATCH, memory=memory, precision="bf16")
-    config = RunConfig(net=NetConfig(kind="unet", size=SIZE), train=plan)
-    training = Training(config, open_data(pictures))
-    start = time.process_time()
-    for _ in range(updates):
-        training.update()
-    row = {
-        "memory": memory,
-        "million parameters": round(sum(p.numel() for p in training.weights) / 1e6, 1),
-        "batch": BATCH,
-        "examples at once": training.micro,
-        "peak GiB": round(peak(torch.device("cpu")) / 2**30, 2),
-        "seconds per update": round((time.process_time() - start) / updates, 1),
-    }
-    print(json.dumps(row))
+def measure(options: Options) -> Result:
+    case = {"shape": (3, 32, 32), "batch": 32}
+    if options.quick:
+        case = {"shape": (1, 8, 8), "batch": 4}
+    with peers(options.peers, "trainer", options.threads) as found:
+        cases = [(name, case) for name in found]
+    if OURS in found:
+        cases.append((OURS, case | {"memory": "low"}))
+        if not options.quick:
+            cases.append((OURS, LARGE | {"memory": "low"}))
+    return {label(name, case): peak(name, case, options.threads) for name, case in cases}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure the memory of a training.")
-    parser.add_argument("--updates", type=int, default=2)
-    parser.add_argument("--only", choices=["plenty", "low"])
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results/memory.json")
-    args = parser.parse_args()
-    if args.only:
-        train(args.only, args.updates)
-        return
-    rows = []
-    for memory in ("low", "plenty"):
-        command = [sys.executable, __file__, "--only", memory, "--updates", str(args.updates)]
-        said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        rows.append(json.loads(said))
-        print(*rows[-1].values(), sep="\t", flush=True)
-    result = {"machine": platform.processor() or platform.machine(), "rows": rows}
-    args.out.parent.mkdir(exist_ok=True)
-    args.out.write_text(json.dumps(result, indent=1) + "\n")
+def label(name: str, case: dict[str, Any]) -> str:
+    low = ", memory low" if case.get("memory") == "low" else ""
+    return f"{name}, {'x'.join(map(str, case['shape']))}, batch {case['batch']}{low}"
 
+
+def peak(name: str, case: dict[str, Any], threads: int) -> Result:
+    """In a process of its own: what was once held counts for ever."""
+    peer = Peer(name, threads)
+    built = peer.ask("build", **case)
+    held = peer.ask("peak")["bytes"]
+    peer.close()
+    return {"bytes": held, "parameters": built["parameters"], "settings": built["settings"]}
+
+
+def table(result: Result) -> str:
+    rows = [
+        (name, f"{row['parameters'] / 1e6:.1f} M", f"{row['bytes'] / 2**30:.2f}")
+        for name, row in result["rows"].items()
+    ]
+    return grid(("", "weights", "GiB"), rows)
+
+
+MEMORY = Claim("memory", measure, table)
 
 if __name__ == "__main__":
-    main()
+    main(MEMORY, __doc__)

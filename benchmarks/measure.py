@@ -1,0 +1,213 @@
+"""How things are timed, on what, and where the figures are kept: the same for every claim.
+
+With one thread a time is that of the processor, which other programs on the machine disturb
+least; with more, that of the clock. All that is compared takes turns, round after round.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+RESULTS = Path(__file__).parent / "results"
+Result = dict[str, Any]
+K = TypeVar("K")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to measure.
+
+    Args:
+        threads: Of PyTorch, in each process.
+        quick: So little that it takes seconds, and says nothing.
+        peers: Whom to ask.
+        seeds: Of trainings.
+        tasks: To train on.
+    """
+
+    threads: int = 1
+    quick: bool = False
+    peers: tuple[str, ...] = ()
+    seeds: int = 1
+    tasks: tuple[str, ...] = ("digits",)
+
+    def rounds(self, count: int) -> int:
+        return 1 if self.quick else count
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Something said of speed: how it is measured, and how it is told.
+
+    Args:
+        name: Of its file.
+        measure: The figures, by row.
+        table: Of a result, in Markdown.
+    """
+
+    name: str
+    measure: Callable[[Options], Result]
+    table: Callable[[Result], str]
+
+
+# --- Time ----------------------------------------------------------------------------------------
+
+
+def seconds_of(run: Callable[[], object], threads: int = 1) -> float:
+    """How long a run takes, in the clock that goes with so many threads."""
+    clock = time.process_time if threads == 1 else time.perf_counter
+    begin = clock()
+    run()
+    return clock() - begin
+
+
+def pick(answer: dict[str, float], threads: int) -> float:
+    """The same, of a peer's answer."""
+    return answer["cpu" if threads == 1 else "wall"]
+
+
+def in_turn(runs: dict[K, Callable[[], float]], rounds: int) -> dict[K, list[float]]:
+    """What each run returns, round after round."""
+    found: dict[K, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            found[name].append(run())
+    return found
+
+
+def figure(values: Sequence[float]) -> dict[str, Any]:
+    """Median, and the quartiles as spread."""
+    low, middle, high = statistics.quantiles([*values, *values], n=4, method="inclusive")
+    return {"median": middle, "low": low, "high": high, "rounds": len(values)}
+
+
+def told(figure: dict[str, Any], digits: int = 3) -> str:
+    """A figure in a table: its median and, if it was measured several times, its quartiles."""
+    texts = [f"{float(f'{figure[k]:.{digits}g}'):,g}" for k in ("median", "low", "high")]
+    return texts[0] if figure["rounds"] == 1 else f"{texts[0]} ({texts[1]}–{texts[2]})"
+
+
+def grid(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+# --- Place ---------------------------------------------------------------------------------------
+
+
+def processor() -> str:
+    """The model of the processor."""
+    path = Path("/proc/cpuinfo")
+    text = path.read_text() if path.exists() else ""
+    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return found[1] if found else platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """How many this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def environment(threads: int) -> Result:
+    """What the figures depend on; nothing that says whose machine it is."""
+    import torch
+
+    return {
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "cores used": cores(),
+        "threads": threads,
+        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
+        "clock": "processor" if threads == 1 else "wall",
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ"),
+    }
+
+
+def is_quiet(place: Result) -> bool:
+    """Whether little else ran: only then a clock on the wall measures what it should."""
+    return place["load"] is not None and place["load"] <= place["cores used"] + 0.5
+
+
+def slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def path_of(name: str, place: Result, folder: Path = RESULTS) -> Path:
+    """``NAME_hardware_date.json``."""
+    hardware = slug(f"{place['processor']} {place['threads']} thread")
+    return folder / f"{name}_{hardware}_{place['date'][:10]}.json"
+
+
+def write(claim: Claim, options: Options, folder: Path = RESULTS) -> Path:
+    """Measure a claim, and keep the figures."""
+    import torch
+
+    torch.set_num_threads(options.threads)
+    place = environment(options.threads)
+    began = time.monotonic()
+    rows = claim.measure(options)
+    spent = round(time.monotonic() - began, 1)
+    result = {"claim": claim.name, "quick": options.quick, "seconds": spent} | {"place": place}
+    path = path_of(claim.name, place, folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result | {"rows": rows}, indent=1, ensure_ascii=False) + "\n")
+    return path
+
+
+def newest(name: str, folder: Path = RESULTS) -> list[Result]:
+    """The last result of a claim on each kind of machine, the latest of them first."""
+    last = dict[str, Result]()
+    for path in folder.glob(f"{name}_*_????-??-??.json"):
+        result = json.loads(path.read_text())
+        hardware = path.name.rsplit("_", 1)[0]
+        if hardware not in last or result["place"]["date"] > last[hardware]["place"]["date"]:
+            last[hardware] = result
+    return sorted(last.values(), key=lambda r: r["place"]["date"], reverse=True)
+
+
+# --- Command -------------------------------------------------------------------------------------
+
+
+def parser(text: str | None) -> argparse.ArgumentParser:
+    from peers.pipe import NAMES
+
+    found = argparse.ArgumentParser(
+        description=text, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    found.add_argument("--threads", type=int, default=1)
+    found.add_argument("--quick", action="store_true", help="in seconds, to see that it works")
+    found.add_argument("--peers", nargs="*", default=NAMES, choices=NAMES)
+    found.add_argument("--seeds", type=int, default=1)
+    found.add_argument("--tasks", nargs="*", default=("digits",))
+    found.add_argument("--out", type=Path, default=RESULTS)
+    return found
+
+
+def options_of(arguments: argparse.Namespace) -> Options:
+    return Options(
+        threads=arguments.threads,
+        quick=arguments.quick,
+        peers=tuple(arguments.peers),
+        seeds=arguments.seeds,
+        tasks=tuple(arguments.tasks),
+    )
+
+
+def main(claim: Claim, text: str | None) -> None:
+    """The program of one claim."""
+    arguments = parser(text).parse_args()
+    path = write(claim, options_of(arguments), arguments.out)
+    print(claim.table(json.loads(path.read_text())), f"\n{path}")

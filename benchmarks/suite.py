@@ -1,0 +1,111 @@
+"""All claims of speed, measured side by side with the peers, and the pages they are told on.
+
+    python benchmarks/suite.py [CLAIM ...] [--threads 1] [--quick] [--peers ...]
+    python benchmarks/suite.py --tables
+
+The first writes ``benchmarks/results/NAME_hardware_date.json`` for each claim; the second writes
+the tables of ``docs/performance.md`` and the line of ``README.md`` from the newest of them.
+"""
+
+import json
+import re
+import time
+from pathlib import Path
+
+from coldstart import COLDSTART
+from limits import LIMITS
+from measure import RESULTS, Claim, Result, is_quiet, newest, options_of, parser, write
+from memory import MEMORY
+from overhead import OVERHEAD
+from quality import QUALITY
+from scaling import SCALING
+from throughput import AS_LARGE, THROUGHPUT, ratios
+
+CLAIMS = {
+    claim.name: claim
+    for claim in (LIMITS, THROUGHPUT, QUALITY, OVERHEAD, COLDSTART, MEMORY, SCALING)
+}
+ROOT = Path(__file__).parents[1]
+
+
+# --- Pages ---------------------------------------------------------------------------------------
+
+
+def between(text: str, name: str, new: str) -> str:
+    """`text` with what stands between the marks of `name` replaced.
+
+    Raises:
+        ValueError: If there are no such marks.
+    """
+    mark = re.compile(f"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+    if not mark.search(text):
+        raise ValueError(f"expected <!-- {name} --> ... <!-- /{name} -->, found none")
+    return mark.sub(lambda found: f"{found[1]}{new}\n{found[2]}", text)
+
+
+def section(claim: Claim, folder: Path = RESULTS) -> str:
+    """The tables of a claim, one for each kind of machine it was measured on."""
+    found = newest(claim.name, folder)
+    parts = [f"{place(result)}\n\n{claim.table(result)}" for result in found]
+    return "\n" + ("\n\n".join(parts) or "Not measured yet.") + "\n"
+
+
+def place(result: Result) -> str:
+    """On what, when, and how far to trust it."""
+    at = result["place"]
+    threads = f"{at['threads']} thread" + "s" * (at["threads"] > 1)
+    clock = "time of the processor" if at["clock"] == "processor" else "time of the clock"
+    words = f"*{at['processor']}, {threads}, PyTorch {at['torch']}, {at['date'][:10]}; {clock}"
+    if not is_quiet(at):
+        words += f"; the machine was busy (load {at['load']:g} on {at['cores']} cores)"
+    return words + ".*"
+
+
+def speed_line(folder: Path = RESULTS) -> str:
+    """The one sentence of the README."""
+    found = [r for r in newest(THROUGHPUT.name, folder) if AS_LARGE in r["rows"]]
+    if not found:
+        return "Not measured yet."
+    rows, at = found[0]["rows"], found[0]["place"]
+    times = ratios(rows, AS_LARGE)
+    parts = [f"{times[name]:.1f} times those of {name}" for name in sorted(times, key=times.get)]
+    words = ", ".join(parts[:-1]) + f" and {parts[-1]}" if parts[1:] else parts[0]
+    return (
+        f"Images a second in training, 32 x 32 in colour, batch 32, as many weights, one after "
+        f"the other on {at['threads']} thread of an {at['processor']}, each with its own "
+        f"defaults: {words}. [All figures](docs/performance.md)."
+    )
+
+
+def write_pages(root: Path = ROOT, folder: Path = RESULTS) -> None:
+    page, readme = root / "docs/performance.md", root / "README.md"
+    text = page.read_text()
+    for claim in CLAIMS.values():
+        text = between(text, claim.name, section(claim, folder))
+    page.write_text(text)
+    readme.write_text(between(readme.read_text(), "speed", speed_line(folder)))
+
+
+# --- Command -------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("claims", nargs="*", metavar="CLAIM", help=", ".join(CLAIMS))
+    arguments.add_argument("--tables", action="store_true", help="write the pages, measure nothing")
+    given = arguments.parse_args()
+    unknown = set(given.claims) - set(CLAIMS)
+    if unknown:
+        arguments.error(f"no claim {', '.join(sorted(unknown))}; there are {', '.join(CLAIMS)}")
+    if given.tables:
+        write_pages()
+        return
+    for name in given.claims or CLAIMS:
+        began = time.monotonic()
+        path = write(CLAIMS[name], options_of(given), given.out)
+        print(f"{CLAIMS[name].table(json.loads(path.read_text()))}\n")
+        print(f"{path}, {time.monotonic() - began:.0f} s\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()
