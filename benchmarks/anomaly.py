@@ -41,7 +41,7 @@ METHODS = ("ornstein", "neighbours", "components", "forest")
 
 HELD_OUT = 0.2  # of the normal digits: their larger part sets the p-values
 DIGITS_SEEN, TEXTURES_SEEN = 40_000, 12_000
-SIDE, CLOTHS, FAULTY = 24, 2000, 200
+SIDE, CLOTHS, FAULTY = 24, 2000, 100
 ALPHA = 0.05
 
 
@@ -156,7 +156,7 @@ def textures(folder: Path) -> dict[str, Any]:
 
 TEXTURE_OPTIONS: dict[str, dict[str, Any]] = {
     "default": {},
-    "with refills": {"refills": 4},
+    "with refills": {"refills": 2, "refill_steps": 8},
 }
 
 

@@ -163,7 +163,7 @@ def test_the_parts_are_standard_on_what_set_the_scale_and_fused_as_is_said():
     for z in parts.values():
         assert z.mean() == pytest.approx(0, abs=1e-9)
         assert z.std(ddof=1) == pytest.approx(1)
-    assert score == pytest.approx(parts["whole"] + np.maximum(parts["peak"] - 3, 0))
+    assert score == pytest.approx(parts["whole"] + np.maximum(parts["peak"] - 5, 0))
 
 
 # --- Files ---------------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ def test_scores_and_overlays_are_written(wave_run, tmp_path):
     assert names <= table[0].keys()
     assert len(paths) == 4
     wide, high = Image.open(paths[1]).size
-    assert high == 2 * wide
+    assert high == 2 * wide + 4
     assert json.loads(json.dumps(found.facts))["flagged"] == int(found.flagged.sum())
     assert any("neighbours" in line for line in found.lines())
     assert found._repr_png_() is not None

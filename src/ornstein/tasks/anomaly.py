@@ -20,7 +20,7 @@ from .sample import block
 
 WHOLE, PEAK, REFILLED, UNLIKELY = "whole", "peak", "refilled", "unlikely"
 SUSPECT = 0.2  # share of a picture that is covered and filled in
-ORDINARY = 3.0  # standard deviations: what lies below is no sign of a fault
+ORDINARY = 5.0  # standard deviations: peaks of normal pictures have a long tail below
 FINEST = 6.0  # log-SNR: below that noise, the likelihood is of the levels of grey
 TINY = 1e-12
 

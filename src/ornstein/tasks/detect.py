@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 NORMALS = 2000  # that set the scale and the p-values, at most
 SCALE_SHARE = 1 / 3  # of the normals: these set the scale, the others the p-values
 FEWEST = 8  # normals on each side
-HOTTEST = 8.0  # standard deviations: the end of the colours
+WARM, HOT = 3.0, 12.0  # standard deviations: the ends of the colours
 SHOWN = 8
+GAP = 4  # screen pixels between pictures
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,7 +180,7 @@ class Detected(Judged):
         return paths
 
     def overlay(self, rows: Sequence[int], scale: int | None = None) -> "Image.Image":
-        """Pictures above the same under their heat: clear up to 2 standard deviations."""
+        """Pictures above the same under their heat: clear up to `WARM` standard deviations."""
         from PIL import Image
 
         assert self.heat is not None
@@ -187,13 +188,15 @@ class Detected(Judged):
         screen = self.codec.screen(self.x[list(rows)])
         heat = self.heat[list(rows)]
         scale = scale or max(1, 192 // max(screen.shape[1:3]))
-        shade = np.clip((heat - 2) / (HOTTEST - 2), 0, 1)[..., None]
+        shade = np.clip((heat - WARM) / (HOT - WARM), 0, 1)[..., None]
         hot = np.concatenate([np.full_like(shade, 255), 170 * (1 - shade), 0 * shade], -1)
         cover = np.where(shade > 0, 0.35 + 0.5 * shade, 0)
         grey = screen.mean(-1, keepdims=True).repeat(3, -1)
         mixed = np.rint(grey * (1 - cover) + hot * cover).astype(np.uint8)
-        both = np.concatenate([screen, mixed], 1).repeat(scale, 1).repeat(scale, 2)
-        gap = np.full((both.shape[1], 4, 3), 255, np.uint8)
+        large = [part.repeat(scale, 1).repeat(scale, 2) for part in (screen, mixed)]
+        between = np.full_like(large[0][:, :GAP], 255)
+        both = np.concatenate([large[0], between, large[1]], 1)
+        gap = np.full((both.shape[1], GAP, 3), 255, np.uint8)
         strip = [part for picture in both for part in (picture, gap)][:-1]
         return Image.fromarray(np.concatenate(strip, 1))
 
