@@ -47,6 +47,8 @@ SCHEDULES = {
     "ddpm, 40 steps": noise.DDPMSchedule(steps=40, beta_last=0.3),
     "ddpm, 1 step": noise.DDPMSchedule(steps=1, beta_first=0.9, beta_last=0.9),
     "ddpm, falling": noise.DDPMSchedule(steps=500, beta_first=0.02, beta_last=1e-4),
+    "table": noise.TableSchedule(alpha_bar=(0.999, 0.9, 0.6, 0.2, 1e-3)),
+    "table, no signal at its end": noise.TableSchedule(alpha_bar=(0.98, 0.3, 1e-20)),
     "linear": noise.LinearSchedule(),
     "linear, constant rate": noise.LinearSchedule(beta_min=5.0, beta_max=5.0),
     "sub-vp": noise.SubVPSchedule(),

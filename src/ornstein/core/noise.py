@@ -2,8 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from math import inf, log
 from typing import Literal, get_args
 
@@ -141,16 +142,42 @@ class DDPMSchedule(Schedule):
         return torch.cat([betas.new_zeros(1), -torch.log1p(-betas).cumsum(0)])
 
     def curve(self, u: Tensor) -> Tensor:
-        decay = self._decay.to(u.device)
-        place = u.clamp(0, 1) * self.steps
-        i = (place.floor().long()).clamp(max=self.steps - 1)
-        return _log_snr_of_decay(torch.lerp(decay[i], decay[i + 1], place - i))
+        return _curve_of_table(self._decay.to(u.device), u)
 
     def clock(self, log_snr: Tensor) -> Tensor:
-        decay, target = self._decay.to(log_snr.device), _decay_of_log_snr(log_snr)
-        i = (torch.searchsorted(decay, target.contiguous()) - 1).clamp(0, self.steps - 1)
-        part = (target - decay[i]) / (decay[i + 1] - decay[i])
-        return ((i + part.clamp(0, 1)) / self.steps).clamp(0, 1)
+        return _clock_of_table(self._decay.to(log_snr.device), log_snr)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableSchedule(Schedule):
+    """Any table of ``alpha_bar_i`` at t = i / T, i = 1 to T; in between as in `DDPMSchedule`.
+
+    Args:
+        alpha_bar: Strictly decreasing, each strictly between 0 and 1.
+
+    >>> TableSchedule(alpha_bar=(0.9, 0.5))(torch.tensor(1.0))[0].square()
+    tensor(0.5000, dtype=torch.float64)
+    """
+
+    alpha_bar: tuple[float, ...] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= len(self.alpha_bar) <= 100_000:
+            raise ValueError(f"alpha_bar must hold 1 to 100000 values, got {len(self.alpha_bar)}")
+        if not all(a > b for a, b in pairwise((1.0, *self.alpha_bar, 0.0))):
+            raise ValueError("alpha_bar must decrease strictly between 1 and 0")
+
+    @cached_property
+    def _decay(self) -> Tensor:
+        """``-log alpha_bar`` at u = i / T, ``(T + 1,)``."""
+        return -torch.tensor((1.0, *self.alpha_bar), dtype=torch.float64).log()
+
+    def curve(self, u: Tensor) -> Tensor:
+        return _curve_of_table(self._decay.to(u.device), u)
+
+    def clock(self, log_snr: Tensor) -> Tensor:
+        return _clock_of_table(self._decay.to(log_snr.device), log_snr)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -393,6 +420,21 @@ def _log_snr_of_decay(decay: Tensor) -> Tensor:
 def _decay_of_log_snr(log_snr: Tensor) -> Tensor:
     """Inverse of `_log_snr_of_decay`: ``-log sigmoid(log_snr)``."""
     return torch.nn.functional.softplus(-log_snr, threshold=700.0)
+
+
+def _curve_of_table(decay: Tensor, u: Tensor) -> Tensor:
+    """Log-SNR at `u` in [0, 1], from ``-log alpha_bar`` at u = i / T, ``(T + 1,)``."""
+    place = u.clamp(0, 1) * (len(decay) - 1)
+    i = (place.floor().long()).clamp(max=len(decay) - 2)
+    return _log_snr_of_decay(torch.lerp(decay[i], decay[i + 1], place - i))
+
+
+def _clock_of_table(decay: Tensor, log_snr: Tensor) -> Tensor:
+    """Inverse of `_curve_of_table`."""
+    target = _decay_of_log_snr(log_snr)
+    i = (torch.searchsorted(decay, target.contiguous()) - 1).clamp(0, len(decay) - 2)
+    part = (target - decay[i]) / (decay[i + 1] - decay[i])
+    return ((i + part.clamp(0, 1)) / (len(decay) - 1)).clamp(0, 1)
 
 
 def _beta_integral(schedule: LinearSchedule | SubVPSchedule, u: Tensor) -> Tensor:
