@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from .data import open_data as open_data
     from .data import profile_data as profile_data
     from .errors import OrnsteinError as OrnsteinError
+    from .evaluate.calibration import calibrate as calibrate
+    from .evaluate.distillation import distill as distill
     from .evaluate.evaluation import evaluate as evaluate
     from .rng import Streams as Streams
     from .runs.config import RunConfig as RunConfig
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0.dev0"
 
 _HOME = {
+    "calibrate": "evaluate.calibration",
     "Augmented": "tasks.augment",
     "Classified": "tasks.classify",
     "DataOptions": "data.options",
@@ -57,6 +60,7 @@ _HOME = {
     "Segmented": "tasks.segment",
     "Streams": "rng",
     "between": "tasks.edit",
+    "distill": "evaluate.distillation",
     "edit": "tasks.edit",
     "augment": "tasks.augment",
     "classify": "tasks.classify",

@@ -6,45 +6,65 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
+from ..errors import UsageError
 from ..tasks.options import RestoreOptions, checked
-from .machine import FLAT, Flag, Machine, summary
+from .machine import FLAT, Flag, Machine, pairs, say, summary
 from .sample import show_plan
 
 
 def restore(
     run: Path,
-    pictures: list[Path],
+    files: list[Path] | None = None,
     /,
     options: Annotated[RestoreOptions, FLAT] = RestoreOptions(),
     *,
-    mask: Path,
+    mask: Path | None = None,
     out: Path | None = None,
     grid: Path | None = None,
+    uncertainty: Flag = False,
+    calibrate: int | None = None,
     dry_run: Flag = False,
     machine: Annotated[Machine, FLAT] = Machine(),
 ) -> None:
-    """Fill in the masked part of PICTURES, several times over; the rest is kept exactly.
+    """Mend what FILES hold, several times over: each restoration explains what was measured.
+
+    Say what was measured by --mask, --upscale, --deblur, --denoise, --colourise, --mri, --ct or
+    --operator. What is known exactly is kept to the last bit.
 
     Args:
         run: The run folder.
-        pictures: One or several files.
+        files: One or several.
         mask: A picture that is white where to fill in.
         out: Folder for the restorations; RUN/samples/restored if not given.
-        grid: One picture of what was given, what was kept, and the restorations.
+        grid: One picture of what was known and the restorations.
+        uncertainty: Also write the mean, and by how much the restorations differ.
+        calibrate: In place of files, measure and mend so many held-out examples of the run's own
+            data, and say how often the truth lies within the bands.
         dry_run: Say what would be drawn, and stop.
     """
     options = checked(RestoreOptions, asdict(options))
-    machine.start(f"Restoring {', '.join(str(p) for p in pictures[:3])} with {run}")
-    from ..tasks.restore import restore as fill_in
+    if bool(files) == (calibrate is not None):
+        raise UsageError("Give files to mend, or --calibrate and how many examples to try it on.")
+    what = f"{calibrate} held-out examples" if not files else ", ".join(map(str, files[:3]))
+    machine.start(f"Restoring {what} with {run}")
+    from ..evaluate.calibration import calibrate as measure
+    from ..tasks.restore import restore as mend
     from ..tasks.sample import opened, write_picture
 
     model = opened(run, machine.device)
     if dry_run:
         show_plan(model, options, machine)
         return
+    given = {k: v for k, v in asdict(options).items() if v != getattr(RestoreOptions(), k)}
+    if calibrate is not None:
+        found = measure(model, calibrate, mask, **given)
+        machine.result(found.facts, [*pairs(found.facts), found.verdict])
+        return
     assert model.run is not None
-    restored = fill_in(model, pictures, mask, **asdict(options))
-    paths = restored.save(out or model.run.samples / "restored")
+    restored = mend(model, files or [], mask, **given)
+    paths = restored.save(out or model.run.samples / "restored", uncertainty)
     if grid is not None:
         paths.append(write_picture(restored.panel(), grid))
-    machine.result({"paths": paths}, summary(paths))
+    cost = restored.cost
+    say(f"It took {cost}.")
+    machine.result({"paths": paths, "cost": cost and asdict(cost)}, summary(paths))

@@ -457,13 +457,17 @@ class Slice(LinearOperator):
 # --- Linear systems ------------------------------------------------------------------------------
 
 
+WILD = 10.0
+
+
 def conjugate_gradient(
     A: Callable[[Tensor], Tensor], b: Tensor, iterations: int, tolerance: float | None = None
 ) -> Tensor:
     """Solve ``A x = b``, A symmetric and positive, one system for each example of `b` ``(B, ...)``.
 
     An example stops where it has converged, or where A turns out not to be positive in the
-    direction searched, as the Jacobian of a trained network may; it then keeps what it has.
+    direction searched, as the Jacobian of a trained network may, or so nearly not that the step
+    would leave a residual `WILD` times b; it then keeps what it has.
 
     Args:
         A: The system, applied to the batch.
@@ -484,15 +488,18 @@ def conjugate_gradient(
     tolerance = number.eps if tolerance is None else tolerance
     x, r = torch.zeros_like(b), b / unit
     p, rr = r, dot(r, r)
-    active, enough = size > 0, tolerance**2 * rr
+    active, enough, most = size > 0, tolerance**2 * rr, WILD**2 * rr
     for _ in range(iterations):
         Ap = A(p)
         curvature = dot(p, Ap)
         active = active & (curvature > number.tiny) & (rr > enough)
         if not active.any():
             break
-        step = align(torch.where(active, rr / curvature, 0.0), b)
-        x, r = torch.where(step > 0, x + step * p, x), torch.where(step > 0, r - step * Ap, r)
+        length = torch.where(active, rr / curvature, 0.0)
+        left = r - align(length, b) * Ap
+        active = active & (dot(left, left) <= most)
+        step = align(torch.where(active, length, 0.0), b)
+        x, r = torch.where(step > 0, x + step * p, x), torch.where(step > 0, left, r)
         rr, before = dot(r, r), rr
         p = r + align(torch.where(active, rr / before, 0.0), b) * p
     return x * unit

@@ -427,6 +427,36 @@ def phase_retrieval(shape: Shape, oversampling: int = 2) -> PhaseRetrieval:
     return PhaseRetrieval(len(shape) - 1, oversampling)
 
 
+@dataclass(frozen=True, eq=False)
+class Units(Operator):
+    """An operator of data in units of their own, as one of x: ``A(shift + scale x)``.
+
+    Args:
+        inner: The operator.
+        shift: Broadcasts to x ``(C, *S)``.
+        scale: Likewise.
+    """
+
+    inner: Operator
+    shift: Tensor
+    scale: Tensor
+
+    @property
+    def rounding(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.inner.rounding
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.inner(self._data(x))
+
+    def tangent(self, x: Tensor) -> tuple[Tensor, LinearOperator]:
+        seen, slope = self.inner.tangent(self._data(x))
+        matrix = torch.diag(self.scale.flatten())
+        return seen, Compose(slope, Separable((matrix, *(None for _ in x.shape[2:]))))
+
+    def _data(self, x: Tensor) -> Tensor:
+        return self.shift.to(x) + self.scale.to(x) * x
+
+
 def declip(shape: Shape, low: float = -1.0, high: float = 1.0) -> Declip:
     """See `Declip`."""
     return Declip(low, high)

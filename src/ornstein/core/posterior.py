@@ -104,7 +104,7 @@ def _rows(A: LinearOperator, y: Tensor) -> tuple[Tensor, Tensor]:
     return torch.tensor(places, device=y.device), torch.stack(found, 1)
 
 
-ITERATIONS = 1
+ITERATIONS = 3
 """Of the solver inside `PosteriorDenoiser`, by default."""
 
 
@@ -138,9 +138,8 @@ class PosteriorDenoiser(Denoiser):
         sigma_y: The standard deviation of its noise, >= 0, in the units of `y`.
         iterations: Of conjugate gradients at each call, at most; one Jacobian product each, and
             one more. As many as `y` has entries make the equation above exact, for a denoiser
-            that is. The Jacobian of a trained network is neither symmetric nor positive: there
-            the first iteration helps at every noise level, and from the fourth on the small
-            eigenvalues, which are errors, take over.
+            that is. The Jacobian of a trained network is neither symmetric nor positive: an
+            example then stops early, see `core.measure.conjugate_gradient`.
 
     Raises:
         ValueError: If `sigma_y` is not a noise level, or `y` is not finite.
@@ -224,7 +223,7 @@ def evidence(
         rows = rows.flatten(2)
         S = spread @ rows.mT
         values, axes = torch.linalg.eigh((S + S.mT).detach().double() / 2)
-        rounding = torch.finfo(x.dtype).eps * values.abs().amax(1, keepdim=True)
+        rounding = torch.finfo(x.dtype).eps ** 0.5 * values.abs().amax(1, keepdim=True)
         values = values.clamp_min(0) + measured.noise**2 + rounding.clamp_min(TINY)
         z = (gap.double()[:, None] @ axes)[:, 0]
         u = (axes @ (z / values)[..., None])[..., 0].to(x)

@@ -90,8 +90,7 @@ class RestoreOptions(DrawOptions):
         sampler: Rule for one transition; one that adds noise on the way forgives the errors of
             a posterior that is only nearly right.
         steps: Steps of the time grid.
-        method: mmps, evidence, pigdm, dps, ddnm, diffpir, ddrm, daps, repaint or particles; by
-            default mmps, and evidence of up to 16 numbers.
+        method: mmps, evidence, pigdm, dps, ddnm, diffpir, ddrm, daps, repaint or particles.
         iterations: Of the solver inside each step of mmps: more are exact where the denoiser is,
             and blow up the errors of one that was trained.
         particles: How many compete in the method of that name; the more, the nearer to the truth.
@@ -111,7 +110,7 @@ class RestoreOptions(DrawOptions):
     sampler: str | None = "ddpm"
     steps: Steps | None = 32
     draws: Annotated[int, Interval(ge=1, le=10_000), Parameter(alias="-n")] = 4
-    method: str | None = None
+    method: str = "mmps"
     iterations: Annotated[int, Interval(ge=1, le=1000)] = 3
     particles: Annotated[int, Interval(ge=2, le=100_000)] = 64
     noise: Annotated[float, Interval(ge=0, le=1e9)] | None = None
@@ -294,6 +293,26 @@ class CompareOptions:
     count: Annotated[int, Interval(ge=50, le=1_000_000), Parameter(alias="-n")] = 2000
     likely: Annotated[int, Interval(ge=0, le=100_000)] = 16
     seed: Annotated[int, Interval(ge=0, lt=2**62)] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillOptions:
+    """How to teach students of few steps.
+
+    Args:
+        steps: Of the students, falling; each a divisor of the one before.
+        guidance: With which the teacher is guided, as its run says if left out; the students
+            then need none.
+        seen: Examples each student sees; three tenths of the teacher's if left out.
+        count: Examples to draw for each grade.
+        seed: Same seed, same grades.
+    """
+
+    steps: Annotated[tuple[Steps, ...], Len(1, 16), Parameter(consume_multiple=True)] = (8, 4, 2, 1)
+    guidance: Weight | None = None
+    seen: Annotated[int | None, Interval(ge=1, le=10**13)] = None
+    count: Annotated[int, Interval(ge=100, le=1_000_000)] = 1000
+    seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
 
 
 Options = TypeVar("Options")

@@ -1,7 +1,10 @@
-"""Mend pictures: draw what is masked from the posterior, given what is known."""
+"""Mend what was measured badly: draw from the posterior, given what is known."""
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from io import BytesIO
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,70 +14,156 @@ from torch import Tensor
 
 from ..core.denoise import Denoiser
 from ..core.measure import Mask
+from ..core.measured import METHODS
+from ..core.particles import Particles
 from ..core.posterior import PosteriorDenoiser
-from ..core.sample import OnStep
-from ..data.codec import Codec
+from ..core.sample import OnStep, start
+from ..core.tally import Tally
+from ..data.codec import write_bytes
 from ..data.image import ImageCodec
 from ..errors import UsageError
+from ..rng import Streams, generator
 from ..runs.model import Model
-from .options import RestoreOptions, checked
-from .sample import Run, Samples, conditions, draw, label_names, maker, opened, plan, png
+from .measuring import Files, Problem, masked, paths_of, picture_size, problem_of, read_examples
+from .options import RestoreOptions, checked, suggestion
+from .sample import Run, Samples, block, conditions, draw, label_names, maker, opened, plan, png
 
 if TYPE_CHECKING:
     from PIL import Image
 
 
-@dataclass(frozen=True, eq=False)
-class Restored:
-    """Pictures, and what was put where they were masked.
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What the restorations of one picture took, all its draws together.
 
     Args:
-        given: What was given ``(P, C, *S)``, as x.
-        keep: True where it is known ``(P, C, *S)``.
+        calls: Of the denoiser.
+        products: With its Jacobian; each about as long as two calls.
+        seconds: On this machine.
+    """
+
+    calls: float
+    products: float
+    seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.calls:,.0f} denoiser calls and {self.products:,.0f} Jacobian products, "
+            f"{self.seconds:.2g} seconds a picture"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Restored:
+    """Pictures, and draws of what they may have been.
+
+    Args:
+        given: What is known of them ``(P, C, *S)``, as x; under a mask, what was given.
+        keep: True where it is known exactly ``(P, C, *S)``.
         samples: The restorations, `draws` of the first picture, then of the second.
+        cost: What they took; None if it was not counted.
+        names: Of the files given, to name the files written; empty for numbers.
     """
 
     given: Tensor
     keep: Tensor
     samples: Samples
+    cost: Cost | None = None
+    names: tuple[str, ...] = ()
 
     @property
     def draws(self) -> int:
         """Restorations of each picture."""
         return len(self.samples) // len(self.given)
 
-    def panel(self, scale: int | None = None) -> "Image.Image":
-        """One row for each picture: what was given, what was known of it, its restorations."""
-        known = torch.where(self.keep, self.given, 0.0)
-        drawn = self.samples.x.unflatten(0, (len(self.given), self.draws))
-        rows = torch.cat([self.given[:, None], known[:, None], drawn], 1)
-        return self.samples.codec.preview(rows.flatten(0, 1), rows.shape[1], scale)
+    @property
+    def drawn(self) -> Tensor:
+        """The restorations of each picture ``(P, draws, C, *S)``, as x."""
+        return self.samples.x.unflatten(0, (len(self.given), self.draws))
 
-    def save(self, folder: str | Path) -> list[Path]:
-        """Write each restoration in the format of the data, and return the paths."""
-        return self.samples.save(folder)
+    @property
+    def mean(self) -> Tensor:
+        """The best guess in the mean square ``(P, C, *S)``, as x: the mean of the draws."""
+        return self.drawn.mean(1)
+
+    @property
+    def sd(self) -> Tensor:
+        """How far the draws differ ``(P, C, *S)``, as x: their standard deviation."""
+        return self.drawn.std(1, correction=1 if self.draws > 1 else 0)
+
+    def panel(self, scale: int | None = None) -> "Image.Image":
+        """One row for each picture: what was given, what was known of it, its restorations.
+
+        Without a mask what was given is what is known, and the mean of the restorations is last.
+        """
+        known, codec = torch.where(self.keep, self.given, 0.0), self.samples.codec
+        if self.keep.any():
+            rows = torch.cat([self.given[:, None], known[:, None], self.drawn], 1)
+        else:
+            rows = torch.cat([self.given[:, None], self.drawn, self.mean[:, None]], 1)
+        return codec.preview(rows.flatten(0, 1), rows.shape[1], scale)
+
+    def save(self, folder: str | Path, uncertainty: bool = False) -> list[Path]:
+        """Write each restoration in the format of the data, and return the paths.
+
+        They are named after the files given: ``torn-0.png``, ``torn-1.png``, ...
+
+        Args:
+            folder: Where to.
+            uncertainty: Also write the mean, and the standard deviation in the data's units as
+                an array of floats, for each picture.
+        """
+        folder = Path(folder)
+        stems = [f"{name}-{i}" for name in self.names for i in range(self.draws)]
+        paths = _named(self.samples.save(folder), stems)
+        if uncertainty:
+            mean = replace(self.samples, x=self.mean, labels=None)
+            paths += _named(mean.save(folder / "mean"), list(self.names))
+            numbered = self.names or tuple(f"{i:06d}" for i in range(len(self.given)))
+            for name, sd in zip(numbered, self._sd_in_units(), strict=True):
+                paths.append(_write_array(folder / "sd" / f"{name}.npy", sd))
+        return paths
+
+    def _sd_in_units(self) -> np.ndarray:
+        std = torch.tensor(self.samples.codec.std).reshape(-1, *(1,) * (self.given.ndim - 2))
+        return (self.sd * std).float().numpy()
 
     def _repr_png_(self) -> bytes:
         return png(self.panel())
 
 
+def _named(paths: list[Path], stems: list[str]) -> list[Path]:
+    """The files under their new names, if there is one for each."""
+    if len(paths) != len(stems):
+        return paths
+    pairs = zip(paths, stems, strict=True)
+    return [path.replace(path.with_name(stem + path.suffix)) for path, stem in pairs]
+
+
+def _write_array(path: Path, array: np.ndarray) -> Path:
+    out = BytesIO()
+    np.save(out, array, allow_pickle=False)
+    return write_bytes(path, out.getvalue())
+
+
 def restore(
     run: Run,
-    pictures: str | Path | Sequence[str | Path] | Tensor,
-    mask: str | Path | Tensor | np.ndarray,
+    files: Files,
+    mask: str | Path | Tensor | np.ndarray | None = None,
     draws: int = 4,
     *,
     device: str | torch.device = "auto",
     on_step: OnStep | None = None,
     **options: Any,
 ) -> Restored:
-    """Fill in the masked part of pictures, several times over; the rest is kept exactly.
+    """Draw what pictures may have been, several times over; what is known exactly is kept.
 
     Args:
         run: The run, or its folder.
-        pictures: Files, or what they hold as a stored batch ``(P, C, *S)`` in the data's units.
+        files: Files of what was measured, or what they hold as a batch in the data's units: under
+            a mask, pictures ``(P, C, *S)``.
         mask: What to fill in: a picture, white there; or booleans, true there, that broadcast to
-            ``(P, C, *S)``.
+            ``(P, C, *S)``. None for another operator, which the options then name.
         draws: Restorations of each picture.
         device: Where to compute; ``auto`` takes a GPU if there is one.
         on_step: Called with x_s ``(B, C, *S)`` and s after each step of
@@ -82,18 +171,28 @@ def restore(
         **options: Those of `RestoreOptions`.
 
     Raises:
-        UsageError: If an option is unknown or out of its bounds, or the mask does not fit.
-        DataError: If a picture cannot be read.
+        UsageError: If an option is unknown or out of its bounds, the mask or the operator does
+            not fit, or the method cannot take the operator.
+        DataError: If a file cannot be read, or is of another size.
     """
     chosen = checked(RestoreOptions, {"draws": draws, **options})
     model = opened(run, device)
-    given = model.codec.pack(_stored(model.codec, pictures))
-    keep = ~_read_mask(model.shape, mask, len(given))
-    x = fill(model, given, keep, chosen, on_step)
-    count = range(len(x))
-    labels, made = label_names(model, chosen, count), maker(model, chosen.seed)
+    if mask is None:
+        problem = problem_of(model, files, chosen)
+        given = problem.shown(model.shape)
+    else:
+        same_cut(mask, files)
+        stored, names = read_examples(model.codec, files)
+        keep = ~read_mask(model.shape, mask, len(stored))
+        problem = masked(model.codec, stored, names, keep, chosen)
+        given = model.codec.pack(stored)
+    x, cost = solve(model, problem, chosen, on_step)
+    keep = torch.zeros(len(problem), *model.shape, dtype=torch.bool)
+    if problem.copied is not None:
+        keep = problem.copied.keep.expand_as(keep)
+    labels, made = label_names(model, chosen, range(len(x))), maker(model, chosen.seed)
     samples = Samples(x, model.codec, labels=labels, made=made)
-    return Restored(given, keep, samples)
+    return Restored(given, keep, samples, cost, problem.names)
 
 
 def fill(
@@ -104,40 +203,103 @@ def fill(
     on_step: OnStep | None = None,
 ) -> Tensor:
     """Draws ``(P draws, C, *S)`` that agree with `given` ``(P, C, *S)`` where `keep` is true."""
-    prior, steps = plan(model, options)
     if keep.all():
         raise UsageError("The mask asks for nothing: make it white where to fill in.")
+    y = torch.where(keep, given, 0.0)
+    return solve(model, Problem(Mask(keep), y, 0.0), options, on_step)[0]
+
+
+def solve(
+    model: Model, problem: Problem, options: RestoreOptions, on_step: OnStep | None = None
+) -> tuple[Tensor, Cost]:
+    """Draws ``(P draws, C, *S)`` of ``p(x | y)``, those of the first y first; and their cost."""
+    name, begin, tally = options.method, time.perf_counter(), Tally(plan(model, options)[0])
+    if name == "particles":
+        x = _compete(model, tally, problem, options, on_step)
+        batches, each = len(problem), options.particles
+    elif name in METHODS:
+        x = _draw(model, tally, problem, name, options, on_step)
+        batches, each = ceil(len(x) / block(model)), options.draws
+    else:
+        raise UsageError(f"There is no method {name!r}{suggestion(name, [*METHODS, 'particles'])}")
+    if problem.copied is not None:  # to the last bit
+        rows = torch.arange(len(problem)).repeat_interleave(options.draws)
+        x = Mask(problem.copied.keep.expand(len(problem), *model.shape)[rows]).consistent(
+            x, problem.y[rows]
+        )
+    share = each / batches
+    seconds = (time.perf_counter() - begin) / len(problem)
+    return x, Cost(calls=tally.calls * share, products=tally.products * share, seconds=seconds)
+
+
+def _draw(
+    model: Model,
+    prior: Denoiser,
+    problem: Problem,
+    name: str,
+    options: RestoreOptions,
+    on_step: OnStep | None,
+) -> Tensor:
+    method, steps = METHODS[name], plan(model, options)[1]
+    if method.sampler is not None:
+        steps = method.sampler.plan(prior.schedule, steps.times)
 
     def posterior(examples: Sequence[int]) -> Denoiser:
-        rows = torch.tensor(examples) // options.draws
+        measured = problem.rows(torch.tensor(examples) // options.draws, model.device)
         told = prior.given(**conditions(model, options, examples))
-        y = torch.where(keep[rows], given[rows], 0.0).to(model.device)
-        mask = Mask(keep[rows].to(model.device))
-        return PosteriorDenoiser(told, mask, y, sigma_y=0, iterations=options.iterations)
-
-    total = len(given) * options.draws
-    x = draw(model, posterior, steps, options.seed, range(total), on_step)
-    rows = torch.arange(total) // options.draws
-    return torch.where(keep[rows], given[rows], x)
-
-
-def _stored(codec: Codec, pictures: str | Path | Sequence[str | Path] | Tensor) -> Tensor:
-    if isinstance(pictures, Tensor):
-        if tuple(pictures.shape[1:]) != codec.shape:
-            raise UsageError(
-                f"The pictures have shape {tuple(pictures.shape)}, but the run was trained on "
-                f"{codec.shape}: give (P, {', '.join(map(str, codec.shape))})."
+        if name == "mmps":
+            return PosteriorDenoiser(
+                told, measured.operator, measured.y, measured.sigma_y, options.iterations
             )
-        return pictures
-    paths = [pictures] if isinstance(pictures, (str, Path)) else list(pictures)
-    if not paths:
-        raise UsageError("An empty list of pictures: give at least one.")
-    return torch.cat([codec.read(Path(path)) for path in paths])
+        return method.denoiser(told, measured)
+
+    total = range(len(problem) * options.draws)
+    return draw(model, posterior, steps, options.seed, total, on_step)
 
 
-def _read_mask(
-    shape: tuple[int, ...], mask: str | Path | Tensor | np.ndarray, count: int
+def _compete(
+    model: Model, prior: Denoiser, problem: Problem, options: RestoreOptions, on_step: OnStep | None
 ) -> Tensor:
+    """One population for each measurement; its draws are some of the particles."""
+    count, seed, times, parts = options.particles, options.seed, plan(model, options)[1].times, []
+    if options.draws > count:
+        raise UsageError(f"{options.draws} draws need as many particles: there are {count}.")
+    for p in range(len(problem)):
+        noise = Streams(seed, range(p * count, (p + 1) * count))
+        told = prior.given(**conditions(model, options, [p * options.draws] * count))
+        eps = noise(torch.empty(count, *model.shape, device=model.device))
+        chance = generator("resampling", seed, p)
+        x = Particles(problem.rows(torch.tensor([p]), model.device))(
+            told,
+            start(prior.schedule, times[0], eps),
+            times,
+            noise=noise,
+            uniform=chance.random,
+            on_step=on_step,
+        )
+        chosen = torch.from_numpy(chance.permutation(count)[: options.draws])
+        parts.append(x.cpu()[chosen])
+    return torch.cat(parts)
+
+
+def same_cut(mask: object, files: Files) -> None:
+    """Refuse a picture of a mask that is not of the proportions of the pictures it is for.
+
+    Both are scaled and cut to the size of the run, and would be cut differently.
+    """
+    if not isinstance(mask, (str, Path)) or isinstance(files, Tensor):
+        return
+    wide, high = picture_size(Path(mask))
+    for path in paths_of(files):
+        width, height = picture_size(path)
+        if abs(wide * height - high * width) > max(wide, high, width, height):
+            raise UsageError(
+                f"{mask} is of {wide} x {high} pixels and {path} of {width} x {height}: give a "
+                "mask of the size of the picture."
+            )
+
+
+def read_mask(shape: tuple[int, ...], mask: str | Path | Tensor | np.ndarray, count: int) -> Tensor:
     """True where to fill in, ``(P, C, *S)``; a picture is scaled and cut as those of the data."""
     if isinstance(mask, (str, Path)):
         if len(shape) != 3:
