@@ -4,7 +4,8 @@ One thread. A step is the loss, its backward, gradient clipping and fused AdamW.
 table are measured in turn, round after round, and each row is the median of its rounds, so that
 a busy machine slows all of them alike: trust the ratios.
 
-    python benchmarks/networks.py [--rounds 9] [--out benchmarks/results/networks.json]
+    python benchmarks/networks.py [--rounds 9] [--choices "as it is" "scale and shift first"]
+        [--out benchmarks/results/networks.json]
 """
 
 import argparse
@@ -13,7 +14,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -63,6 +64,20 @@ def written_out_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return torch.softmax(q.shape[-1] ** -0.5 * q @ k.transpose(-1, -2), -1) @ v
 
 
+class ModulatedFirst(blocks.ResidualBlock):
+    """The block with scale and shift before both convolutions, as Dhariwal & Nichol have them."""
+
+    def __init__(
+        self, channels: int, out_channels: int, told: int, kernel: tuple[int, ...]
+    ) -> None:
+        super().__init__(channels, out_channels, told, kernel)
+        self.modulation = blocks.Modulation(told, channels, 2, len(kernel))
+
+    def forward(self, x: Tensor, told: Tensor) -> Tensor:
+        h = blocks.modulate(x.movedim(1, -1), *self.modulation(told)).movedim(-1, 1)
+        return self.skip(x) + self.last(F.silu(self.first(h)))
+
+
 PLAIN_FORMATS = {2: torch.contiguous_format, 3: torch.contiguous_format}
 
 CHOICES: dict[str, dict[str, object]] = {
@@ -73,6 +88,7 @@ CHOICES: dict[str, dict[str, object]] = {
     "written-out attention": {"attend": written_out_attention},
     "linear by BLAS": {"Linear.forward": nn.Linear.forward},
     "plain memory format": {"MEMORY_FORMATS": PLAIN_FORMATS},
+    "scale and shift first": {"ResidualBlock": ModulatedFirst},
 }
 """Of names in `blocks`, what to put in their place."""
 
@@ -171,15 +187,16 @@ def speeds(rounds: int) -> list[dict[str, object]]:
     return rows
 
 
-def choices(rounds: int) -> list[dict[str, object]]:
+def choices(rounds: int, names: Sequence[str]) -> list[dict[str, object]]:
     """Time of a step with one operator replaced, over the time of the step as it is."""
     rows: list[dict[str, object]] = []
-    for name in ("unet 32, 1x8x8", "unet 64, 3x16x16", "dit 192, 3x16x16"):
+    for name in ("unet 32, 1x8x8", "unet 32, 3x16x16", "unet 64, 3x16x16", "dit 192, 3x16x16"):
         build, shape, batch = NETWORKS[name]
         for dtype in ("float32", "bfloat16"):
             steps = {
                 choice: training_step(build, shape, batch, dtype == "bfloat16", replacement)
                 for choice, replacement in CHOICES.items()
+                if choice in names
             }
             seconds = in_turn(steps, rounds)
             for choice, value in seconds.items():
@@ -192,6 +209,7 @@ def choices(rounds: int) -> list[dict[str, object]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time the networks and their operators.")
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--choices", nargs="*", default=list(CHOICES), help="these alone")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results/networks.json")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -200,8 +218,8 @@ def main() -> None:
         "machine": platform.processor() or platform.machine(),
         "threads": 1,
         "rounds": args.rounds,
-        "speeds": speeds(args.rounds),
-        "choices": choices(args.rounds),
+        "speeds": speeds(args.rounds) if args.choices == list(CHOICES) else [],
+        "choices": choices(args.rounds, args.choices),
     }
     args.out.parent.mkdir(exist_ok=True)
     args.out.write_text(json.dumps(result, indent=1) + "\n")

@@ -5,7 +5,10 @@ the trial of the pace, and the training, as in ``ornstein train`` but for the re
 Labels are not used. All tasks are sampled in the same way, whatever the recipe would choose.
 
     taskset -c 0 python benchmarks/recipes.py [digits cifar3 ...] [--seeds 3] [--longest 240]
-        [--recipe auto] [--out benchmarks/results/recipes.json]
+        [--set train.learning_rate=0.008 ...] [--out benchmarks/results/recipes.json]
+
+With ``--set``, what a change of the recipe is worth; then name the twins, mnist8 and cifar3-twin,
+on which to choose.
 """
 
 import argparse
@@ -13,7 +16,9 @@ import json
 import os
 import platform
 import time
-from dataclasses import replace
+import tomllib
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from math import log
 from pathlib import Path
 from statistics import mean
@@ -25,20 +30,25 @@ import torch
 from torch import Tensor
 
 from ornstein.data import DataOptions, open_data
+from ornstein.runs.config import RunConfig
 from ornstein.train import recipe
 from ornstein.train.budget import OVERHEAD, settle
 from ornstein.train.device import World, autocast
+from ornstein.train.signals import Stop
 from ornstein.train.training import Training
+from ornstein.train.validation import Validation
 from tasks import Absent, Task, gaussian, load
 
 DEVICE = torch.device("cpu")
 
 
-def trained(task: Task, seconds: float, seed: int, name: str) -> tuple[Training, float]:
+def trained(
+    task: Task, seconds: float, seed: int, changes: Sequence[str]
+) -> tuple[Training, float]:
     """A training of about `seconds` CPU seconds, and how many it took."""
     data = open_data(task.train_x, DataOptions(validation=0.0, flip=task.flips))
     began = time.process_time()
-    config = replace(recipe(data, name, minutes=seconds / 60), seed=seed)
+    config = changed(replace(recipe(data, minutes=seconds / 60), seed=seed), changes)
     all_of_it = seconds / (1 - OVERHEAD)  # there are no reviews here
     config, _ = settle(
         config, data, device=DEVICE, world=World(), seconds=all_of_it, clock=time.process_time
@@ -47,6 +57,27 @@ def trained(task: Task, seconds: float, seed: int, name: str) -> tuple[Training,
     while training.seen < config.train.seen:
         training.update()
     return training, time.process_time() - began
+
+
+def changed(config: RunConfig, changes: Sequence[str]) -> RunConfig:
+    """`config` with each ``table.key=value`` of `changes`, the value as in TOML."""
+    values = asdict(config)
+    for change in changes:
+        place, value = change.split("=", 1)
+        table, key = place.split(".")
+        values[table][key] = tomllib.loads(f"value = {value}")["value"]
+    return RunConfig.from_dict(values)
+
+
+def loss(training: Training, task: Task) -> float:
+    """On the test data, always with the same noise: steadier than distances of samples."""
+    held = open_data(task.test_x, training.data.options)
+    held = replace(held, codec=training.data.codec)
+    denoiser, count = training.averages.denoisers[0], min(1200, 2 * len(held))
+    options: dict[str, Any] = {"count": count, "seed": 0, "precision": training.precision}
+    value = Validation(held, denoiser, training.times, **options)(denoiser, Stop())
+    assert value is not None
+    return value
 
 
 def samples_of(training: Training, task: Task, seed: int) -> Tensor:
@@ -70,13 +101,13 @@ def samples_of(training: Training, task: Task, seed: int) -> Tensor:
     return task.sample(denoise, seed) * std_of + mean_of
 
 
-def row(task: Task, seconds: float, seed: int, name: str) -> dict[str, Any]:
-    training, used = trained(task, seconds, seed, name)
+def row(task: Task, seconds: float, seed: int, changes: Sequence[str]) -> dict[str, Any]:
+    training, used = trained(task, seconds, seed, changes)
     config = training.config
     figures = task.measure(samples_of(training, task, seed))
     return {
         "task": task.name,
-        "recipe": name,
+        "changes": " ".join(changes),
         "seconds": seconds,
         "used": round(used, 1),
         "seed": seed,
@@ -85,6 +116,7 @@ def row(task: Task, seconds: float, seed: int, name: str) -> dict[str, Any]:
         "precision": config.train.precision,
         "updates": config.train.seen // config.train.batch,
         "examples": config.train.seen,
+        "loss": round(loss(training, task), 5),
         **{name: round(value, 6) for name, value in figures.items()},
     }
 
@@ -94,7 +126,7 @@ def main() -> None:
     parser.add_argument("tasks", nargs="*", default=["digits", "cifar3", "swiss-roll"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--longest", type=float, default=240.0)
-    parser.add_argument("--recipe", default="auto")
+    parser.add_argument("--set", nargs="*", default=[], metavar="TABLE.KEY=VALUE")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results/recipes.json")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -111,7 +143,7 @@ def main() -> None:
             if seconds > args.longest:
                 continue
             for seed in range(args.seeds):
-                rows.append(row(task, seconds, seed, args.recipe))
+                rows.append(row(task, seconds, seed, args.set))
                 print(*rows[-1].values(), sep="\t", flush=True)
             mine = [r for r in rows if r["task"] == name and r["seconds"] == seconds]
             what = "energy" if task.train_x.ndim == 2 else "above_floor"
