@@ -89,7 +89,7 @@ class TrainConfig:
         batch: Examples for each update, over all processes.
         micro_batch: Examples at once in one process; 0 for as many as fit.
         memory: Low computes activations twice, and takes as many examples at once as half a
-            gibibyte holds: for a third more time, much larger networks and pictures.
+            gibibyte holds: for more time, larger networks and pictures.
         optimizer: AdamW, or Muon for the matrices with AdamW for the rest.
         learning_rate: At its peak.
         warmup: Share of the budget over which the learning rate rises from 0.
@@ -136,6 +136,21 @@ class SampleConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DistillConfig:
+    """Who teaches this run to take fewer steps.
+
+    Args:
+        teacher: A run folder; empty if the run learns from data alone.
+        jump: Steps of the teacher that this run does in one.
+        guidance: With which the teacher is guided.
+    """
+
+    teacher: str = ""
+    jump: Annotated[int, Interval(ge=2, le=1000)] = 2
+    guidance: Annotated[float, Interval(ge=-100, le=100)] = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """Everything that decides what a run becomes.
 
@@ -153,6 +168,7 @@ class RunConfig:
     times: TimesConfig = field(default_factory=TimesConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
 
     def to_toml(self) -> str:
         """The text of `config.toml`. ``RunConfig.from_toml(c.to_toml()) == c``."""
