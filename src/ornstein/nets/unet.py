@@ -111,7 +111,7 @@ class UNet(nn.Module):
         h = torch.cat([x, torch.ones_like(x[:, :1])], 1)
         h = h.unsqueeze(2) if h.ndim == 3 else h
         h = h.contiguous(memory_format=MEMORY_FORMATS[h.ndim - 2])
-        skips = list[Tensor]()
+        skips: list[Tensor] = []  # `list[Tensor]()` would break the graph of `torch.compile`
         for i, stage in enumerate(self.down):
             if i % self.depth == 0:
                 h = self.steps[i // self.depth](h)
