@@ -20,7 +20,7 @@ from ornstein.core.measure import (
     Stack,
     Tangent,
 )
-from ornstein.core.operators import OPERATORS, BlockCosine, PhaseRetrieval, Quantise
+from ornstein.core.operators import OPERATORS, BlockCosine, PhaseRetrieval, Quantise, Units
 from truths import F64, normal
 
 B = 3
@@ -86,6 +86,12 @@ CASES: dict[str, tuple[Operator, tuple[int, ...]]] = {
     "declip": (operators.declip(SIGNAL, -0.6, 0.4), SIGNAL),
     "quantise": (operators.quantise(SIGNAL, 0.3), SIGNAL),
     "jpeg": (operators.jpeg((1, 8, 16), 30, unit=60.0), (1, 8, 16)),
+    "in units of the data": (
+        Units(
+            operators.Declip(-0.6, 0.4), torch.tensor([[0.1], [-0.2]]), torch.tensor([[2.0], [0.5]])
+        ),
+        SIGNAL,
+    ),
     "phases lost": (operators.phase_retrieval(PICTURE), PICTURE),
 }
 LINEAR = {name: case for name, case in CASES.items() if isinstance(case[0], LinearOperator)}

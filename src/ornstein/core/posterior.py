@@ -203,7 +203,9 @@ def evidence(
         grad = (d x_hat / d x_t)^T A* u + 1/2 grad tr((u u^T - S^-1) A C A*).
 
     The second says where in x_t the measurement would be less of a surprise because more is
-    possible there; at high noise, among several modes, it is as large as the first.
+    possible there; at high noise, among several modes, it is as large as the first. It takes
+    second derivatives, of which a network's may be anything, and is cut to the spread of
+    ``N(0, I)`` given x_t.
 
     Args:
         denoiser: The prior.
@@ -216,7 +218,7 @@ def evidence(
     alpha, sigma = (align(c, x_t).to(x_t) for c in denoiser.schedule(t))
     scale = sigma**2 / alpha
 
-    def log_prob(x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def parts(x: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         x_hat, back = torch.func.vjp(lambda x: denoiser(x, t, **cond), x)[:2]
         gap, rows = measured.reduced(x_hat.detach())
         spread = torch.stack([(scale * back(row)[0]).flatten(1) for row in rows.unbind(1)], 1)
@@ -231,10 +233,17 @@ def evidence(
         of_mean = ((u[:, None] @ rows)[:, 0] * x_hat.flatten(1)).sum()
         of_spread = ((u[:, :, None] * u[:, None] - inverse) * S).sum() / 2
         found = -(z**2 / values + values.log()).sum(1) / 2
-        return of_mean + of_spread, (x_hat.detach(), found)
+        return (of_mean, of_spread), (x_hat.detach(), found)
 
-    gradient, (x_hat, found) = torch.func.grad(log_prob, has_aux=True)(x_t)
-    return Evidence(x_hat, scale * gradient, found)
+    (one, _), back, (x_hat, found) = torch.func.vjp(parts, x_t, has_aux=True)  # pyright: ignore
+    of_mean, of_spread = (
+        scale * back(pair)[0]
+        for pair in ((torch.ones_like(one), 0 * one), (0 * one, torch.ones_like(one)))
+    )
+    # A mean does not leave what is possible: the spread of N(0, I) given x_t. Networks think so.
+    size = of_spread.square().flatten(1).mean(1).sqrt().clamp_min(TINY)
+    most = isotropic(denoiser, t, x_t).sqrt()
+    return Evidence(x_hat, of_mean + of_spread * align((most / size).clamp(max=1), x_t), found)
 
 
 TINY = 1e-30

@@ -1,0 +1,257 @@
+"""How far each method of posterior sampling is from the exact posterior, and what it costs.
+
+Points: a mixture of four Gaussians in eight dimensions, standardised, whose denoiser is exact,
+and three noisy measurements of it. The distance is sliced Wasserstein of order 2 between 400
+draws and the exact posterior, in units of its standard deviation, beside the *floor*: that of 400
+exact draws. The mean over four such problems, drawn at random; the 90 % bands are those of each
+coordinate, and their coverage the exact posterior's mass within. `particles` is at several counts.
+
+Digits: a small run trained on scanned digits, the lower half masked; held-out digits, the mean
+of the draws against the truth in decibels, and how often the truth lies in the 90 % band.
+
+    python benchmarks/posterior.py [--points] [--digits RUN] [--docs docs/restoring.md]
+"""
+
+import argparse
+import json
+import math
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import fmean
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+from torch import Tensor
+
+from ornstein.core.denoise import Denoiser
+from ornstein.core.exact import MixtureDenoiser
+from ornstein.core.measure import Matrix
+from ornstein.core.measured import METHODS
+from ornstein.core.noise import FlowSchedule
+from ornstein.core.particles import Particles
+from ornstein.core.posterior import Measured, PosteriorDenoiser
+from ornstein.core.sample import SAMPLERS, Sampler, start
+from ornstein.core.tally import Tally
+from ornstein.core.times import LogSNRGrid
+
+F64 = torch.float64
+SCHEDULE = FlowSchedule()
+DRAWS, STEPS, PROBLEMS = 400, 50, 4
+PARTICLES = (64, 256, 1024)
+SIGMA_Y = 0.3
+LEFT_OUT = ("ddnm", "repaint")  # which want exact measurements, and masks
+
+
+# --- Points --------------------------------------------------------------------------------------
+
+
+class Problem:
+    """A mixture, three measurements of one of its examples, and the exact posterior."""
+
+    def __init__(self, seed: int) -> None:
+        g = torch.Generator().manual_seed(seed)
+        means = torch.randn(4, 8, generator=g, dtype=F64)
+        roots = torch.randn(4, 8, 8, generator=g, dtype=F64) * 0.9 / math.sqrt(8)
+        covs = roots @ roots.mT + 0.05**2 * torch.eye(8, dtype=F64)
+        means = means - means.mean(0)
+        std = (covs + means[:, :, None] * means[:, None]).mean(0).diagonal().sqrt()
+        means, covs = means / std, covs / (std[:, None] * std)
+        weights = torch.full((4,), 0.25, dtype=F64)
+        self.prior = MixtureDenoiser(weights, means, covs, SCHEDULE)
+        A = torch.randn(3, 8, generator=g, dtype=F64) / math.sqrt(8)
+        seen = self.prior.draw(1, g) @ A.T + SIGMA_Y * torch.randn(1, 3, generator=g, dtype=F64)
+        self.measured = Measured(Matrix(A, (8,)), seen, SIGMA_Y)
+        self.posterior = conditional(self.prior, A, seen[0])
+        self.reference = self.posterior.draw(20_000, g)
+        self.std = self.reference.var(0).mean().sqrt().item()
+
+    def distance(self, x: Tensor) -> float:
+        """Sliced Wasserstein, in standard deviations of the posterior."""
+        g = torch.Generator().manual_seed(0)
+        axes = torch.randn(8, 256, generator=g, dtype=F64)
+        axes = axes / axes.norm(dim=0)
+        places = (torch.arange(len(x), dtype=F64) + 0.5) / len(x)
+        exact = torch.quantile(self.reference @ axes, places, dim=0)
+        return ((x @ axes).sort(0)[0] - exact).square().mean().sqrt().item() / self.std
+
+    def coverage(self, x: Tensor) -> float:
+        """The exact posterior's mass within the 90 % bands of the draws, mean over coordinates."""
+        low, high = torch.quantile(x, torch.tensor([0.05, 0.95], dtype=F64), dim=0)
+        return ((low <= self.reference) & (self.reference <= high)).double().mean().item()
+
+
+def conditional(prior: MixtureDenoiser, A: Tensor, y: Tensor) -> MixtureDenoiser:
+    """``p(x | y)`` of a mixture: a mixture again."""
+    means, covs, log_weights = [], [], []
+    for weight, mean, cov in zip(prior.weights, prior.means, prior.covs, strict=True):
+        S = A @ cov @ A.T + SIGMA_Y**2 * torch.eye(len(A), dtype=F64)
+        gain = cov @ A.T @ torch.linalg.inv(S)
+        left = (torch.eye(len(cov), dtype=F64) - gain @ A) @ cov
+        means.append(mean + gain @ (y - A @ mean))
+        covs.append((left + left.mT) / 2)
+        likely = torch.distributions.MultivariateNormal(A @ mean, S).log_prob(y)
+        log_weights.append(weight.log() + likely)
+    weights = torch.softmax(torch.stack(log_weights), 0)
+    return MixtureDenoiser(weights, torch.stack(means), torch.stack(covs), prior.schedule)
+
+
+def ways() -> dict[str, tuple[Callable[[Denoiser, Measured], Denoiser], Sampler]]:
+    """Every method, with the rule it brings or the best of DDPM and SDE-DPM-Solver++."""
+    found = {
+        name: (method.denoiser, method.sampler or SAMPLERS["sde-dpm++2m"])
+        for name, method in METHODS.items()
+        if name not in LEFT_OUT
+    }
+    ddim = SAMPLERS["ddim"]
+
+    def once(prior: Denoiser, seen: Measured) -> Denoiser:
+        return PosteriorDenoiser(prior, seen.operator, seen.y, seen.sigma_y, 1)
+
+    return {
+        **found,
+        "mmps, ddim": (METHODS["mmps"].denoiser, ddim),
+        "mmps of 1 iteration, ddim": (once, ddim),
+        "evidence, ddpm": (METHODS["evidence"].denoiser, SAMPLERS["ddpm"]),
+    }
+
+
+def points() -> dict[str, dict[str, float]]:
+    """Distance, floor, coverage and cost of each method."""
+    rows: dict[str, list[dict[str, float]]] = {}
+    for seed in range(PROBLEMS):
+        problem = Problem(seed)
+        g = torch.Generator().manual_seed(100 + seed)
+        times = LogSNRGrid()(SCHEDULE, STEPS)
+
+        def note(name: str, x: Tensor, tally: Tally | None, problem: Problem = problem) -> None:
+            row = {"distance": problem.distance(x), "coverage": problem.coverage(x)}
+            if tally is not None:
+                row |= {"calls": tally.calls, "products": tally.products}
+            rows.setdefault(name, []).append(row)
+
+        for count in (DRAWS, *PARTICLES):
+            note(f"exact draws, {count}", problem.posterior.draw(count, g), None)
+        eps = torch.randn(max(PARTICLES), 8, generator=g, dtype=F64)
+        x_t = start(SCHEDULE, times[0], eps)
+        for name, (build, sampler) in ways().items():
+            torch.manual_seed(seed)
+            tally = Tally(problem.prior)
+            note(name, sampler(build(tally, problem.measured), x_t[:DRAWS], times), tally)
+        for count in PARTICLES:
+            torch.manual_seed(seed)
+            tally = Tally(problem.prior)
+            x = Particles(problem.measured)(tally, x_t[:count], times)
+            note(f"particles, {count}", x, tally)
+        print(f"problem {seed} of {PROBLEMS}", flush=True)
+    return {
+        name: {key: fmean(row[key] for row in all) for key in all[0]} for name, all in rows.items()
+    }
+
+
+# --- Digits --------------------------------------------------------------------------------------
+
+
+def digits(run: Path, count: int = 24) -> dict[str, dict[str, float | str]]:
+    """Calibration and error of each method on held-out digits, their lower half masked."""
+    from ornstein.evaluate.calibration import calibrate
+
+    mask = torch.zeros(1, 8, 8, dtype=torch.bool)
+    mask[:, 4:] = True
+    found = {}
+    for name, options in {
+        "mmps": {},
+        "mmps of 1 iteration": {"iterations": 1},
+        "pigdm": {"method": "pigdm"},
+        "ddnm": {"method": "ddnm"},
+        "ddrm": {"method": "ddrm"},
+        "dps": {"method": "dps"},
+        "daps": {"method": "daps"},
+        "repaint": {"method": "repaint"},
+    }.items():
+        begin = time.perf_counter()
+        result = calibrate(str(run), count, mask, draws=9, steps=32, **options)  # pyright: ignore
+        cost = result.cost
+        assert cost is not None
+        found[name] = {
+            "psnr": result.psnr,
+            "coverage": result.everywhere,
+            "calls": cost.calls / 9,
+            "products": cost.products / 9,
+            "seconds": time.perf_counter() - begin,
+        }
+        print(name, found[name], flush=True)
+    return found
+
+
+# --- Report --------------------------------------------------------------------------------------
+
+
+def points_table(rows: dict[str, dict[str, float]]) -> str:
+    floors = {name.split(", ")[1]: row for name, row in rows.items() if name.startswith("exact")}
+    lines = [
+        "| method | distance | over its floor | 90 % bands hold | calls | Jacobian products |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, row in sorted(rows.items(), key=lambda item: item[1]["distance"]):
+        if name.startswith("exact"):
+            continue
+        _, _, count = name.partition(", ")
+        floor = floors[count if count.isdecimal() else str(DRAWS)]["distance"]
+        lines.append(
+            f"| {name} | {row['distance']:.3f} | {row['distance'] / floor:.2f} | "
+            f"{row['coverage']:.3f} | {row['calls']:.0f} | {row['products']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def digits_table(rows: dict[str, dict[str, float]]) -> str:
+    lines = [
+        "| method | PSNR of the mean | 80 % bands hold | calls | Jacobian products |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in sorted(rows.items(), key=lambda item: -item[1]["psnr"]):
+        lines.append(
+            f"| {name} | {row['psnr']:.2f} dB | {row['coverage']:.3f} | {row['calls']:.0f} | "
+            f"{row['products']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def put(page: Path, name: str, table: str) -> None:
+    """The table between the markers of that name."""
+    text = page.read_text()
+    first, last = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    head, rest = text.split(first)
+    _, tail = rest.split(last)
+    page.write_text(f"{head}{first}\n\n{table}\n\n{last}{tail}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Every method of posterior sampling, measured.")
+    parser.add_argument("--points", action="store_true", help="Measure on the mixture.")
+    parser.add_argument("--digits", type=Path, help="Measure on this run of digits.")
+    parser.add_argument("--docs", type=Path, help="Put the tables into this page.")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/posterior.json"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    result = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
+    result["machine"] = {"torch": torch.__version__, "cpu": platform.machine()}
+    if arguments.points:
+        result["points"] = points()
+    if arguments.digits:
+        result["digits"] = digits(arguments.digits)
+    arguments.out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    tables = {"points": points_table, "digits": digits_table}
+    for name, table in tables.items():
+        if name in result:
+            print(table(result[name]))
+            if arguments.docs:
+                put(arguments.docs, name, table(result[name]))
+
+
+if __name__ == "__main__":
+    main()
