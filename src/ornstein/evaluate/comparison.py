@@ -1,7 +1,6 @@
 """Diffusion beside a GAN, a VAE, a flow and two floors: the same data, time, weights, figures."""
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,14 +17,14 @@ from ..errors import DivergedError, UsageError
 from ..rng import generator
 from ..tasks.options import CompareOptions, checked
 from ..train.device import choose_device
-from .contest import Contest, contests, verdict
+from .contest import OF_MODES, Contest, contests, number, verdict
 from .copies import FEWEST, Copies, look_for_copies
 from .cost import peak_memory
 from .evaluation import rounded
 from .features import Encoder, fixed_features, train_labeller
 from .figures import LEARNERS, Figure, Side, Spaces, measure_figures
 from .modes import Judge, Modes, judge_of
-from .rivals import RIVALS, Budget, Diffusion, Likelihood, Rival, plan
+from .rivals import RIVALS, Budget, Diffusion, Likelihood, Rival, now, plan
 from .twosample import COMPONENTS
 
 CLASSES = 100  # more are not told apart
@@ -150,17 +149,29 @@ class Comparison:
             "device": self.device,
             "real_modes": self.real_modes and asdict(self.real_modes),
             "models": {entry.name: _plain(entry) for entry in self.entries},
+            "contests": {contest.title: self._row(contest) for contest in self.contests},
             "verdict": self.verdict,
         }
 
+    def real(self, contest: Contest) -> float | None:
+        """What real data reach: training examples, beside the same held-out ones."""
+        if self.real_modes is not None and contest.title in OF_MODES:
+            return OF_MODES[contest.title](self.real_modes)
+        return contest.floor
+
+    def _row(self, contest: Contest) -> dict[str, str]:
+        """A contest in words, by the title of each model."""
+        real = self.real(contest)
+        first = {"Real data": "–" if real is None else number(real)}
+        return first | {entry.title: contest.cell(entry.title) for entry in self.entries}
+
     def lines(self) -> list[str]:
         """What the command prints: the contests as a table, and the verdict."""
-        titles = [entry.title for entry in self.entries]
-        wide = max(len(contest.title) for contest in self.contests)
-        out = [" " * wide + "".join(f"{title:>20}" for title in titles)]
-        for contest in self.contests:
-            cells = [contest.cell(title) for title in titles]
-            out.append(f"{contest.title:<{wide}}" + "".join(f"{cell:>20}" for cell in cells))
+        rows = {contest.title: self._row(contest) for contest in self.contests}
+        wide = max(map(len, rows))
+        out = [" " * wide + "".join(f"{title:>18}" for title in next(iter(rows.values())))]
+        for title, row in rows.items():
+            out.append(f"{title:<{wide}}" + "".join(f"{cell:>18}" for cell in row.values()))
         return [*out, "", *self.verdict]
 
 
@@ -310,16 +321,16 @@ class _Ground:
 
     def try_out(self, name: str, seed: int) -> tuple[Trial, Tensor | None]:
         """One trial, and what was drawn in it, unless it failed."""
-        model, began = self.make(name), time.perf_counter()
+        model, began = self.make(name), now(self.device)
         try:
             model.fit(self.train, self.budget, seed, self.device)
         except DivergedError as error:
             return self._failed(model, seed, began, str(error)), None
-        seconds = time.perf_counter() - began
+        seconds = now(self.device) - began
         model.sample(min(64, self.options.count), seed + 1)  # the first call is slow
-        began = time.perf_counter()
+        began = now(self.device)
         x = model.sample(self.options.count, seed)
-        drawing = (time.perf_counter() - began) / len(x)
+        drawing = (now(self.device) - began) / len(x)
         if not x.isfinite().all():
             return self._failed(model, seed, began, "It drew what is not finite."), None
         x = rounded(self.codec, x)
@@ -338,7 +349,7 @@ class _Ground:
         return trial, x
 
     def _failed(self, model: Rival, seed: int, began: float, why: str) -> Trial:
-        seconds = time.perf_counter() - began
+        seconds = now(self.device) - began
         return Trial(seed=seed, seconds=seconds, seen=model.seen, failure=why)
 
     def _copies(self, side: Side) -> Copies | None:

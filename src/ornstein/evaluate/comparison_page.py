@@ -13,7 +13,7 @@ from ..data.codec import Codec
 from ..data.image import ImageCodec
 from ..rng import generator
 from ..tasks.sample import png
-from .contest import OURS, Contest, number
+from .contest import OF_MODES, OURS, number
 from .pages import GAP, sheet
 from .report import Block, Facts, Picture, Prose, Section, Strips, Table, write_report
 
@@ -24,15 +24,7 @@ IN_A_STRIP = 12  # pictures
 PLOT, PLOTS = 320, 4  # pixels of a scatter plot, and how many in a row
 
 QUALITY = ("Fréchet distance", "Energy distance", "Told by a network", "Bits per dimension")
-DIVERSITY = (
-    "Precision",
-    "Recall",
-    "Coverage",
-    "Modes found",
-    "Samples in a mode",
-    "Divergence of modes",
-)
-MODES = DIVERSITY[3:]
+DIVERSITY = ("Precision", "Recall", "Coverage", *OF_MODES)
 
 
 def comparison_report(comparison: "Comparison", path: Path) -> Path:
@@ -70,7 +62,7 @@ def _glance(comparison: "Comparison") -> Facts:
     """For some figures the best of all networks, and our own."""
     found = {contest.title: contest for contest in comparison.contests}
     facts = []
-    for title in ("Fréchet distance", "Coverage", *MODES[:1], "Bits per dimension"):
+    for title in ("Fréchet distance", "Coverage", "Modes found", "Bits per dimension"):
         if title not in found:
             continue
         contest = found[title]
@@ -140,17 +132,10 @@ def _table(comparison: "Comparison", wanted: Sequence[str], caption: str) -> lis
     found = [c for title in wanted for c in comparison.contests if c.title == title]
     if not found:
         return [Prose("There are too few examples to say.")]
-    real = ["Real data", *(_real(comparison, contest) for contest in found)]
+    reached = [comparison.real(contest) for contest in found]
+    real = ["Real data", *("–" if value is None else number(value) for value in reached)]
     rows = [[e.title, *(c.cell(e.title) for c in found)] for e in comparison.entries]
     return [Table(head=("", *(c.title for c in found)), rows=[real, *rows], caption=caption)]
-
-
-def _real(comparison: "Comparison", contest: Contest) -> str:
-    modes = comparison.real_modes
-    if modes is not None and contest.title in MODES:
-        value = dict(zip(MODES, (modes.found, modes.good, modes.kl), strict=True))[contest.title]
-        return "–" if value is None else number(value)
-    return "–" if contest.floor is None else number(contest.floor)
 
 
 def _trials(comparison: "Comparison") -> Table:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.stats import norm, ttest_ind_from_stats
 
+from .modes import Modes
 from .rivals import FLOORS, Diffusion
 
 if TYPE_CHECKING:
@@ -115,15 +116,22 @@ QUALITY = (
     ("Recall", "recall"),
     ("Coverage", "coverage"),
 )
+DIVERGENCE = "Divergence of modes"
+OF_MODES: dict[str, Callable[[Modes], float | None]] = {
+    "Modes found": lambda modes: modes.found,
+    "Samples in a mode": lambda modes: modes.good,
+    DIVERGENCE: lambda modes: modes.kl,
+}
 
 
 def contests(entries: Sequence["Entry"]) -> list[Contest]:
     """The figures that there are, those of quality first, then what they cost."""
     found = [_of_figure(entries, title, name) for title, name in QUALITY]
     found += [
-        _of(entries, "Modes found", True, lambda t: t.modes and t.modes.found),
-        _of(entries, "Samples in a mode", True, lambda t: t.modes and t.modes.good),
-        _of(entries, "Divergence of modes", False, lambda t: t.modes and t.modes.kl),
+        *(
+            _of(entries, title, title != DIVERGENCE, lambda t, get=get: t.modes and get(t.modes))
+            for title, get in OF_MODES.items()
+        ),
         _of(entries, "Bits per dimension", False, lambda t: t.likelihood and t.likelihood.bits),
         _of(entries, "Seconds to draw one", False, lambda t: t.drawing, cost=True),
     ]

@@ -7,7 +7,7 @@ from .diffusion import Diffusion, plan
 from .floors import GaussianModel, KernelDensity
 from .flow import NormalisingFlow
 from .gan import GAN
-from .rival import Budget, Likelihood, Rival
+from .rival import Budget, Likelihood, Rival, now
 from .vae import VAE
 
 RIVALS: dict[str, type[Rival]] = {
@@ -33,5 +33,6 @@ __all__ = [
     "Likelihood",
     "NormalisingFlow",
     "Rival",
+    "now",
     "plan",
 ]

@@ -1,6 +1,7 @@
 """The diffusion model, as `ornstein train` makes it of the same data without labels."""
 
 from dataclasses import replace
+from statistics import median
 from typing import ClassVar
 
 import torch
@@ -11,15 +12,14 @@ from ...errors import DivergedError
 from ...runs.config import RunConfig
 from ...runs.model import Model, build_denoiser
 from ...tasks.sample import sample
-from ...train.budget import time_of_update
-from ...train.device import World
 from ...train.guard import Verdict
 from ...train.recipes import recipe
 from ...train.training import Training, vocabulary_of
 from ..bits import measure_bits
-from .rival import Budget, Clock, Likelihood, Rival, size_of
+from .rival import Budget, Clock, Likelihood, Rival, now, size_of
 
 TRIAL = 0.03  # share of the budget in which the length of an update is found
+FEWEST = 4  # updates to find it by
 MOST = 64  # held-out examples whose likelihood is computed: each takes hundreds of calls
 
 
@@ -40,6 +40,17 @@ def plan(data: Dataset, budget: Budget, size: int | None = None) -> RunConfig:
     return replace(config, net=net, train=train, source=data.source)
 
 
+def _pace(config: RunConfig, data: Dataset, device: torch.device, limit: float) -> float:
+    """Seconds of one update, the median over about `limit` seconds of a training thrown away."""
+    training, times = Training(config, data, device=device), list[float]()
+    start = now(device)
+    while len(times) < FEWEST or now(device) - start < limit:
+        before = now(device)
+        training.update()
+        times.append(now(device) - before)
+    return median(times[1:])  # the first one is slow
+
+
 class Diffusion(Rival):
     """A run in memory: the recipe, the loop's update, the average of the weights, its sampler.
 
@@ -54,19 +65,15 @@ class Diffusion(Rival):
         self.config = config
 
     def fit(self, data: Dataset, budget: Budget, seed: int, device: torch.device) -> None:
-        clock, world = Clock(budget), World()
-        config = replace(self.config, seed=seed)
-        data = data.to(device)
-        batch = config.train.batch
+        clock, config = Clock(budget, device), replace(self.config, seed=seed)
+        data, batch = data.to(device), config.train.batch
+        seen = config.train.seen
         if budget.seconds is not None:
-            pace = time_of_update(
-                config, "f32", data, device, world, min(2.0, TRIAL * budget.seconds)
-            )
-            left = budget.seconds * (1 - clock.part)
-            config = replace(config, train=replace(config.train, seen=int(left / pace) * batch))
-        updates = max(1, config.train.seen // batch)
+            pace = _pace(config, data, device, TRIAL * budget.seconds)
+            seen = int((budget.seconds - clock.seconds) / pace) * batch
+        updates = max(1, seen // batch)
         config = replace(config, train=replace(config.train, seen=updates * batch))
-        training = Training(config, data, device=device, world=world)
+        training = Training(config, data, device=device)
         while training.seen < config.train.seen:
             if training.update() is Verdict.ROLL_BACK:
                 raise DivergedError("The diffusion model diverged: its guard asked to go back.")

@@ -157,7 +157,7 @@ class NormalisingFlow(Rival):
     title: ClassVar[str] = "Flow"
 
     def fit(self, data: Dataset, budget: Budget, seed: int, device: torch.device) -> None:
-        self._codec, clock = data.codec, Clock(budget)
+        self._codec, clock = data.codec, Clock(budget, device)
         shape, step = self._codec.shape, unit(data.codec).to(device)
 
         def make(width: int) -> Flow:
@@ -168,7 +168,7 @@ class NormalisingFlow(Rival):
             self._average = Average(net)
             optimizer = torch.optim.Adam(net.parameters(), lr=RATE)
             size = BATCH["pictures" if len(shape) == 3 else "points"]
-            for x in batches(data, clock, size, seed, device):
+            for x in batches(data, clock, size, seed):
                 x = dequantise(x, step, torch.rand_like(x))
                 optimizer.param_groups[0]["lr"] = RATE * learning_rate(clock.part)
                 loss = -net.log_prob(x).mean() / x[0].numel()

@@ -31,7 +31,10 @@ WARMUP = 0.02  # share of the budget over which the learning rate rises
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How long a model may train: seconds by the clock, or examples seen. One of the two."""
+    """How long a model may train: seconds, or examples seen. One of the two.
+
+    Seconds are those of `now`.
+    """
 
     seconds: float | None = None
     seen: int | None = None
@@ -41,17 +44,34 @@ class Budget:
             raise ValueError("expected seconds or seen, one of the two")
 
 
+def now(device: torch.device) -> float:
+    """Seconds since some moment.
+
+    Of the processor, where one thread of it does all the work: so other programs do not decide
+    who wins. Else of the clock on the wall.
+    """
+    if device.type == "cpu" and torch.get_num_threads() == 1:
+        return time.process_time()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.monotonic()
+
+
 class Clock:
     """How much of a budget is spent. It begins to run when it is made."""
 
-    def __init__(self, budget: Budget) -> None:
-        self.budget, self.seen, self.began = budget, 0, time.monotonic()
+    def __init__(self, budget: Budget, device: torch.device) -> None:
+        self.budget, self.device, self.seen, self.began = budget, device, 0, now(device)
+
+    @property
+    def seconds(self) -> float:
+        return now(self.device) - self.began
 
     @property
     def part(self) -> float:
         """From 0 to 1, and beyond."""
         if self.budget.seconds is not None:
-            return (time.monotonic() - self.began) / self.budget.seconds
+            return self.seconds / self.budget.seconds
         assert self.budget.seen is not None
         return self.seen / self.budget.seen
 
@@ -195,15 +215,13 @@ class Average:
         torch._foreach_lerp_(self._own, self._theirs, share)  # pyright: ignore[reportPrivateImportUsage]
 
 
-def batches(
-    data: Dataset, clock: Clock, size: int, seed: int, device: torch.device
-) -> Iterator[Tensor]:
+def batches(data: Dataset, clock: Clock, size: int, seed: int) -> Iterator[Tensor]:
     """x ``(B, C, *S)`` in a new order each time round, until the budget is spent."""
-    x, size = data.codec.pack(data.stored).to(device), min(size, len(data))
+    x, size = data.codec.pack(data.stored).to(clock.device), min(size, len(data))
     while clock.part < 1:
         places = data.order(seed, range(clock.seen, clock.seen + size))
         clock.seen += size
-        yield x[places.to(device)]
+        yield x[places.to(clock.device)]
 
 
 @torch.no_grad()
@@ -228,16 +246,16 @@ def size_of(*nets: nn.Module) -> int:
 
 
 def width_for(make: Callable[[int], nn.Module], weights: int) -> int:
-    """The width, a multiple of 4, with which `make` comes closest to so many weights."""
+    """The width, an even number, with which `make` comes closest to so many weights."""
 
     def gap(width: int) -> int:
         with torch.device("meta"):
             return size_of(make(width)) - weights
 
-    width = 4
+    width = 2
     while gap(width) < 0:
-        width += 4
-    return min((width, max(4, width - 4)), key=lambda w: abs(gap(w)))
+        width += 2
+    return min((width, max(2, width - 2)), key=lambda w: abs(gap(w)))
 
 
 @contextmanager

@@ -27,10 +27,13 @@ from .rival import (
     width_for,
 )
 
-LATENT = {"points": 8, "pictures": 32}
-BATCH = {"points": 256, "pictures": 64}
+LATENT = 32  # numbers in z, or as many as in x
+BATCH = {"points": 128, "pictures": 64}
 RATE = 2e-3
 WARM = 0.1  # share of the budget over which the weight of the divergence rises to 1
+SHARP = 0.01
+"""The variance is held below it until then. At its optimum from the start, 1 where the decoder
+knows nothing yet, the decoder need not listen, and on points it never does."""
 MEMORY = 0.95  # of the running variance
 LEAST = 1e-8  # of the variance of a number
 IMPORTANCE = 64  # draws of z for the likelihood
@@ -57,20 +60,24 @@ class Autoencoder(nn.Module):
         self.encode, self.decode = encode, decode
         self.register_buffer("variance", variance)
 
-    def elbo(self, x: Tensor, eps: Tensor, weight: float = 1.0) -> Tensor:
-        """``E[log p(x | z)] - weight KL(q(z | x) | N(0, I))`` ``(B,)``, with z from one `eps`.
+    def parts(self, x: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
+        """Squared errors ``(B, *S)`` of the decoder at a z drawn with `eps`, and the divergence.
 
-        The divergence of Gaussians is in closed form, ``(v + m^2 - 1 - log v) / 2`` for each.
+        ``KL(q(z | x) | N(0, I))`` is in closed form: ``(v + m^2 - 1 - log v) / 2`` for each z.
         """
         mean, log_var = self.encode(x).chunk(2, 1)
         z = mean + (log_var / 2).exp() * eps
         divergence = 0.5 * (log_var.exp() + mean**2 - 1 - log_var).sum(1)
-        return self.log_given(x, z) - weight * divergence
+        return (x - self.decode(z)).square(), divergence
 
-    def log_given(self, x: Tensor, z: Tensor) -> Tensor:
-        """``log p(x | z)`` ``(B,)``."""
-        error = (x - self.decode(z)) ** 2 / self.variance
-        return -0.5 * (error + self.variance.log() + LOG_2PI).flatten(1).sum(1)
+    def elbo(self, x: Tensor, eps: Tensor) -> Tensor:
+        """``E[log p(x | z)] - KL(q(z | x) | N(0, I))`` ``(B,)``, with z from one `eps`."""
+        errors, divergence = self.parts(x, eps)
+        return self.log_density(errors) - divergence
+
+    def log_density(self, errors: Tensor) -> Tensor:
+        """``log p(x | z)`` ``(B,)`` of squared errors."""
+        return -0.5 * (errors / self.variance + self.variance.log() + LOG_2PI).flatten(1).sum(1)
 
     def importance(self, x: Tensor, eps: Tensor) -> Tensor:
         """``log mean_k p(x, z_k) / q(z_k | x)`` ``(B,)``, with z from `eps` ``(K, B, L)``.
@@ -84,15 +91,14 @@ class Autoencoder(nn.Module):
         for e in eps:
             z = mean + (log_var / 2).exp() * e
             log_ratio = 0.5 * (e**2 - z**2 + log_var).sum(1)  # log p(z) - log q(z | x)
-            ratios.append(self.log_given(x, z) + log_ratio)
+            errors = (x - self.decode(z)).square()
+            ratios.append(self.log_density(errors) + log_ratio)
         return torch.logsumexp(torch.stack(ratios), 0) - math.log(len(eps))
 
     @torch.no_grad()
-    def measure(self, x: Tensor, keep: float = 0.0) -> None:
-        """Move the variance to its optimum on these examples, but for a share of `keep`."""
-        z = self.encode(x).chunk(2, 1)[0]
-        error = (x - self.decode(z)).square().mean(0)
-        self.variance.lerp_(error, 1 - keep).clamp_(min=LEAST)
+    def settle(self, errors: Tensor, keep: float = 0.0) -> None:
+        """Move the variance to its optimum for these errors, but for a share of `keep`."""
+        self.variance.lerp_(errors.mean(0), 1 - keep).clamp_(min=LEAST)
 
 
 class VAE(Rival):
@@ -101,10 +107,10 @@ class VAE(Rival):
     title: ClassVar[str] = "VAE"
 
     def fit(self, data: Dataset, budget: Budget, seed: int, device: torch.device) -> None:
-        self._codec, clock = data.codec, Clock(budget)
+        self._codec, clock = data.codec, Clock(budget, device)
         shape = self._codec.shape
         self._kind = "pictures" if len(shape) == 3 else "points"
-        self._latent, step = LATENT[self._kind], unit(self._codec).to(device)
+        self._latent, step = min(LATENT, math.prod(shape)), unit(self._codec).to(device)
 
         def make(width: int) -> Autoencoder:
             encode = encoder(shape, width, 2 * self._latent)
@@ -112,14 +118,17 @@ class VAE(Rival):
 
         with seeded(seed, device):
             net = make(width_for(make, self.weights)).to(device)
+            net.variance.fill_(SHARP)
             self._average = Average(net)
             optimizer = torch.optim.Adam(net.parameters(), lr=RATE)
-            for x in batches(data, clock, BATCH[self._kind], seed, device):
+            for x in batches(data, clock, BATCH[self._kind], seed):
                 x = dequantise(x, step, torch.rand_like(x))
                 optimizer.param_groups[0]["lr"] = RATE * learning_rate(clock.part)
-                net.measure(x, MEMORY)
                 eps = torch.randn(len(x), self._latent, device=device)
-                loss = -net.elbo(x, eps, min(1.0, clock.part / WARM)).mean()
+                errors, divergence = net.parts(x, eps)
+                weight = min(1.0, clock.part / WARM)
+                net.settle(errors if weight == 1 else errors.clamp(max=SHARP), MEMORY)
+                loss = (weight * divergence - net.log_density(errors)).mean()
                 optimizer.zero_grad()
                 finite(loss / x[0].numel(), self.title).backward()
                 nn.utils.clip_grad_norm_(net.parameters(), 1.0)
@@ -127,7 +136,10 @@ class VAE(Rival):
                 self._average.update(self.seen, clock.seen)
                 self.seen = clock.seen
             some = data.codec.pack(data.stored[:FITTED]).to(device)
-            self._net.measure(dequantise(some, step, torch.rand_like(some)))
+            some = dequantise(some, step, torch.rand_like(some))
+            with torch.no_grad():
+                eps = torch.randn(len(some), self._latent, device=device)
+                self._net.settle(self._net.parts(some, eps)[0])
 
     @property
     def _net(self) -> Autoencoder:
