@@ -18,6 +18,7 @@ from .classify import classify
 from .compare import compare
 from .demo import demo
 from .detect import detect
+from .distill import distill
 from .doctor import doctor
 from .edit import edit
 from .evaluate import evaluate
@@ -38,6 +39,7 @@ COMMANDS = (
     detect,
     classify,
     augment,
+    distill,
     evaluate,
     compare,
     show,

@@ -41,14 +41,14 @@ class Review:
 
     Args:
         validation: The loss on held-out examples, if there are any.
-        doctor: Says in words how it goes.
+        doctor: Says in words how it goes; nobody does of a student, whose loss means little.
         diagnosis: The last one.
         since: Where the run began to memorise, if it does.
         val: The last validation loss.
     """
 
     validation: Validation | None
-    doctor: Doctor
+    doctor: Doctor | None
     diagnosis: Diagnosis | None = None
     since: int | None = None
     val: float = nan
@@ -61,6 +61,10 @@ class Review:
         if len(held):  # a forward pass is a third of an update
             count = min(max(c.train.seen // 400, 16), 512)
             validation = Validation(held, denoiser, training.times, count=count, **common)
+        if training.lessons is not None:
+            if validation is not None:
+                validation.batch = training.lessons(validation.batch)
+            return cls(validation, None)
         count = min(max(c.train.seen // 2500, 8), 64)
         doctor = Doctor(training.data, held, denoiser, training.times, count=count, **common)
         return cls(validation, doctor)
@@ -216,20 +220,10 @@ class Loop:
             if val is None:
                 return False
             review.val = row["val/loss"] = val
-        if seen in self.examinations:
-            c = training.config.train
-            found = review.doctor(
-                training.denoiser,
-                average,
-                part=seen / c.seen,
-                rate=c.learning_rate,
-                stop=self.stop,
-            )
-            if found is None or not preview(self.folder.path, training, self.stop):
-                return False
-            review.diagnosis = found
-            row |= {"doctor/kind": found.kind, "doctor/memorised": found.memorised}
-            row |= {"doctor/train": found.train, "doctor/held": found.held}
+        if seen in self.examinations and not (
+            self.examine(row) and preview(self.folder.path, training, self.stop)
+        ):
+            return False
         if seen in self.snapshots:
             for i, denoiser in enumerate(training.averages.denoisers):
                 self.folder.keep(f"ema-{i}-{seen}", denoiser.state_dict())
@@ -240,6 +234,20 @@ class Loop:
             review.recall(self.folder.logged())
         self.folder.log_time({"seen": seen, "seconds": time.monotonic() - self.began})
         tally.loss, tally.updates = 0.0, 0
+        return True
+
+    def examine(self, row: dict[str, Any]) -> bool:
+        """Ask the doctor, if there is one, and add what he says to a row; false if stopped."""
+        training, doctor, c = self.training, self.review.doctor, self.training.config.train
+        if doctor is None:
+            return True
+        average, part = training.averages.denoisers[0], training.seen / c.seen
+        found = doctor(training.denoiser, average, part=part, rate=c.learning_rate, stop=self.stop)
+        if found is None:
+            return False
+        self.review.diagnosis = found
+        row |= {"doctor/kind": found.kind, "doctor/memorised": found.memorised}
+        row |= {"doctor/train": found.train, "doctor/held": found.held}
         return True
 
     def write(self, row: dict[str, Any]) -> None:

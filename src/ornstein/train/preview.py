@@ -36,7 +36,12 @@ def preview(folder: Path, training: Training, stop: Stop) -> bool:
         if stop:
             raise _Stopped
 
+    if (given := training.data.given) is not None:
+        rows = torch.arange(COUNT, device=device) % len(training.data)
+        cond["context"] = given.context(rows, training.data.codec.shape[1:])
     times = LogSNRGrid()(denoiser.schedule, STEPS)
+    if training.lessons is not None:
+        times = training.lessons.grid
     try:
         with autocast(device, training.precision):
             x = Ancestral(eta=0)(

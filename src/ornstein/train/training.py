@@ -17,6 +17,7 @@ from .device import World, autocast
 from .draws import Batch, draw
 from .ema import Averages
 from .guard import Guard, Verdict
+from .lessons import Lessons
 from .memory import examples_at_once
 from .optimise import build_optimizers, learning_rate, restore, tensors_of
 
@@ -72,6 +73,7 @@ class Training:
         micro: Examples at once.
         halvings: How often the learning rate was halved after a roll-back.
         indices: Of the examples of the last batch.
+        lessons: Of its teacher, if it is a student.
     """
 
     def __init__(
@@ -89,10 +91,14 @@ class Training:
                 f"A batch of {config.train.batch} cannot be shared by {self.world.size} "
                 "processes: start fewer, or raise [train] batch."
             )
-        denoiser = build_denoiser(config, data.codec.shape, vocabulary_of(data))
+        vocabulary = vocabulary_of(data)
+        denoiser = build_denoiser(config, data.codec.shape, vocabulary)
         self.denoiser = denoiser.to(self.device).train()
+        self.lessons = Lessons.of(config, vocabulary, self.device)
+        if self.lessons is not None:
+            self.denoiser.load_state_dict(self.lessons.weights)
         self.weights = list(self.denoiser.parameters())
-        self.times = build_times(config.times)
+        self.times = self.lessons.starts if self.lessons else build_times(config.times)
         self.averages = Averages(self.denoiser, config.train.ema)
         self.optimizers = build_optimizers(self.denoiser, config.train)
         self.guard, self.tally = Guard(), Tally()
@@ -118,6 +124,8 @@ class Training:
             hide=config.condition_dropout,
             share=self.world.share(count),
         )
+        if self.lessons is not None:
+            batch = self.lessons(batch)
 
         # --- Loss and gradient, over all processes
         total = self.gradient(batch)

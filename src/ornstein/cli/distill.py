@@ -1,0 +1,42 @@
+"""`ornstein distill`."""
+
+# ruff: noqa: B008 (frozen dataclasses are fit to be defaults)
+
+import sys
+from contextlib import redirect_stdout
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+from ..tasks.options import DistillOptions, checked
+from .machine import FLAT, Machine, say
+
+
+def distill(
+    run: Path,
+    /,
+    options: Annotated[DistillOptions, FLAT] = DistillOptions(),
+    *,
+    out: Path | None = None,
+    machine: Annotated[Machine, FLAT] = Machine(),
+) -> None:
+    """Teach students to do in few steps what RUN does in many; keep those that are worth it.
+
+    Args:
+        run: The run folder.
+        out: Folder for the students, each a run of its own; RUN/students if not given.
+    """
+    options = checked(DistillOptions, asdict(options))
+    named = ", ".join(map(str, options.steps))
+    machine.start(f"Teaching students of {named} steps, with {run} as their teacher")
+    from ..evaluate.distillation import distill as teach
+    from ..train import shown
+
+    with redirect_stdout(sys.stderr), shown() as report:
+        grades = teach(
+            run, out=out, device=machine.device, report=report, say=say, **asdict(options)
+        )
+    kept = [grade.folder.path for grade in grades if grade.folder]
+    lines = [grade.line for grade in grades]
+    lines += [f"Sample it: ornstein sample {path}" for path in kept[-1:]]
+    machine.result({"grades": [g.facts for g in grades], "runs": kept}, lines)
