@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .evaluate.calibration import calibrate as calibrate
     from .evaluate.distillation import distill as distill
     from .evaluate.evaluation import evaluate as evaluate
+    from .interop.diffusers import load_diffusers as load_diffusers
     from .rng import Streams as Streams
     from .runs.config import RunConfig as RunConfig
     from .runs.folder import RunFolder as RunFolder
@@ -66,6 +67,7 @@ _HOME = {
     "classify": "tasks.classify",
     "detect": "tasks.detect",
     "load": "runs.model",
+    "load_diffusers": "interop.diffusers",
     "open_data": "data.open",
     "profile_data": "data.profile",
     "restore": "tasks.restore",
@@ -74,7 +76,7 @@ _HOME = {
     "segment": "tasks.segment",
 }
 
-_ROOMS = ("core", "data", "errors", "evaluate", "nets", "rng", "runs", "tasks", "train")
+_ROOMS = ("core", "data", "errors", "evaluate", "interop", "nets", "rng", "runs", "tasks", "train")
 
 __all__ = sorted([*_HOME, "evaluate", "train"])  # pyright: ignore[reportUnsupportedDunderAll]
 
