@@ -12,6 +12,7 @@ from ornstein.data import open_data
 from ornstein.errors import DataError, LockedError, UsageError
 from ornstein.evaluate import evaluation as made
 from ornstein.evaluate.evaluation import evaluate, write
+from ornstein.evaluate.unlabelled import SelfTaught
 from ornstein.runs.folder import RunFolder
 from ornstein.runs.model import load
 from ornstein.tasks.sample import Samples
@@ -75,12 +76,25 @@ def test_every_figure_stands_beside_its_floor(found):
 
 
 def test_labels_are_asked_for_as_often_as_they_are_in_the_data(found):
-    assert len(found.classes) == 10
-    assert sum(row.asked for row in found.classes) == pytest.approx(1)
-    assert sum(row.got for row in found.classes) == pytest.approx(1)
-    for row in found.classes:
-        assert row.asked == pytest.approx(row.data, abs=0.02)
-        assert row.real.value > 0.85
+    assert [grouping.of for grouping in found.groups] == ["class"]
+    groups = found.groups[0].groups
+    assert len(groups) == 10
+    assert sum(g.asked for g in groups) == pytest.approx(1)
+    assert sum(g.got.value for g in groups) == pytest.approx(1)
+    for g in groups:
+        assert g.asked == pytest.approx(g.data.value, abs=0.02)
+        assert g.real.value > 0.85
+        assert g.coverage is not None and g.floor is not None
+        assert g.coverage.value < 0.5 < g.floor.value  # it has learned nothing yet
+    assert any(g.left_out for g in groups)
+    assert "covered less than real data cover" in "\n".join(found.lines())
+
+
+def test_what_anybody_would_look_at_first_is_looked_at(found):
+    names = ["Power spectrum", "Values", "Share at the ends of the range"]
+    assert [check.name for check in found.marginals.checks] == names
+    assert all(check.differs for check in found.marginals.checks)
+    assert found.facts["marginals"].keys() == set(names)
 
 
 def test_the_likelihood_has_its_bound(found):
@@ -93,7 +107,13 @@ def test_what_is_written_is_whole_and_the_same_as_what_was_found(found, run):
     page = write(found)
     assert page == run.path / "evaluation" / "report.html"
     text = page.read_text()
-    for heading in ("How good it is", "Is it copying?", "Class by class", "Which figure to trust"):
+    for heading in (
+        "How good it is",
+        "Is it copying?",
+        "Who is drawn, and who is left out",
+        "What anybody would look at first",
+        "Which figure to trust",
+    ):
         assert heading in text
     assert "<script" not in text
     assert "nan" not in text.replace("tenant", "").lower().split("<body>")[1].split("data:")[0]
@@ -116,6 +136,7 @@ def test_a_run_that_is_being_written_is_left_alone(found, run, tmp_path):
     assert (tmp_path / "elsewhere" / "metrics.json").exists()
 
 
+@pytest.mark.slow
 def test_planted_copies_are_found_from_end_to_end_and_real_digits_are_not_accused(run, monkeypatch):
     model = load(run.path)
     train, held_out = open_data("digits").split(0.1, 0)
@@ -185,8 +206,30 @@ def test_points_without_labels_are_measured_in_themselves(tmp_path):
     config = ou.RunConfig.from_dict({"net": {"kind": "mlp", "size": 8}, "train": {"batch": 64}})
     run = ou.train("swiss-roll", out=tmp_path / "run", seen=64, config=config, device="cpu")
     found = evaluate(run, count=300, **QUICK)
-    assert found.encoders.keys() == {"fixed"}
-    assert not found.classes
+    assert found.encoders.keys() == {"learned", "fixed"}
+    assert isinstance(found.encoders["learned"], SelfTaught)
+    assert not found.groups
     text = write(found).read_text()
-    assert "Class by class" not in text
+    assert "Who is drawn" not in text
+    assert "Correlations of the columns" in text
     assert text.count("<img") == 2
+    kept = RunFolder.open(run.path).kept("encoder-learned")
+    assert all(torch.equal(kept[k], v) for k, v in found.encoders["learned"].tensors.items())
+
+
+def test_features_of_others_are_used_where_they_lie_and_not_kept(run, tmp_path):
+    transformers = pytest.importorskip("transformers", reason="the extra [text] is not installed")
+    config = transformers.Dinov2Config(
+        hidden_size=40, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14
+    )
+    transformers.Dinov2Model(config).save_pretrained(tmp_path)
+    few = open_data("digits").subset(torch.arange(60))
+    found = evaluate(run, few, count=60, features=str(tmp_path), **QUICK)
+    assert list(found.encoders) == ["dinov2", "learned", "fixed"]
+    by_key = {f.key: f for f in found.figures}
+    assert by_key["frechet (dinov2)"].sentence == "needs 80 examples on each side, there are 60"
+    assert by_key["kid (dinov2)"].score is not None
+    assert by_key["coverage (dinov2)"].score is not None
+    assert "features of DINOv2" in write(found).read_text()
+    assert "encoder-dinov2" not in RunFolder.open(run.path).kept_names()
+    assert found.encoders["dinov2"].sha256 in (run.path / "evaluation/metrics.json").read_text()

@@ -19,11 +19,11 @@ from ..tasks.options import EvaluateOptions, checked
 from ..tasks.sample import Run, Samples, opened, sample
 from .bits import Bits, losses, measure_bits
 from .copies import FEWEST, Copies, look_for_copies, most_alike
-from .coverage import NEIGHBOURS, covered
 from .features import Encoder, Labeller, fixed_features, train_labeller
 from .figures import LEARNERS, Figure, Side, Spaces, measure_figures
 from .foundation import Foundation, open_foundation
-from .metrics import Proportion
+from .groups import Grouping, group
+from .marginals import Check, Marginals, measure_marginals
 from .twosample import COMPONENTS
 from .unlabelled import train_self_taught
 
@@ -35,29 +35,6 @@ FEWEST_LEARNERS = 64  # for an encoder to learn from without labels
 
 
 # --- What is found -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassRow:
-    """One class: what was asked, what came, what the data hold.
-
-    Args:
-        name: Of the class.
-        asked: Share of the samples that were asked to be it; None if nothing was asked.
-        got: Share of the samples that are read as it.
-        data: Share of the held-out data.
-        right: Of the samples asked to be it, those read so; None if nothing was asked.
-        real: Likewise, of held-out data.
-        coverage: Share of its held-out examples near which there is a sample; None if too few.
-    """
-
-    name: str
-    asked: float | None
-    got: float
-    data: float
-    right: Proportion | None
-    real: Proportion
-    coverage: float | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,7 +50,8 @@ class Evaluation:
         figures: Of quality.
         copies: None where there are too few examples to ask.
         bits: None if they were not asked for, or the data have none.
-        classes: Empty without labels.
+        groups: By class and by attribute; empty without either.
+        marginals: Spectra and histograms, or columns and correlations.
         encoders: What the features were, by the name of their space.
         alike: Places of the samples most like one training example, of these, and the ratios of
             the first to the second neighbour.
@@ -87,7 +65,8 @@ class Evaluation:
     figures: list[Figure]
     copies: Copies | None
     bits: Bits | None
-    classes: list[ClassRow] = field(default_factory=list)
+    groups: list[Grouping] = field(default_factory=list)
+    marginals: Marginals
     encoders: dict[str, Encoder] = field(default_factory=dict)
     alike: tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -115,7 +94,8 @@ class Evaluation:
             "copies": self.copies and _copies(self.copies),
             "verdict": self.verdict,
             "bits_per_dimension": self.bits and asdict(self.bits),
-            "classes": [asdict(row) for row in self.classes],
+            "groups": [asdict(grouping) for grouping in self.groups],
+            "marginals": {check.name: _checked(check) for check in self.marginals.checks},
             "encoders": {name: encoder.sha256 for name, encoder in self.encoders.items()},
         }
 
@@ -128,11 +108,13 @@ class Evaluation:
                 out.append(f"{figure.key:<28} {figure.sentence}")
             else:
                 both = f"{score.value:.3g} ± {score.spread:.2g}, real {score.floor:.3g}"
-                out.append(f"{figure.key:<28} {both}")
+                chance = "" if figure.chance is None else f", p = {figure.chance:.2g}"
+                out.append(f"{figure.key:<28} {both}{chance}")
         if self.bits is not None:
             both = f"{self.bits.flow:.3f} ± {self.bits.flow_error:.3f}"
             out.append(f"{'bits per dimension':<28} {both}, bound {self.bits.bound:.3f}")
-        return [*out, self.verdict]
+        checked = [c.sentence for c in self.marginals.checks if c.differs]
+        return [*out, *checked, *(grouping.sentence for grouping in self.groups), self.verdict]
 
     @property
     def headline(self) -> dict[str, float]:
@@ -157,6 +139,10 @@ def _plain(figure: Figure) -> dict[str, Any]:
         "chance": figure.chance,
         "higher_is_better": figure.higher,
     }
+
+
+def _checked(check: Check) -> dict[str, Any]:
+    return {"score": check.score and asdict(check.score), "sentence": check.sentence}
 
 
 def _copies(copies: Copies) -> dict[str, Any]:
@@ -206,9 +192,12 @@ def evaluate(
     say("Measuring quality")
     encoders, labeller = _encoders(model, of_class, held_out, chosen.features)
     spaces = Spaces(model.codec, encoders, of_class)
-    sides = [spaces(x) for x in (samples.x, _packed(model, of_class), _packed(model, held_out))]
+    packed = (samples.x, _packed(model, of_class), _packed(model, held_out))
+    sides = [spaces(x) for x in packed]
     figures = measure_figures(*sides)
-    classes = [] if labeller is None else _classes(labeller, samples, sides, held_out)
+    marginals = measure_marginals(model.codec, *packed)
+    wanted = chosen.attributes or {}
+    groups = group(sides, of_class, held_out, labeller, samples.labels, wanted)
     say("Looking for copies")
     known = sides[1] if of_class is train else spaces(_packed(model, train))
     copies = _look(model, train, held_out, (sides[0], known, sides[2]), chosen.seed)
@@ -225,7 +214,8 @@ def evaluate(
         figures=figures,
         copies=copies,
         bits=bits,
-        classes=classes,
+        groups=groups,
+        marginals=marginals,
         encoders=encoders,
         alike=most_alike(sides[0]["flat"], known["flat"], SHOWN),
     )
@@ -320,45 +310,7 @@ def _labeller(model: Model, train: Dataset, held_out: Dataset) -> Labeller | Non
     )
 
 
-# --- Classes and copies --------------------------------------------------------------------------
-
-
-def _classes(
-    labeller: Labeller, samples: Samples, sides: Sequence[Side], held_out: Dataset
-) -> list[ClassRow]:
-    """What was asked, got and covered of each class."""
-    assert held_out.label is not None
-    label, space = held_out.label.numpy(), "learned"
-    said, said_of_real = (labeller(side["flat"]) for side in (sides[0], sides[2]))
-    asked = None
-    if samples.labels is not None:
-        place = {name: i for i, name in enumerate(held_out.classes)}
-        asked = np.array([place.get(name, -1) for name in samples.labels])
-    n = min(len(said), len(label))
-    within = None
-    if n > NEIGHBOURS:
-        rows = generator("groups").permutation(len(said))[: len(label)]
-        within = covered(sides[2][space], sides[0][space][rows])
-    found = []
-    for c in labeller.classes.tolist():
-        real, wanted = label == c, None if asked is None else asked == c
-        if not real.any():
-            continue
-        hits = None
-        if wanted is not None and wanted.any():
-            hits = Proportion(hits=int((said[wanted] == c).sum()), n=int(wanted.sum()))
-        found.append(
-            ClassRow(
-                name=held_out.classes[c],
-                asked=None if wanted is None else float(wanted.mean()),
-                got=float((said == c).mean()),
-                data=float(real.mean()),
-                right=hits,
-                real=Proportion(hits=int((said_of_real[real] == c).sum()), n=int(real.sum())),
-                coverage=None if within is None else float(within[real].mean()),
-            )
-        )
-    return found
+# --- Copies --------------------------------------------------------------------------------------
 
 
 def _look(

@@ -10,13 +10,19 @@ from .. import __version__
 from ..data.image import ImageCodec
 from ..rng import generator
 from ..tasks.sample import png
+from .bars import Bars, bars
+from .bits import Profile
 from .copies import Copies
 from .coverage import ceiling
+from .curve import Line, chart
 from .figures import Figure
+from .groups import Grouping
+from .marginals import Marginals
 from .pages import sheet
 from .report import (
     Block,
     Commands,
+    Drawing,
     Facts,
     Picture,
     Prose,
@@ -25,6 +31,7 @@ from .report import (
     Table,
     write_report,
 )
+from .unlabelled import SelfTaught
 
 if TYPE_CHECKING:
     from .evaluation import Evaluation
@@ -33,6 +40,7 @@ PICTURES, POINTS = 36, 2000  # examples shown of each side
 
 TITLES = {
     "frechet": "Fréchet distance",
+    "fid": "FID",
     "kid": "KID",
     "sliced": "Sliced Wasserstein",
     "energy": "Energy distance",
@@ -44,7 +52,14 @@ TITLES = {
     "told by neighbours": "Told by neighbours",
     "told by a network": "Told by a network",
 }
-SPACES = {"learned": "learned features", "fixed": "fixed features", "data": "data"}
+SPACES = {
+    "learned": "learned features",
+    "fixed": "fixed features",
+    "data": "data",
+    "dinov2": "features of DINOv2",
+    "clip": "features of CLIP",
+    "inception": "features of Inception",
+}
 
 
 def evaluation_report(evaluation: "Evaluation", path: Path) -> Path:
@@ -62,8 +77,9 @@ def evaluation_report(evaluation: "Evaluation", path: Path) -> Path:
         Section("How good it is", _quality(evaluation.figures)),
         Section("Is it copying?", _copying(evaluation)),
     ]
-    if evaluation.classes:
-        sections.append(Section("Class by class", _classes(evaluation)))
+    sections.append(Section("What anybody would look at first", _marginals(evaluation.marginals)))
+    if evaluation.groups:
+        sections.append(Section("Who is drawn, and who is left out", _groups(evaluation.groups)))
     if evaluation.options.likely:
         sections.append(Section("How likely it finds real data", _likely(evaluation)))
     sections.append(Section("Which figure to trust", _trust()))
@@ -81,7 +97,7 @@ def evaluation_report(evaluation: "Evaluation", path: Path) -> Path:
 def _glance(evaluation: "Evaluation") -> Facts:
     facts = []
     for name, what in (("frechet", "Fréchet distance"), ("coverage", "Coverage")):
-        figure = next(f for f in evaluation.figures if f.name == name)
+        figure = next(f for f in evaluation.figures if f.name == name and f.space != "inception")
         value = "too few" if figure.score is None else _number(figure.score.value)
         note = figure.sentence if figure.score is None else f"real: {_number(figure.score.floor)}"
         facts.append((what, value, note))
@@ -195,6 +211,9 @@ def _tests(copies: Copies) -> Table:
                 f"z = {lean.z:+.1f}",
             ]
         )
+    for space, fair in copies.authentic.items():
+        own = [_share(fair.share), _share(fair.real), f"p = {fair.p:.2g}"]
+        rows.append([f"Authentic, {space}", *own])
     if (close := copies.closeness) is not None:
         rows.append(
             [
@@ -208,33 +227,97 @@ def _tests(copies: Copies) -> Table:
         z = (told.auc - 0.5) / told.error
         rows.append(["Members told by their loss (AUC)", f"{told.auc:.3f}", "0.5", f"z = {z:+.1f}"])
     caption = (
-        "In the data and in random features, neither fitted to the training data. C_T far below 0: "
-        "samples lie nearer to training data than real data do, by copying or for lack of variety; "
-        "far above 0: further away. It is no part of the verdict."
+        "In the data and in random features, neither fitted to the training data. Authentic: "
+        "further from its nearest training example than the next training example is. C_T far "
+        "below 0: samples lie nearer to training data than real data do, by copying or for lack of "
+        "variety; far above 0: further away. These two are no part of the verdict."
     )
     return Table(head=("", "samples", "honest", "test"), rows=rows, caption=caption)
 
 
-def _classes(evaluation: "Evaluation") -> list[Block]:
+def _marginals(found: Marginals) -> list[Block]:
+    blocks: list[Block] = []
+    for trace in found.traces:
+        x = trace.x.tolist()
+        lines = [Line("", x, edge.tolist()) for edge in trace.band]
+        lines += [Line("real", x, trace.real.tolist()), Line("samples", x, trace.samples.tolist())]
+        title = f"{trace.title}: samples beside real data"
+        svg = chart(lines, x_name=trace.x_name, y_name=trace.y_name, describe=title)
+        blocks.append(
+            Drawing(svg, f"{title}; the faint lines hold 95\u00a0% of sets of real data.")
+        )
+    measured = [c for c in found.checks if c.score is not None]
     rows = []
-    for row in evaluation.classes:
+    for check in measured:
+        score = check.score
+        assert score is not None
+        low, high = score.interval
+        ratio = "–" if score.ratio is None else f"{score.ratio:.2f}"
+        between = f"{_number(low)}\u2026{_number(high)}"
+        figures = [
+            _number(score.value),
+            between,
+            _number(score.floor),
+            ratio,
+            f"{score.excess:+.1f}",
+        ]
+        rows.append([check.name, *figures])
+    if rows:
+        caption = (
+            "Of the spectrum, the root mean square difference in decibels; of values, how far each "
+            "must be moved on average to make the one histogram the other; of columns, the "
+            "largest gap of two distribution functions; of correlations, their root mean square "
+            "difference."
+        )
+        head = ("", "samples", "between", "real data", "ratio", "worse by")
+        blocks.append(Table(head=head, rows=rows, caption=caption))
+    worst = [c.sentence for c in found.checks if c.differs or c.score is None]
+    words = " ".join(worst) or "Nothing differs more than chance allows."
+    return [Prose(words), *blocks]
+
+
+def _groups(groupings: Sequence[Grouping]) -> list[Block]:
+    blocks: list[Block] = []
+    for grouping in groupings:
+        blocks.append(Prose(grouping.sentence))
+        if not grouping.groups:
+            continue
+        groups, names = grouping.groups, [g.name for g in grouping.groups]
+        drawn = [
+            Bars("samples, as read", [(g.got.value, g.got.error) for g in groups]),
+            Bars("real, as read", [(g.read.value, g.read.error) for g in groups]),
+            Bars("real, in truth", [(g.data.value, g.data.error) for g in groups]),
+        ]
+        caption = f"Shares by {grouping.of}, with intervals of 95\u00a0%."
+        blocks.append(Drawing(bars(names, drawn, describe=caption), caption))
+        blocks.append(_group_table(grouping))
+    return blocks
+
+
+def _group_table(grouping: Grouping) -> Table:
+    rows = []
+    for g in grouping.groups:
         rows.append(
             [
-                row.name,
-                "–" if row.asked is None else _share(row.asked),
-                _share(row.got),
-                _share(row.data),
-                "–" if row.right is None else _share(row.right.value),
-                _share(row.real.value),
-                "–" if row.coverage is None else _share(row.coverage),
+                g.name,
+                "–" if g.asked is None else _share(g.asked),
+                _share(g.got.value),
+                _share(g.read.value),
+                "–" if g.right is None else _share(g.right.value),
+                "–" if not g.real.n else _share(g.real.value),
+                "–"
+                if g.coverage is None
+                else f"{_share(g.coverage.value)} ± {100 * g.coverage.error:.1f}",
+                "–" if g.floor is None else _share(g.floor.value),
             ]
         )
     caption = (
-        "Who reads is the network whose features are the learned ones. Read as asked, and real "
-        "data read as labelled; coverage: held-out examples of the class with a sample near."
+        "Asked and got: shares of the samples; real: share of the held-out data that is read so. "
+        "Right: of those asked to be it, the share that is read so, and of real data. Coverage: "
+        "held-out examples of the group with a sample near, and with a training example near."
     )
-    head = ("class", "asked", "got", "data", "as asked", "real", "coverage")
-    return [Table(head=head, rows=rows, caption=caption)]
+    head = (grouping.of, "asked", "got", "real", "right", "real", "coverage", "real")
+    return Table(head=head, rows=rows, caption=caption)
 
 
 def _likely(evaluation: "Evaluation") -> list[Block]:
@@ -254,7 +337,31 @@ def _likely(evaluation: "Evaluation") -> list[Block]:
     ]
     caption = f"Of {bits.n:,} held-out examples; ± is the standard error over them. {order}"
     table = Table(head=("", "bits per dimension", "±"), rows=rows, caption=caption)
-    return [Prose(f"Fewer bits {unit}: the model finds real data it never saw more likely."), table]
+    words = f"Fewer bits {unit}: the model finds real data it never saw more likely."
+    return [Prose(words), table, _profile(bits.profile)]
+
+
+def _profile(profile: Profile) -> Drawing:
+    """The errors from much noise to little, and where the figures stop."""
+    shown = [
+        (level, e) for level, e in zip(profile.log_snr, profile.error, strict=True) if e > 0.01
+    ]
+    start = shown[0][0]
+    x = [level - start for level, _ in shown]
+    most = max(1.0, *profile.error)
+    lines = [
+        Line("error", x, [e for _, e in shown]),
+        Line("none known", [x[0], x[-1]], [1.0, 1.0]),
+        Line("", [profile.end - start] * 2, [0.01, most]),
+    ]
+    words = (
+        f"How wrong the network is about the noise, from a log-SNR of {start:g} on. At 1 it knows "
+        "no more than the noisy example says. Both figures stop at the faint line, a log-SNR of "
+        f"{profile.end:g}, where the bound is lowest on training data; which level of the data "
+        "was meant is decided there."
+    )
+    svg = chart(lines, x_name=f"log-SNR, from {start:g}", y_name="error", describe=words)
+    return Drawing(svg, words)
 
 
 def _trust() -> list[Block]:
@@ -284,6 +391,9 @@ def _how(evaluation: "Evaluation") -> list[Block]:
         ["Seed", f"{options.seed}"],
         ["Compared with", options.against or "what training left out"],
     ]
+    taught = any(isinstance(e, SelfTaught) for e in evaluation.encoders.values())
+    if "learned" in evaluation.encoders:
+        rows.append(["Learned features are of", "the examples alone" if taught else "the labels"])
     rows += [
         [f"SHA-256 of the {SPACES[name]}", encoder.sha256[:16] + "…"]
         for name, encoder in evaluation.encoders.items()

@@ -36,13 +36,17 @@ class Check:
     n: int
 
     @property
+    def differs(self) -> bool:
+        """Are samples further from real data than chance allows?"""
+        return self.score is not None and self.score.excess > CLEAR
+
+    @property
     def sentence(self) -> str:
         """What to make of it."""
         if self.score is None:
             return f"{self.name}: needs {FEWEST} examples on each side, there are {self.n:,}."
         apart, real = (f"{v:.3g}{self.unit}" for v in (self.score.value, self.score.floor))
-        clear = self.score.excess > CLEAR
-        end = "more than chance allows" if clear else "no more than chance allows"
+        end = "more than chance allows" if self.differs else "no more than chance allows"
         return f"{self.name}: {apart} from real data, which are {real} from each other: {end}."
 
 

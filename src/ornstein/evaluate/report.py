@@ -232,6 +232,10 @@ svg .grid { stroke: var(--line); stroke-width: 1; }
 svg path { fill: none; stroke-width: 2; stroke-linejoin: round; }
 svg .s0 { stroke: var(--accent); } svg .s1 { stroke: var(--warm); }
 svg .faint { stroke: var(--accent); opacity: .28; stroke-width: 1; }
+svg rect.s0 { fill: var(--accent); stroke: none; } svg rect.s1 { fill: var(--warm); stroke: none; }
+svg rect.s2 { fill: var(--line); stroke: none; }
+svg .whisker { stroke: var(--ink); stroke-width: 1; }
+svg.bars text { font-size: 10.5px; }
 svg text.s0 { fill: var(--accent); stroke: none; } svg text.s1 { fill: var(--warm); stroke: none; }
 footer { color: var(--soft); font-size: .875rem; margin-top: 3rem; padding-bottom: 3rem; }
 @media (max-width: 30rem) { h1 { font-size: 1.8rem; } header { padding-top: 2rem; }
