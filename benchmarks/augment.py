@@ -1,6 +1,6 @@
 """What are drawn examples worth? Digits of which half of the classes are rare.
 
-Of the even digits all scans are kept, of the odd ones 12 for training; a run learns from these,
+Of the even digits all scans are kept, of the odd ones 20; a run learns from these,
 draws what is missing, and classifiers that learn with and without the drawn ones read held-out
 digits of all classes, as many of each as there are. Five seeds, a paired interval; beside it,
 classifiers for which the rare digits were repeated instead.
@@ -34,7 +34,7 @@ from ornstein.train import recipe
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "augment.json"
 PAGE = HERE.parent / "docs" / "augmenting.md"
-RARE, SEEN, SEEDS, TEST = 12, 60_000, 5, 60
+RARE, SEEN, SEEDS, TEST = 20, 30_000, 5, 60
 GUIDANCES = (1.0, 2.0)
 
 
@@ -52,7 +52,7 @@ def measure(folder: Path) -> dict[str, Any]:
     if not (place / "run.json").is_file():
         folder.mkdir(parents=True, exist_ok=True)
         np.savez(source, images=pictures[rows], labels=labels[rows])
-        data = open_data(source, DataOptions(validation=0.1, balance=True))
+        data = open_data(source, DataOptions(validation=0.1))
         ou.train(source, config=recipe(data, minutes=1), seen=SEEN, out=place, device="cpu")
     model = ou.load(place)
     x = model.codec.pack(torch.from_numpy(pictures[held])[:, None])

@@ -35,6 +35,16 @@ def test_calibration_mends_what_is_too_sure_and_keeps_what_is_right():
     assert fit_weights(exact, label).weights.numpy() == pytest.approx([1, 1], rel=0.2)
 
 
+def test_that_none_of_a_few_was_wrong_does_not_make_it_sure():
+    """Of 40 examples that are told apart perfectly: a doubt of about one in 42 remains."""
+    label = torch.arange(40) % 4
+    lengths = 50.0 * (torch.arange(4) != label[:, None]).double()[..., None]
+    p = fit_weights(lengths, label)(lengths)
+    doubt = 1 - p[torch.arange(40), label]
+    assert (doubt > 0.5 / 42).all()
+    assert (doubt < 1 / 42).all()
+
+
 def test_with_few_examples_all_levels_weigh_alike():
     lengths, label = lengths_and_labels([0.1, 0.4, 0.02], 12)
     few = fit_weights(lengths, label).weights.log().std()

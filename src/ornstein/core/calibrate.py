@@ -36,15 +36,18 @@ def fit_weights(lengths: Tensor, label: Tensor) -> LevelWeights:
     """The weights under which the classes of examples are least surprising.
 
     Minimises the mean of ``-log p(label | x)`` plus ``RIDGE / N`` times the squared deviation of
-    log w from its mean: with few examples this is a temperature, with many a weight a level.
+    log w from its mean: with few examples this is a temperature, with many a weight a level. One
+    label in N + 2 counts as drawn at random: that of N examples none was wrong does not say that
+    none ever is, and the weights stay finite.
 
     Args:
         lengths: ``(N, K, L)``, in nats, of examples the model was not trained on.
         label: Their classes ``(N,)``.
 
-    Source: Guo et al. (2017), https://arxiv.org/abs/1706.04599 (temperature).
+    Source: Guo et al. (2017), https://arxiv.org/abs/1706.04599 (temperature); Platt (1999), section
+    2.2 (the labels of one in N + 2).
     """
-    lengths = lengths.double()
+    lengths, doubt = lengths.double(), 1 / (len(label) + 2)
     logs = torch.zeros(lengths.shape[2], dtype=torch.float64, requires_grad=True)
     scale = lengths.sum(2).std(1).mean().clamp_min(1e-9)
     with torch.no_grad():
@@ -55,7 +58,8 @@ def fit_weights(lengths: Tensor, label: Tensor) -> LevelWeights:
         solver.zero_grad()
         logits = -(lengths @ logs.exp())
         uneven = (logs - logs.mean()).square().sum()
-        total = torch.nn.functional.cross_entropy(logits, label) + RIDGE / len(label) * uneven
+        surprise = torch.nn.functional.cross_entropy(logits, label, label_smoothing=doubt)
+        total = surprise + RIDGE / len(label) * uneven
         total.backward()
         return total
 

@@ -132,14 +132,16 @@ class Trust:
         others: Likewise, of methods that learned from the same training data.
         error_before: Expected calibration error of the variational bound itself.
         error_after: Of the probabilities that are given.
-        surprise: Mean of ``-log p(true class)``, in nats.
+        surprise_before: Mean of ``-log p(true class)`` by the bound itself, in nats.
+        surprise_after: Of the probabilities that are given.
     """
 
     right: Share
     others: dict[str, Share]
     error_before: float
     error_after: float
-    surprise: float
+    surprise_before: float
+    surprise_after: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,7 +198,8 @@ class Classified:
         out.append(f"Other methods, from the same training data: {'; '.join(others)}.")
         out.append(
             f"Confidence is off by {trust.error_after:.1%} on average, before calibration "
-            f"{trust.error_before:.1%}."
+            f"{trust.error_before:.1%}; the true class is a surprise of {trust.surprise_after:.3f} "
+            f"nats, before {trust.surprise_before:.3f}."
         )
         out.append(f"Denoiser calls for each example: {self.calls:,.0f}.")
         return out
@@ -295,8 +298,14 @@ def _trust(model: Model, lengths: Tensor, label: Tensor, known: Dataset, train: 
         others={name: _share(labels, truth) for name, labels in said.items()},
         error_before=calibration_error(before.numpy(), truth),
         error_after=calibration_error(p.numpy(), truth),
-        surprise=float(-p[torch.arange(len(label)), label].clamp_min(1e-300).log().mean()),
+        surprise_before=_surprise(before, label),
+        surprise_after=_surprise(p, label),
     )
+
+
+def _surprise(p: Tensor, label: Tensor) -> float:
+    smallest = torch.finfo(p.dtype).tiny
+    return float(-p[torch.arange(len(label)), label].clamp_min(smallest).log().mean())
 
 
 def _share(said: np.ndarray, truth: np.ndarray) -> Share:
