@@ -31,6 +31,10 @@ CLASSES = 100  # more are not told apart
 EXAMPLES_OF_A_CLASS = 10  # on average, for an encoder to learn from
 SHOWN = 48  # samples kept of the first seed, or
 POINTS = 2000  # of points
+JUDGED = 400
+"""Held-out examples that figures are measured against, at most, and four sets of as many on the
+other sides: there are many models to measure, and the seeds say how much the figures scatter."""
+
 COLLAPSE = 1 / 3  # of the coverage of real data, below which a model has lost most of it
 
 
@@ -273,6 +277,7 @@ class _Ground:
         self.spaces = spaces
         pack = self.codec.pack
         self.sides: tuple[Side, Side] = spaces(pack(train.stored)), spaces(pack(held_out.stored))
+        self.judged = _some(self.sides[0], 4 * JUDGED), _some(self.sides[1], JUDGED)
         self.train, self.held_out = (
             replace(d, label=None, classes=[], attributes=None) for d in (train, held_out)
         )
@@ -341,7 +346,7 @@ class _Ground:
             seconds=seconds,
             seen=model.seen,
             drawing=drawing,
-            figures=measure_figures(side, *self.sides),
+            figures=measure_figures(_some(side, 4 * JUDGED), *self.judged),
             copies=self._copies(side),
             modes=self.judge and self.judge(self.codec.stored(x)),
             likelihood=likelihood,
@@ -362,6 +367,12 @@ class _Ground:
             data = [x.astype(np.float64) for x in data]
         features = [s["fixed"] for s in sides]
         return look_for_copies((data[0], data[1], data[2]), (features[0], features[1], features[2]))
+
+
+def _some(side: Side, count: int) -> Side:
+    """`count` of the examples, the same in each space."""
+    rows = generator("judged").permutation(len(side["flat"]))[:count]
+    return {name: x[rows] for name, x in side.items()}
 
 
 def _encoders(train: Dataset, held_out: Dataset) -> dict[str, Encoder]:
