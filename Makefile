@@ -35,6 +35,11 @@ papers: .venv/ready          ## the papers' claims, each with its line, then the
 torture: .venv/ready         ## the long form of the kill tests: 200 kills
 	$(BIN)/pytest -n 2 -m torture tests/torture
 
+bench: .venv/ready           ## every claim of speed beside the peers, and the pages that tell them
+	$(BIN)/python benchmarks/peers/install.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/suite.py
+	$(BIN)/python benchmarks/suite.py --tables
+
 .venv/ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv || python3 -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "torch==2.13.0" -c constraints.txt

@@ -38,7 +38,7 @@ def measure(options: Options) -> Result:
     with tempfile.TemporaryDirectory() as place:
         for name, peer in saved(options, Path(place)).items():
             runs[f"first picture, {name}"] = seconds(peer, options.threads)
-        rounds = in_turn(runs, options.rounds(5))
+        rounds = in_turn(runs, options.rounds(3))
     return {name: {"seconds": figure(values)} for name, values in rounds.items()}
 
 

@@ -33,6 +33,7 @@ def peak(name: str, case: dict[str, Any], threads: int) -> Result:
     """In a process of its own: what was once held counts for ever."""
     peer = Peer(name, threads)
     built = peer.ask("build", **case)
+    peer.ask("steps", count=1)  # now the optimiser's memory is there from the beginning
     held = peer.ask("peak")["bytes"]
     peer.close()
     return {"bytes": held, "parameters": built["parameters"], "settings": built["settings"]}

@@ -17,6 +17,7 @@ from limits import LIMITS
 from measure import RESULTS, Claim, Result, is_quiet, newest, options_of, parser, write
 from memory import MEMORY
 from overhead import OVERHEAD
+from peers.pipe import OURS
 from quality import QUALITY
 from scaling import SCALING
 from throughput import AS_LARGE, THROUGHPUT, ratios
@@ -62,18 +63,18 @@ def place(result: Result) -> str:
 
 
 def speed_line(folder: Path = RESULTS) -> str:
-    """The one sentence of the README."""
+    """The lines of the README."""
     found = [r for r in newest(THROUGHPUT.name, folder) if AS_LARGE in r["rows"]]
     if not found:
         return "Not measured yet."
     rows, at = found[0]["rows"], found[0]["place"]
-    times = ratios(rows, AS_LARGE)
-    parts = [f"{times[name]:.1f} times those of {name}" for name in sorted(times, key=times.get)]
-    words = ", ".join(parts[:-1]) + f" and {parts[-1]}" if parts[1:] else parts[0]
+    times, same = ratios(rows, OURS), ratios(rows, AS_LARGE)
+    parts = [f"{times[name]:.1f} times {name} ({same[name]:.1f})" for name in times]
+    threads = f"{at['threads']} thread" + "s" * (at["threads"] > 1)
     return (
-        f"Images a second in training, 32 x 32 in colour, batch 32, as many weights, one after "
-        f"the other on {at['threads']} thread of an {at['processor']}, each with its own "
-        f"defaults: {words}. [All figures](docs/performance.md)."
+        f"Pictures a second in training, 32 x 32 in colour, batch 32, {threads} of an "
+        f"{at['processor']}, each with its own defaults: {', '.join(parts)}; in brackets with a "
+        "network of as many weights. [All figures, and how they came about](docs/performance.md)."
     )
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,7 @@ class Trainer(ABC):
         seed: Of everything random.
     """
 
-    settings: ClassVar[str]
+    settings: str
     net: nn.Module
     batch: int
 
@@ -130,7 +130,8 @@ class Adapter:
         parameters = sum(p.numel() for p in self.training.net.parameters())
         with FlopCounterMode(display=False) as counter:
             self.training.update()
-        flops = counter.get_total_flops() / self.training.batch
+        modules = [sum(c.values()) for k, c in counter.get_flop_counts().items() if k != "Global"]
+        flops = max(modules) / self.training.batch  # of the network, without its optimiser
         told = {"settings": self.training.settings, "parameters": parameters}
         return told | {"flops_per_image": flops}
 

@@ -5,7 +5,8 @@ file, so that all run on the same PyTorch and the environments stay small. What 
 and neither has nor loads to train or sample (torchvision, which does not load beside PyTorch for
 processors; Weights & Biases; Inception networks) is left out: hence the lists.
 
-    python benchmarks/peers/install.py [NAME ...]
+    python benchmarks/peers/install.py          those that are not there
+    python benchmarks/peers/install.py NAME     anew
 """
 
 import subprocess
@@ -57,7 +58,7 @@ def install(name: str) -> None:
 
 
 def main() -> None:
-    for name in sys.argv[1:] or PEERS:
+    for name in sys.argv[1:] or [name for name in PEERS if not python_of(name).exists()]:
         install(name)
         print(f"{name}: {PEERS[name][0]} in {ENVS / name}")
 

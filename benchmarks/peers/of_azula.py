@@ -30,7 +30,7 @@ class Network(nn.Module):
 
 
 class Training(Trainer):
-    settings = "UNet, KarrasDenoiser, VPSchedule; Adam 1e-4; batch 16; float32"
+    settings = "UNet, KarrasDenoiser, VPSchedule; Adam 1e-4; float32"
 
     def __init__(self, x, batch, updates, flips=False, seconds=None, seed=0) -> None:
         from azula.denoise import KarrasDenoiser
@@ -44,7 +44,7 @@ class Training(Trainer):
 
     def update(self) -> None:
         clean = drawn(self.x, self.batch, self.flips)
-        self.net.loss(clean, torch.rand(self.batch)).backward()
+        self.net.loss(clean, torch.rand(self.batch)).backward()  # pyright: ignore
         nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         self.optimiser.step()
         self.optimiser.zero_grad()

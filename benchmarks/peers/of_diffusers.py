@@ -1,4 +1,5 @@
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportPrivateImportUsage=false, reportArgumentType=false
+# pyright: reportAttributeAccessIssue=false
 """diffusers: its U-Net, and the settings of its script ``train_unconditional.py``."""
 
 from pathlib import Path
@@ -32,8 +33,8 @@ def network(shape: tuple[int, ...]) -> nn.Module:
 
 class Training(Trainer):
     settings = (
-        "UNet2DModel; noise prediction, 1000 linear betas; Adam W 1e-4, 500 steps of warm-up, "
-        "cosine; batch 16; float32"
+        "UNet2DModel; noise prediction, 1000 linear betas; AdamW 1e-4, 500 steps of warm-up, "
+        "cosine; float32"
     )
 
     def __init__(self, x, batch, updates, flips=False, seconds=None, seed=0) -> None:
@@ -66,7 +67,7 @@ class Training(Trainer):
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
         t = time_of(sigma, self.noising.alphas_cumprod)
         output = self.net.eval()(x / (1 + sigma**2) ** 0.5, t).sample
-        return x - sigma * output
+        return (x - sigma * output).clamp(-1, 1)  # as its samplers do by default
 
 
 # --- Samplers ------------------------------------------------------------------------------------

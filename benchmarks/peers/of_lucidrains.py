@@ -26,7 +26,7 @@ def diffusion(shape: tuple[int, ...], **options: object):
 class Training(Trainer):
     settings = (
         "Unet; velocity prediction, sigmoid schedule; Adam 1e-4; averages of 0.995 every ten "
-        "steps; batch 16; float32"
+        "steps; float32"
     )
 
     def __init__(self, x, batch, updates, flips=False, seconds=None, seed=0) -> None:

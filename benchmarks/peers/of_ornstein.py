@@ -47,7 +47,7 @@ class Training(Trainer):
         log_snr = 2 * torch.tensor(codec.std[0] / sigma, dtype=torch.float64).log()
         t = denoiser.schedule.time(log_snr)
         alpha, _ = denoiser.schedule(t)
-        with autocast(self.training.device, self.config.train.precision):
+        with autocast(self.training.device, self.training.precision):
             x_hat = denoiser((alpha * (x - mean) / std).float(), t.expand(len(x)))
         return x_hat.float() * std + mean
 
@@ -56,8 +56,7 @@ def words(config: RunConfig) -> str:
     t, net = config.train, config.net
     return (
         f"{net.kind} of size {net.size}; {config.denoiser.prediction} prediction, "
-        f"{config.schedule.name} schedule; {t.optimizer} {t.learning_rate:g}; batch {t.batch}; "
-        f"{t.precision}"
+        f"{config.schedule.name} schedule; {t.optimizer} {t.learning_rate:g}; {t.precision}"
     )
 
 
