@@ -16,7 +16,7 @@ from torch import Tensor
 from ..core.denoise import Denoiser
 from ..core.fit import FittedRule
 from ..core.guide import ALWAYS, ClassifierFree, Thresholded
-from ..core.sample import SAMPLERS, OnStep, Plan, start
+from ..core.sample import SAMPLERS, OnStep, Plan, Sampler, start
 from ..data.codec import Codec, write_bytes
 from ..data.decode import is_picture
 from ..data.given import fitted, mixed
@@ -42,6 +42,9 @@ Made = Callable[[int], dict[str, Any]]
 
 Context = Callable[[Sequence[int]], Tensor]
 """What examples are given to start from, by their numbers: ``(B, Cg, *S)`` as networks see it."""
+
+Begin = Callable[[Sequence[int], Tensor], Tensor]
+"""x_t at the first time, from the numbers of the examples and unit noise ``(B, C, *S)``."""
 
 CHUNK = 2**16
 """Numbers in what `stream` gives at once, or more if one block holds more."""
@@ -250,12 +253,23 @@ def plan(model: Model, options: DrawOptions) -> tuple[Denoiser, Plan]:
 
 
 def _steps(model: Model, options: DrawOptions) -> Plan:
-    """The steps that the options ask for; else those fitted to the run, else those it names."""
-    config, schedule = model.config.sample, model.denoiser.schedule
-    steps = options.steps or config.steps
-    if rule := fitted_rule(model, options):
-        return rule.plan(schedule, model.device)
-    name, grid = options.sampler or config.sampler, options.time_grid or config.grid
+    """The steps fitted to the run, if the options leave the choice; else those of `rule`."""
+    schedule = model.denoiser.schedule
+    if fit := fitted_rule(model, options):
+        return fit.plan(schedule, model.device)
+    sampler, times = rule(model, options)
+    return sampler.plan(schedule, times)
+
+
+def rule(model: Model, options: DrawOptions) -> tuple[Sampler, Tensor]:
+    """The sampler and the time grid that the options ask for, else those that the run names.
+
+    Raises:
+        UsageError: If there is no such sampler, or no such grid.
+    """
+    config = model.config.sample
+    steps, grid = options.steps or config.steps, options.time_grid or config.grid
+    name = options.sampler or config.sampler
     if name not in SAMPLERS:
         raise UsageError(f"There is no sampler {name!r}{suggestion(name, SAMPLERS)}")
     if grid == "fitted":
@@ -264,10 +278,10 @@ def _steps(model: Model, options: DrawOptions) -> Plan:
             f"--calls {steps}`, and leave --sampler out."
         )
     try:
-        times = GRIDS[grid](schedule, steps)
+        times = GRIDS[grid](model.denoiser.schedule, steps)
     except ValueError as error:
         raise UsageError(f"This grid has no such steps: {error}.") from None
-    return SAMPLERS[name].plan(schedule, times.to(model.device))
+    return SAMPLERS[name], times.to(model.device)
 
 
 def fitted_rule(model: Model, options: DrawOptions) -> FittedRule | None:
@@ -356,6 +370,7 @@ def draw(
     seed: int,
     indices: Sequence[int],
     on_step: OnStep | None = None,
+    begin: Begin | None = None,
 ) -> Tensor:
     """The examples `indices` of the endless sequence that belongs to `seed`, on the CPU.
 
@@ -370,6 +385,7 @@ def draw(
         seed: Of the sequence.
         indices: Which examples.
         on_step: Called with x_s ``(B, C, *S)`` and s after each step of each block.
+        begin: Where to begin, if not in pure noise.
     """
     size, parts = block(model), []
     for first in range(0, len(indices), size):
@@ -378,7 +394,7 @@ def draw(
         noise, one = Streams(seed, full), denoiser(full)
         eps = noise(torch.empty(size, *model.shape, device=model.device))
         watch = _first(len(part), on_step)
-        x_t = start(one.schedule, steps.times[0], eps)
+        x_t = begin(full, eps) if begin else start(one.schedule, steps.times[0], eps)
         x = steps(one, x_t, noise=noise, on_step=watch)
         parts.append(x[: len(part)].cpu())
     return torch.cat(parts)
