@@ -75,6 +75,7 @@ def test_a_class_that_is_seldom_drawn_is_named():
     unfair = found(people(600, "unfair", rare=0.1))["class"]
     assert [g.name for g in unfair.groups if g.short] == ["cat"]
     assert "drawn less often than in the data: cat (" in unfair.sentence
+    assert "  " not in unfair.sentence and " % against " in unfair.sentence
     assert [g.name for g in unfair.groups if g.left_out] == ["cat"]
     assert "covered less than real data cover: cat" in unfair.sentence
 

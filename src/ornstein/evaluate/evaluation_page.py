@@ -161,6 +161,12 @@ def _quality(figures: Sequence[Figure]) -> list[Block]:
             "ratio is given where the floor is not zero. Real data cover "
             f"{_share(ceiling())} of real data."
         )
+        for figure in figures:
+            if figure.chance is not None:
+                caption += (
+                    f" {TITLES[figure.name]}: of sets of one law, as many as "
+                    f"{_share(figure.chance)} are as far apart, by 500 exchanges."
+                )
         head = ("", "samples", "between", "real data", "ratio", "worse by")
         blocks += [Prose(words), Table(head=head, rows=rows, caption=caption)]
     if few:

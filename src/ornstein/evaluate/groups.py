@@ -83,7 +83,7 @@ class Grouping:
         if out := [group for group in self.groups if group.left_out]:
             found.append("covered less than real data cover: " + ", ".join(g.name for g in out))
         words = "; ".join(found) or "no group is drawn or covered less than chance allows"
-        return f"By {self.of}: {words}. {self.reader}".replace("%", " %")
+        return f"By {self.of}: {words.replace('%', ' %')}. {self.reader}"
 
 
 def below(a: Proportion, b: Proportion) -> bool:

@@ -96,12 +96,13 @@ def measure_marginals(codec: Codec, samples: Tensor, train: Tensor, held_out: Te
     checks, traces = [], []
     powers = [spectrum(x) for x in sides]
     checks.append(_check("Power spectrum", " dB", decibels, powers))
-    frequency = (np.arange(powers[0].shape[1]) + 0.5) / (2 * powers[0].shape[1])
+    frequency = np.arange(1, powers[0].shape[1] + 1) / (2 * powers[0].shape[1])
     traces.append(_trace("Power spectrum", "cycles per pixel", "power", frequency, powers))
     levels = [in_units(codec, x) for x in sides]
     low, high = _range(codec, levels[1])
-    edges = np.linspace(low, high, 1 + min(BINS, codec.levels or BINS))
-    width = (high - low) / (len(edges) - 1)
+    half = 0 if codec.levels is None else 0.5  # so that a level lies in the middle of its bin
+    edges = np.linspace(low - half, high + half, 1 + min(BINS, codec.levels or BINS))
+    width = float(edges[1] - edges[0])
     centres = (edges[1:] + edges[:-1]) / 2
     channels = codec.shape[0]
     counts = [histograms(x, edges) for x in levels]
@@ -120,21 +121,20 @@ def measure_marginals(codec: Codec, samples: Tensor, train: Tensor, held_out: Te
 
 
 def spectrum(x: np.ndarray) -> np.ndarray:
-    """The power at each distance from frequency 0, a mean over channels and directions.
+    """The power at each distance from frequency 0, a mean over channels.
 
-    Of x ``(N, C, *S)``, each example without its mean: ``(N, R)``, R half the shortest side; the
-    sum over all frequencies is the variance of an example.
+    Of x ``(N, C, *S)``, each example without its mean: ``(N, R)``, R half the shortest side, the
+    r-th at ``r / (2 R)`` cycles per pixel; their sum is the variance of an example.
     """
     axes = tuple(range(2, x.ndim))
     power = np.abs(np.fft.fftn(x - x.mean(axes, keepdims=True), axes=axes)) ** 2
     power = power.mean(1) / np.prod(x.shape[2:]) ** 2
-    radius = np.sqrt(
-        sum(f**2 for f in np.meshgrid(*map(np.fft.fftfreq, x.shape[2:]), indexing="ij"))
-    )
+    frequencies = np.meshgrid(*map(np.fft.fftfreq, x.shape[2:]), indexing="ij")
+    radius = np.sqrt(sum(f**2 for f in frequencies))
     rings = max(2, min(x.shape[2:]) // 2)
-    ring = np.minimum((2 * rings * radius).astype(int), rings - 1).ravel()  # corners in the last
+    ring = np.clip(np.rint(2 * rings * radius).astype(int), 1, rings).ravel()  # corners in the last
     flat = power.reshape(len(x), -1)
-    return np.stack([flat[:, ring == r].sum(1) for r in range(rings)], 1)
+    return np.stack([flat[:, ring == r].sum(1) for r in range(1, rings + 1)], 1)
 
 
 def decibels(a: np.ndarray, b: np.ndarray) -> float:

@@ -197,7 +197,7 @@ p { margin: .5rem 0 1rem; }
 figure { margin: 1.25rem 0 1.5rem; }
 figcaption, caption { color: var(--soft); font-size: .9375rem; line-height: 1.5; text-align: left; }
 figcaption { margin-top: .6rem; }
-caption { caption-side: bottom; padding-top: .6rem; }
+caption { caption-side: bottom; padding-top: .6rem; max-width: calc(100vw - 2.5rem); }
 img { display: block; width: 100%; height: auto; }
 .facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .75rem;
   margin: 2rem 0 0; }
@@ -217,6 +217,7 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th, td { text-align: right; padding: .45rem .6rem; border-bottom: 1px solid var(--line);
   vertical-align: baseline; }
 th:first-child { text-align: left; padding-left: 0; }
+td { white-space: nowrap; }
 tbody th { font-weight: 400; }
 thead th { font-size: .875rem; color: var(--soft); font-weight: 600; }
 .commands { list-style: none; padding: 0; }
