@@ -20,7 +20,7 @@ from ornstein.train.recipes import few_points
 
 def settings(scale: Scale, seed: int) -> RunConfig:
     config = few_points()
-    train = replace(config.train, seen=scale(3_072_000, 2_560), precision="f32")
+    train = replace(config.train, seen=scale(1_024_000, 2_560), precision="f32")
     return replace(config, source="swiss-roll", seed=seed, data=DataOptions(seed=seed), train=train)
 
 

@@ -98,16 +98,19 @@ def ddim(facts: Facts) -> str:
 
 def low_calls(facts: Facts) -> str:
     """Distance from the solution, on the best grid, and the Fréchet distance at most calls."""
-    seeds, floor = facts["values"]["seeds"], facts["values"]["floor"]["learned"]
-    calls = [n for n in seeds[0]["Euler"]["best"] if int(n) > 3]
-    last = f"Fréchet distance at {calls[-1]} (Heun: 9; floor {spread(floor)})"
-    cells = [["", *(f"{n} calls" for n in calls), last]]
-    for name, row in seeds[0].items():
-        found = [[s[name]["best"][n] for s in seeds] if n in row["best"] else [] for n in calls]
-        most = max(row["learned"], key=int)
-        frechet = spread([s[name]["learned"][most] for s in seeds])
-        cells.append([name, *(spread(v, 2) if v else "" for v in found), frechet])
-    return rows(cells)
+    values, tables = facts["values"], []
+    calls = [n for n in values["edm"][0]["Euler"]["best"] if int(n) > 3]
+    for seeds in (values["edm"], values["ddpm"]):
+        last = f"Fréchet distance at {calls[-1]}; floor {spread(values['floor']['learned'])}"
+        cells = [["", *(f"{n} calls" for n in calls), last]]
+        for name, row in seeds[0].items():
+            found = [[s[name]["best"][n] for s in seeds] if n in row["best"] else [] for n in calls]
+            frechet = [s[name]["learned"].get(calls[-1]) for s in seeds]
+            shown = "" if None in frechet else spread(frechet)
+            cells.append([name, *(spread(v, 2) if v else "" for v in found), shown])
+        tables.append(rows(cells))
+    between = "The same for DDPM's network, which predicts noise:"
+    return "\n\n".join([tables[0], between, tables[1]])
 
 
 def widths(facts: Facts) -> str:
