@@ -234,7 +234,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Every method of posterior sampling, measured.")
     parser.add_argument("--points", action="store_true", help="Measure on the mixture.")
     parser.add_argument("--digits", type=Path, help="Measure on this run of digits.")
-    parser.add_argument("--docs", type=Path, help="Put the tables into this page.")
+    parser.add_argument("--docs", type=Path, help="Put the table of points into this page.")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/posterior.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -249,8 +249,8 @@ def main() -> None:
     for name, table in tables.items():
         if name in result:
             print(table(result[name]))
-            if arguments.docs:
-                put(arguments.docs, name, table(result[name]))
+    if arguments.docs:
+        put(arguments.docs, "points", points_table(result["points"]))
 
 
 if __name__ == "__main__":

@@ -208,7 +208,7 @@ def test_the_bias_of_the_evidence_is_the_one_documented():
 
 
 @pytest.mark.slow
-def test_the_whole_gradient_of_the_evidence_halves_the_bias_of_draws_among_modes():
+def test_the_whole_gradient_of_the_evidence_finds_the_modes_more_often():
     """Four Gaussians in eight dimensions, three measurements: see benchmarks/posterior.py."""
     found = {}
     for seed in (0, 1):
