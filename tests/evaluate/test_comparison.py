@@ -189,14 +189,14 @@ def said(*entries: Entry) -> str:
 def test_the_verdict_changes_with_the_figures():
     slow = said(entry("Diffusion", 1.0, 0.8, 1.0), entry("GAN", 2.0, 0.4, 0.01))
     won, lost = slow.splitlines()[:2]
-    assert won.startswith("Diffusion is better") and "fréchet" in won and "coverage" in won
+    assert won.startswith("Diffusion is better") and "Fréchet" in won and "coverage" in won
     assert lost.startswith("Diffusion loses") and "seconds to draw one" in lost
     assert "100 times as much" in lost
 
     worse = said(entry("Diffusion", 2.0, 0.4, 0.01), entry("GAN", 1.0, 0.8, 1.0))
     won, lost = worse.splitlines()[:2]
-    assert "seconds to draw one" in won and "fréchet" not in won
-    assert "fréchet" in lost and "coverage" in lost
+    assert "seconds to draw one" in won and "Fréchet" not in won
+    assert "Fréchet" in lost and "coverage" in lost
 
     alike = said(entry("Diffusion", 1.0, 0.8, 1.0), entry("GAN", 1.0, 0.8, 1.0))
     assert "better" not in alike and "loses" not in alike
@@ -216,7 +216,7 @@ def test_a_figure_that_a_model_lacks_is_no_win():
 
 def test_a_floor_that_does_better_is_named():
     words = said(entry("Diffusion", 2.0, 0.4, 1.0), entry("Kernel density", 1.0, 0.8, 0.1))
-    assert "Kernel density, without a network, beats diffusion in: fréchet distance" in words
+    assert "Kernel density, without a network, beats diffusion in: Fréchet distance" in words
     words = said(entry("Diffusion", 1.0, 0.8, 1.0), entry("Gaussian", 2.0, 0.4, 0.1))
     assert "beats" not in words
 

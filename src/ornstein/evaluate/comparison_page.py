@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .comparison import Comparison
 
 IN_A_STRIP = 12  # pictures
+NO_BREAK = "\u00a0"
 PLOT, PLOTS = 320, 4  # pixels of a scatter plot, and how many in a row
 
 QUALITY = ("Fréchet distance", "Energy distance", "Told by a network", "Bits per dimension")
@@ -134,7 +135,10 @@ def _table(comparison: "Comparison", wanted: Sequence[str], caption: str) -> lis
         return [Prose("There are too few examples to say.")]
     reached = [comparison.real(contest) for contest in found]
     real = ["Real data", *("–" if value is None else number(value) for value in reached)]
-    rows = [[e.title, *(c.cell(e.title) for c in found)] for e in comparison.entries]
+    rows = [
+        [e.title, *(c.cell(e.title).replace(" ", NO_BREAK) for c in found)]
+        for e in comparison.entries
+    ]
     return [Table(head=("", *(c.title for c in found)), rows=[real, *rows], caption=caption)]
 
 
@@ -150,7 +154,7 @@ def _trials(comparison: "Comparison") -> Table:
                 f"{len(entry.trials)}",
                 f"{len(entry.trials) - len(entry.done)}",
                 f"{sum(t.collapsed for t in entry.done)}",
-                f"{min(each):.2f}…{max(each):.2f}" if each else "–",
+                f"{min(each):.2f}\u2060–\u2060{max(each):.2f}" if each else "–",
                 f"{sum(t.copies is not None and t.copies.found for t in entry.done)}",
                 f"{_mean([t.seconds for t in entry.trials]):.3g}",
                 f"{_mean([t.seen for t in entry.trials]):,.0f}",

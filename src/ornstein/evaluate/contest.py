@@ -64,6 +64,13 @@ class Contest:
         floors = [v.floor for v in self.values.values() if v.floor is not None]
         return floors[0] if floors else None
 
+    @property
+    def phrase(self) -> str:
+        """The title within a sentence."""
+        if self.title.startswith("Fréchet"):
+            return self.title
+        return self.title[0].lower() + self.title[1:]
+
     def better(self, a: str, b: str) -> bool:
         """Is `a` better than `b`, beyond what chance makes?
 
@@ -204,15 +211,15 @@ def _against_rivals(found: Sequence[Contest], rivals: Sequence[str]) -> list[str
         beats = all(contest.better(OURS, other) for other in others)
         beaten = [other for other in others if contest.better(other, OURS)]
         if beats:
-            wins.append(f"{contest.title.lower()} ({both})")
+            wins.append(f"{contest.phrase} ({both})")
         elif beaten:
             times = ""
             if contest.cost:
                 ratio = contest.values[OURS].mean / contest.values[best].mean
                 times = f", {ratio:.3g} times as much"
-            losses.append(f"{contest.title.lower()} ({both}{times})")
+            losses.append(f"{contest.phrase} ({both}{times})")
         else:
-            draws.append(f"{contest.title.lower()} ({both})")
+            draws.append(f"{contest.phrase} ({both})")
     return [
         f"Diffusion is better than every other network in: {'; '.join(wins)}." if wins else "",
         f"Diffusion loses in: {'; '.join(losses)}." if losses else "",
@@ -225,11 +232,9 @@ def _against_floors(found: Sequence[Contest], floors: Sequence[str]) -> list[str
     sentences = []
     for floor in floors:
         quality = [c for c in found if not c.cost and {OURS, floor} <= c.values.keys()]
-        ahead = [c.title.lower() for c in quality if c.better(floor, OURS)]
+        ahead = [c.phrase for c in quality if c.better(floor, OURS)]
         alike = [
-            c.title.lower()
-            for c in quality
-            if not c.better(floor, OURS) and not c.better(OURS, floor)
+            c.phrase for c in quality if not c.better(floor, OURS) and not c.better(OURS, floor)
         ]
         if ahead:
             sentences.append(f"{floor}, without a network, beats diffusion in: {', '.join(ahead)}.")
