@@ -12,7 +12,6 @@ from PIL import Image
 
 import ornstein as ou
 from ornstein import cli
-from ornstein.cli import machine
 from ornstein.cli import run_command
 from ornstein.errors import OrnsteinError
 
