@@ -124,7 +124,7 @@ def test_texts_with_guidance_end_where_stable_diffusion_does(stable):
         vae=diffusers.AutoencoderKL.from_pretrained(stable / "vae"),
         unet=diffusers.UNet2DConditionModel.from_pretrained(stable / "unet"),
         scheduler=diffusers.DDIMScheduler.from_pretrained(
-            stable / "scheduler", clip_sample=False, timestep_spacing="trailing"
+            stable / "scheduler", clip_sample=False, steps_offset=1, timestep_spacing="trailing"
         ),
         text_encoder=read_encoder(stable),
         tokenizer=read_tokenizer(stable),

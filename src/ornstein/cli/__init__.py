@@ -22,6 +22,7 @@ from .distill import distill
 from .doctor import doctor
 from .edit import edit
 from .evaluate import evaluate
+from .export import export
 from .machine import say
 from .restore import restore
 from .sample import sample
@@ -46,6 +47,7 @@ COMMANDS = (
     doctor,
     demo,
     tune,
+    export,
 )
 
 app = App(

@@ -44,6 +44,8 @@ class Linear(nn.Linear):
     """
 
     def forward(self, input: Tensor) -> Tensor:
+        if torch.compiler.is_exporting():  # to a graph for any batch, and any machine
+            return F.linear(input, self.weight, self.bias)
         rows = math.prod(input.shape[:-1])
         on_cpu_in_float32 = input.device.type == "cpu" and product_dtype(input) == torch.float32
         if not on_cpu_in_float32 or rows % 16 or rows * self.weight.numel() < 2**22:
@@ -155,7 +157,7 @@ class Modulation(nn.Module):
         self.linear = zero(Linear(told, parts * width))
 
     def forward(self, told: Tensor) -> tuple[Tensor, ...]:
-        return self.linear(told).view(len(told), *self.axes, -1).chunk(self.parts, -1)
+        return self.linear(told).view(told.shape[0], *self.axes, -1).chunk(self.parts, -1)
 
 
 def modulate(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

@@ -127,7 +127,7 @@ class Inputs(nn.Module):
         self, x: Tensor, label: Tensor | None, attributes: Tensor | None, augment: Tensor | None
     ) -> Tensor:
         """Sum of the embeddings of the conditions ``(B, width)`` or, of none, ``()``."""
-        told, batch, known = self.conditions, len(x), x.new_zeros(())
+        told, batch, known = self.conditions, x.shape[0], x.new_zeros(())
         absent = x.new_full((batch,), -1, dtype=torch.int64)
         if (label := _or_absent("label", label, told.classes, absent)) is not None:
             self._check_label(label, batch)
@@ -147,7 +147,7 @@ class Inputs(nn.Module):
 
     def _join(self, x: Tensor, context: Tensor | None) -> Tensor:
         count = self.conditions.context
-        absent = x.new_full((len(x), count, *self.shape[1:]), torch.nan)
+        absent = x.new_full((x.shape[0], count, *self.shape[1:]), torch.nan)
         if (context := _or_absent("context", context, count, absent)) is None:
             return x
         _check_tensor("context", context, tuple(absent.shape))
@@ -160,7 +160,7 @@ class Inputs(nn.Module):
             raise ValueError(f"expected x {_batched(self.shape)}, got {tuple(x.shape)}")
         if x.dtype != (dtype := self.out.weight.dtype):
             raise ValueError(f"expected x of {dtype}, like the network, got {x.dtype}")
-        _check_tensor("log_snr", log_snr, (len(x),))
+        _check_tensor("log_snr", log_snr, (x.shape[0],))
 
     def _check_label(self, label: Tensor, batch: int) -> None:
         if label.shape != (batch,) or label.dtype != torch.int64:

@@ -124,7 +124,7 @@ class UNet(nn.Module):
                 h = F.interpolate(h, skip.shape[2:])
             h = run(stage, torch.cat([h, skip], 1), told, self.recompute)
         h = self.last(F.silu(normalise(h.movedim(1, -1))).movedim(-1, 1))
-        return h.view(len(h), -1, *space) if h.ndim == len(space) + 3 else h
+        return h.view(h.shape[0], -1, *space) if h.ndim == len(space) + 3 else h
 
 
 class Stage(nn.Module):

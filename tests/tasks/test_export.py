@@ -1,0 +1,128 @@
+"""A run as one graph: what it draws is what the run draws, and what no graph can be is refused."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from ornstein.core.guide import ClassifierFree
+from ornstein.core.sample import start
+from ornstein.errors import ModelFileError, UsageError
+from ornstein.runs.config import DenoiserConfig, ScheduleConfig
+from ornstein.runs.model import build_denoiser
+from ornstein.tasks import export as exporting
+from ornstein.tasks.export import Unrolled, export
+from ornstein.tasks.options import DrawOptions, ExportOptions
+from ornstein.tasks.sample import plan
+from untrained import tiny_model
+
+GUIDANCE = 2.5
+
+
+def drawn(model, options, noise, label, attributes):
+    """What the tasks draw of this noise, in the units of the data."""
+    kept = {"sampler": options.sampler, "steps": options.steps}
+    steps = plan(model, DrawOptions(**kept))[1]
+    words = model.vocabulary
+    age = (attributes - torch.tensor(words.means)) / torch.tensor(words.stds)
+    denoiser = ClassifierFree(model.denoiser, GUIDANCE).given(label=label, attributes=age)
+    x = steps(denoiser, start(denoiser.schedule, steps.times[0], noise))
+    wide = (-1, *(1 for _ in model.shape[1:]))
+    return torch.tensor(model.codec.mean).view(wide) + torch.tensor(model.codec.std).view(wide) * x
+
+
+def inputs(model, count=3):
+    noise = torch.randn(count, *model.shape, generator=torch.Generator().manual_seed(count))
+    attributes = torch.tensor([[30.0], [torch.nan], [50.0], [40.0], [35.0]])[:count]
+    return noise, torch.tensor([0, -1, 2, 1, 0])[:count], attributes
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "heun", "edm", "dpm++2m", "unipc", "adams-bashforth"])
+def test_a_graph_is_the_sampler_with_its_guidance_and_units(sampler):
+    model = tiny_model("mlp")
+    options = ExportOptions(sampler=sampler, steps=4, guidance=GUIDANCE)
+    with torch.no_grad():
+        found = Unrolled(model, options)(*inputs(model))
+    expected = drawn(model, options, *inputs(model))
+    assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_graph_knows_every_schedule_and_prediction_and_leaves_a_variance_out():
+    model = tiny_model("mlp")
+    config = replace(
+        model.config,
+        schedule=ScheduleConfig(name="ddpm"),
+        denoiser=DenoiserConfig(prediction="noise", weighting="simple", variance_steps=1000),
+    )
+    denoiser = build_denoiser(config, model.shape, model.vocabulary).eval()
+    model = replace(model, config=config, denoiser=denoiser)
+    options = ExportOptions(sampler="ddim", steps=3, guidance=GUIDANCE)
+    with torch.no_grad():
+        found = Unrolled(model, options)(*inputs(model))
+    expected = drawn(model, options, *inputs(model))
+    assert_close(found, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+
+
+@pytest.mark.slow
+def test_a_file_of_torch_draws_what_the_run_draws_for_any_batch(tmp_path):
+    model = tiny_model("mlp")
+    done = export(model, tmp_path / "sampler.pt2", to="torch", steps=2, guidance=GUIDANCE)
+    assert done.inputs == ("noise", "label", "attributes")
+    assert (done.calls, done.difference <= 1e-4) == (2, True)
+    told = {"ornstein.json": ""}
+    graph = torch.export.load(done.path, extra_files=told).module()
+    for count in (1, 5):
+        expected = drawn(model, ExportOptions(steps=2), *inputs(model, count))
+        assert_close(graph(*inputs(model, count)), expected, rtol=1e-4, atol=1e-4)
+    assert json.loads(told["ornstein.json"])["classes"] == ["ant", "bee", "cat"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["mlp", "unet"])
+def test_a_file_of_onnx_draws_what_the_run_draws_for_any_batch(tmp_path, kind):
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    model = tiny_model(kind)
+    done = export(model, tmp_path / "sampler.onnx", steps=1, guidance=GUIDANCE)
+    assert done.difference <= 1e-4
+    session = runtime.InferenceSession(done.path, providers=["CPUExecutionProvider"])
+    for count in (1, 5):
+        given = inputs(model, count)
+        named = {k: v.numpy() for k, v in zip(done.inputs, given, strict=True)}
+        expected = drawn(model, ExportOptions(steps=1), *given).numpy()
+        scale = max(model.codec.std)
+        assert np.abs(session.run(None, named)[0] - expected).max() <= 1e-4 * scale
+
+
+def test_a_file_that_draws_something_else_is_not_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "_write_torch", lambda graph, path, about: path.touch())
+    monkeypatch.setattr(exporting, "_difference", lambda graph, path, to: 0.1)
+    with pytest.raises(ModelFileError, match=r"draws something else than the run, by 0\.1"):
+        export(tiny_model("mlp"), tmp_path / "a.pt2", to="torch")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"sampler": "ddpm"}, "draws noise"),
+        ({"sampler": "rk45"}, "adapts its steps"),
+        ({"sampler": "dddim"}, "did you mean 'ddim'"),
+        ({"steps": 0}, "steps = 0"),
+    ],
+)
+def test_what_no_graph_can_be_is_refused(tmp_path, options, reason):
+    with pytest.raises(UsageError, match=reason):
+        export(tiny_model("mlp"), tmp_path / "a.pt2", to="torch", **options)
+
+
+def test_places_and_runs_that_do_not_suit_are_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"must end in \.pt2"):
+        export(tiny_model("mlp"), tmp_path / "a.onnx", to="torch")
+    with pytest.raises(UsageError, match="say where, with `out`"):
+        export(tiny_model("mlp"), to="torch")
+    with pytest.raises(UsageError, match="given pictures"):
+        export(tiny_model("unet", given=(1, 8, 8)), tmp_path / "a.pt2", to="torch")
