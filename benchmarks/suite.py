@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from coldstart import COLDSTART
+from errors import ERRORS
 from limits import LIMITS
 from measure import RESULTS, Claim, Result, is_quiet, newest, options_of, parser, write
 from memory import MEMORY
@@ -24,7 +25,7 @@ from throughput import AS_LARGE, THROUGHPUT, ratios
 
 CLAIMS = {
     claim.name: claim
-    for claim in (LIMITS, THROUGHPUT, QUALITY, OVERHEAD, COLDSTART, MEMORY, SCALING)
+    for claim in (LIMITS, THROUGHPUT, QUALITY, ERRORS, OVERHEAD, COLDSTART, MEMORY, SCALING)
 }
 ROOT = Path(__file__).parents[1]
 

@@ -25,6 +25,10 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 Run = Callable[[], object]
+Denoise = Callable[[Tensor, float, float], Tensor]
+"""Of ``(x, alpha, sigma)``: ``E[data | alpha data + sigma noise = x]``."""
+Solver = Callable[[Denoise, Tensor, int], tuple[Tensor, float, float, Tensor]]
+"""Of unit noise and so many calls: where it began, alpha and sigma there, and where it ended."""
 TRIAL = 0.04  # of a budget, to find how many updates fit into it; not counted
 
 
@@ -104,6 +108,7 @@ class Adapter:
         trainer: If it trains.
         samplers: By name, of (x, steps): all steps with a denoiser that returns its argument,
             ready to run.
+        solvers: Deterministic samplers on grids of their own default, by name.
         save: Writes an untrained network of ``(C, H, W)`` to a folder, to sample from.
         first_picture: From such a folder, in a new process, to a PNG: ten steps.
     """
@@ -111,6 +116,7 @@ class Adapter:
     package: str
     trainer: type[Trainer] | None = None
     samplers: dict[str, Callable[[Tensor, int], Run]] = field(default_factory=dict)
+    solvers: dict[str, Solver] = field(default_factory=dict)
     save: Callable[[tuple[int, ...], Path], object] | None = None
     first_picture: Callable[[Path, Path], object] | None = None
     training: Trainer | None = None
@@ -118,8 +124,9 @@ class Adapter:
     # --- Requests
 
     def hello(self) -> dict[str, Any]:
-        verbs = [v for v in ("trainer", "save", "samplers") if getattr(self, v)]
-        return {"version": version(self.package), "verbs": verbs, "samplers": list(self.samplers)}
+        verbs = [v for v in ("trainer", "save", "samplers", "solvers") if getattr(self, v)]
+        rules = {"samplers": list(self.samplers), "solvers": list(self.solvers)}
+        return {"version": version(self.package), "verbs": verbs} | rules
 
     def build(self, shape: list[int], batch: int | None, **more: Any) -> dict[str, Any]:
         """A training on 256 pictures of noise, and what its first update took."""
@@ -169,6 +176,15 @@ class Adapter:
             run()
             return timed(run)
 
+    def solve(self, name: str, calls: int) -> dict[str, float]:
+        """The error of a solver on data whose denoiser is exact."""
+        from errors import Exact
+
+        exact = Exact()
+        with torch.no_grad():
+            path = self.solvers[name](exact.denoise, exact.noise, calls)
+        return {"distance": exact.error(*path), "calls": exact.calls}
+
     def peak(self) -> dict[str, int]:
         """Bytes that this process has held at most."""
         unit = 1 if sys.platform == "darwin" else 1024
@@ -180,7 +196,7 @@ class Adapter:
         return {}
 
 
-VERBS = ("hello", "build", "steps", "fit", "sampler", "peak", "keep")
+VERBS = ("hello", "build", "steps", "fit", "sampler", "solve", "peak", "keep")
 
 
 def timed(run: Run) -> dict[str, float]:

@@ -5,7 +5,7 @@ It is a library without a script for training, so only its speed is compared, no
 """
 
 import torch
-from adapter import Adapter, Run, Trainer, drawn, serve
+from adapter import Adapter, Denoise, Run, Solver, Trainer, drawn, serve
 from torch import Tensor, nn
 
 
@@ -72,6 +72,28 @@ def sampler(name: str):
     return prepare
 
 
+def solver(name: str) -> Solver:
+    def solve(denoise: Denoise, noise: Tensor, calls: int) -> tuple[Tensor, float, float, Tensor]:
+        import azula.sample
+        from azula.denoise import Denoiser, DiracPosterior
+        from azula.noise import VPSchedule
+
+        class Given(Denoiser):
+            schedule = VPSchedule()
+
+            def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> DiracPosterior:
+                alpha, sigma = self.schedule(t)
+                return DiracPosterior(mean=denoise(x_t, float(alpha), float(sigma)))
+
+        steps = calls // 2 if name == "HeunSampler" else calls
+        rule = getattr(azula.sample, name)(Given(), steps=steps, silent=True, dtype=noise.dtype)
+        alpha, sigma = Given.schedule(torch.ones((), dtype=noise.dtype))
+        begin = noise * torch.hypot(alpha, sigma)
+        return begin, float(alpha), float(sigma), rule(begin)
+
+    return solve
+
+
 RULES = {
     "DDIM": "DDIMSampler",
     "Euler": "EulerSampler",
@@ -81,4 +103,6 @@ RULES = {
 }
 
 if __name__ == "__main__":
-    serve(Adapter("azula", Training, {rule: sampler(name) for rule, name in RULES.items()}))
+    samplers = {rule: sampler(name) for rule, name in RULES.items()}
+    solvers = {rule: solver(name) for rule, name in RULES.items() if rule != "DDPM"}
+    serve(Adapter("azula", Training, samplers, solvers))

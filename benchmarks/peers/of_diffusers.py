@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from adapter import Adapter, Run, Trainer, drawn, serve, time_of
+from adapter import Adapter, Denoise, Run, Solver, Trainer, drawn, serve, time_of
 from torch import Tensor, nn
 
 
@@ -94,6 +94,28 @@ def sampler(name: str):
     return prepare
 
 
+def solver(name: str) -> Solver:
+    """A scheduler of this name with its defaults, but for clipping, which is for pictures."""
+
+    def solve(denoise: Denoise, noise: Tensor, calls: int) -> tuple[Tensor, float, float, Tensor]:
+        import diffusers
+
+        clips = {"clip_sample": False} if name == "DDIMScheduler" else {}
+        scheduler = getattr(diffusers, name)(**clips)
+        scheduler.set_timesteps(calls)
+        signal = scheduler.alphas_cumprod.double()
+        x, starts = noise * scheduler.init_noise_sigma, list[tuple[Tensor, float, float]]()
+        for t in scheduler.timesteps:
+            given = scheduler.scale_model_input(x, t)
+            alpha, sigma = float(signal[int(t)].sqrt()), float((1 - signal[int(t)]).sqrt())
+            starts.append((given, alpha, sigma))
+            x_hat = denoise(*starts[-1])
+            x = scheduler.step((given - alpha * x_hat) / sigma, t, x).prev_sample
+        return *starts[0], x
+
+    return solve
+
+
 # --- First picture -------------------------------------------------------------------------------
 
 
@@ -121,4 +143,5 @@ RULES = {
 
 if __name__ == "__main__":
     samplers = {rule: sampler(name) for rule, name in RULES.items()}
-    serve(Adapter("diffusers", Training, samplers, save, first_picture))
+    solvers = {rule: solver(name) for rule, name in RULES.items() if rule != "DDPM"}
+    serve(Adapter("diffusers", Training, samplers, solvers, save, first_picture))

@@ -9,7 +9,7 @@ import sys
 import types
 from importlib.util import find_spec
 
-from adapter import Adapter, Run, serve, without
+from adapter import Adapter, Denoise, Run, Solver, serve, without
 from torch import Tensor
 
 without("torchvision", "torchvision.transforms")
@@ -37,6 +37,17 @@ def sampler(name: str):
     return prepare
 
 
+def solver(name: str) -> Solver:
+    def solve(denoise: Denoise, noise: Tensor, calls: int) -> tuple[Tensor, float, float, Tensor]:
+        rules, begin = sampling(), noise * 80.0
+        steps = (calls + 1) // 2 if name == "sample_heun" else calls
+        sigmas = rules.get_sigmas_karras(steps, 0.002, 80.0)
+        model = lambda x, sigma: denoise(x, 1.0, float(sigma[0]))  # noqa: E731
+        return begin, 1.0, 80.0, getattr(rules, name)(model, begin, sigmas, disable=True)
+
+    return solve
+
+
 RULES = {
     "Euler": "sample_euler",
     "Heun": "sample_heun",
@@ -45,4 +56,6 @@ RULES = {
 }
 
 if __name__ == "__main__":
-    serve(Adapter("k-diffusion", samplers={rule: sampler(name) for rule, name in RULES.items()}))
+    samplers = {rule: sampler(name) for rule, name in RULES.items()}
+    solvers = {rule: solver(name) for rule, name in RULES.items() if rule != "DDPM"}
+    serve(Adapter("k-diffusion", samplers=samplers, solvers=solvers))

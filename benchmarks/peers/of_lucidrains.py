@@ -87,4 +87,4 @@ def first_picture(folder: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    serve(Adapter("denoising-diffusion-pytorch", Training, {"DDIM": ddim}, save, first_picture))
+    serve(Adapter("denoising-diffusion-pytorch", Training, {"DDIM": ddim}, {}, save, first_picture))

@@ -4,15 +4,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from adapter import Adapter, Run, Trainer, serve
+from adapter import Adapter, Denoise, Run, Solver, Trainer, serve
 from torch import Tensor
 
 from ornstein.core.denoise import Denoiser
 from ornstein.core.noise import FlowSchedule
-from ornstein.core.sample import SAMPLERS
+from ornstein.core.sample import SAMPLERS, start
 from ornstein.core.times import LogSNRGrid
 from ornstein.data import DataOptions, open_data
-from ornstein.runs.config import RunConfig
+from ornstein.runs.config import RunConfig, SampleConfig
+from ornstein.runs.model import GRIDS
 from ornstein.train import recipe
 from ornstein.train import train as train_run
 from ornstein.train.budget import settle
@@ -83,6 +84,33 @@ def sampler(name: str):
     return prepare
 
 
+class Given(Denoiser):
+    """One that is told alpha and sigma."""
+
+    schedule = FlowSchedule()
+
+    def __init__(self, denoise: Denoise) -> None:
+        super().__init__()
+        self.denoise = denoise
+
+    def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
+        return self.denoise(x_t, *(float(v) for v in self.schedule(t)))
+
+
+def solver(name: str) -> Solver:
+    """On the grid a run samples on unless told otherwise."""
+
+    def solve(denoise: Denoise, noise: Tensor, calls: int) -> tuple[Tensor, float, float, Tensor]:
+        rule, schedule = SAMPLERS[name], Given.schedule
+        steps = max(n for n in range(1, calls + 1) if (rule.calls(n) or 0) <= calls)
+        times = GRIDS[SampleConfig().grid](schedule, steps)
+        alpha, sigma = (float(v) for v in schedule(times[0]))
+        begin = start(schedule, times[0], noise)
+        return begin, alpha, sigma, rule(Given(denoise), begin, times)
+
+    return solve
+
+
 # --- First picture: by the command `ornstein sample` ---------------------------------------------
 
 
@@ -105,4 +133,5 @@ RULES = {
 
 if __name__ == "__main__":
     samplers = {rule: sampler(name) for rule, name in RULES.items()}
-    serve(Adapter("ornstein", Training, samplers, save))
+    solvers = {rule: solver(name) for rule, name in RULES.items() if rule != "DDPM"}
+    serve(Adapter("ornstein", Training, samplers, solvers, save))
