@@ -324,7 +324,7 @@ class ExportOptions:
         sampler: Rule for one transition, which draws no noise.
         steps: Steps of the time grid, laid one after the other in the graph.
         time_grid: Where the steps lie; what `ornstein tune` has fitted is taken if there is such.
-        guidance: Weight of classifier-free guidance; 1 is none, and half the size.
+        guidance: Weight of classifier-free guidance; 1 is none, at half the calls.
     """
 
     to: Literal["onnx", "torch"] = "onnx"
