@@ -106,7 +106,7 @@ def test_students_that_are_worth_it_are_kept_and_take_their_steps(teacher, tmp_p
     assert grades[0].steps == 4
     for grade in grades:
         assert (tmp_path / "students" / f"steps-{grade.steps}").exists() == bool(grade.folder)
-        assert (grade.folder is not None) == (grade.student.value < grade.untaught.value)
+        assert (grade.folder is not None) == (grade.gain > -2)
         assert grade.teacher.value == grades[0].teacher.value
         if grade.folder:
             assert load(grade.folder.path).config.sample.steps == grade.steps

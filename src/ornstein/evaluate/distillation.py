@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
+from math import hypot
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -19,13 +20,14 @@ from ..tasks.sample import Run, opened, sample
 from ..train import train
 from ..train.progress import Report
 from .distances import frechet_distance
-from .evaluation import rounded
-from .features import Encoder, fixed_features
+from .evaluation import encoders_of, rounded
+from .features import Encoder
 from .metrics import Score, score
 
 FINE = 4  # steps of the first teacher for each of its student's
 PART = 0.3  # of the teacher's budget, for each student
 RATE = 0.5  # of the teacher's learning rate: students begin where they shall nearly stay
+CHANCE = 2.0  # standard deviations by which a student may seem worse
 BLIND = ("noise", "score", "mean")  # predictions that say nothing of x in pure noise
 
 
@@ -48,6 +50,12 @@ class Grade:
     folder: RunFolder | None
 
     @property
+    def gain(self) -> float:
+        """By how many standard deviations the student beats its teacher untaught."""
+        both = hypot(self.student.spread, self.untaught.spread)
+        return (self.untaught.value - self.student.value) / both if both else 0.0
+
+    @property
     def ratio(self) -> float:
         """The student's distance over the teacher's."""
         return self.student.value / self.teacher.value
@@ -61,7 +69,7 @@ class Grade:
             f"{_shown(self.untaught)}, at its own {_shown(self.teacher)}; real data "
             f"{self.student.floor:.3g}"
         )
-        kept = f"kept in {self.folder.path}" if self.folder else "not kept: no better than untaught"
+        kept = f"kept in {self.folder.path}" if self.folder else "worse than untaught: not kept"
         return f"{found}; {kept}"
 
     @property
@@ -85,8 +93,8 @@ def distill(
 
     The first learns to do in one step what the run does in four steps of DDIM, guidance included,
     the next to do in one what the first does in two, and so on. A student is a run like any
-    other, in ``OUT/steps-N``. One that is no better than what its teacher draws in as many
-    denoiser calls, by the sampler it has, is not kept, and nor are those it would have taught.
+    other, in ``OUT/steps-N``. One that is worse, beyond chance, than what the first teacher draws
+    in as many denoiser calls by the sampler it has, is not kept, though it teaches the next.
 
     Args:
         run: The run, or its folder.
@@ -135,10 +143,10 @@ def distill(
         grade = gate(student, number, weight)
         say(grade.line)
         grades.append(grade)
-        if grade.folder is None:
-            rmtree(student.path)
-            break
         teacher, before = student.path, number
+    for grade in grades:
+        if grade.folder is None:
+            rmtree(folder / f"steps-{grade.steps}")
     return grades
 
 
@@ -167,7 +175,8 @@ class Gate:
         self, model: Model, train: Dataset, held_out: Dataset, *, count: int, seed: int
     ) -> None:
         self.model, self.count, self.seed = model, count, seed
-        self.encoder: Encoder = fixed_features(model.shape)
+        encoders, _ = encoders_of(model, train, held_out, None)
+        self.encoder: Encoder = next(iter(encoders.values()))
         self.real = [self.encoder(model.codec.pack(d.stored).numpy()) for d in (train, held_out)]
         self.labels = None
         if held_out.label is not None and model.vocabulary.classes:
@@ -176,7 +185,7 @@ class Gate:
         self.teacher: Score | None = None
 
     def __call__(self, student: RunFolder, steps: int, guidance: float) -> Grade:
-        """The grade of a student; its folder only if it is better than its teacher untaught."""
+        """The grade of a student; its folder unless it is worse than its teacher untaught."""
         own = self.model.config.sample.sampler
         calls = SAMPLERS[own].calls(1) or 1
         many: dict[str, Any] = {"guidance": guidance} if self.labels else {}
@@ -184,13 +193,13 @@ class Gate:
             self.teacher = self.measure(self.model, **many)
         untaught = self.measure(self.model, steps=max(1, steps // calls), **many)
         taught = self.measure(load(student.path, device=self.model.device))
-        kept = student if taught.value < untaught.value else None
-        return Grade(
-            steps=steps, student=taught, untaught=untaught, teacher=self.teacher, folder=kept
+        grade = Grade(
+            steps=steps, student=taught, untaught=untaught, teacher=self.teacher, folder=student
         )
+        return grade if grade.gain > -CHANCE else replace(grade, folder=None)
 
     def measure(self, model: Model, **options: Any) -> Score:
-        """The Frechet distance of what a model draws to held-out data, in fixed features."""
+        """The Frechet distance of what a model draws to held-out data."""
         drawn = sample(model, self.count, self.labels, seed=self.seed, **options).x
         features = self.encoder(rounded(model.codec, drawn).numpy())
         return score(frechet_distance, features, *self.real)

@@ -190,7 +190,7 @@ def evaluate(
     say(f"Drawing {chosen.count:,} examples")
     samples = _drawn(model, chosen, held_out)
     say("Measuring quality")
-    encoders, labeller = _encoders(model, of_class, held_out, chosen.features)
+    encoders, labeller = encoders_of(model, of_class, held_out, chosen.features)
     spaces = Spaces(model.codec, encoders, of_class)
     packed = (samples.x, _packed(model, of_class), _packed(model, held_out))
     sides = [spaces(x) for x in packed]
@@ -276,7 +276,7 @@ def _packed(model: Model, data: Dataset) -> Tensor:
 # --- Spaces --------------------------------------------------------------------------------------
 
 
-def _encoders(
+def encoders_of(
     model: Model, train: Dataset, held_out: Dataset, foundation: str | None
 ) -> tuple[dict[str, Encoder], Labeller | None]:
     """Those of others if they are asked for, one learned here, and one fixed."""
