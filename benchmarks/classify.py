@@ -57,7 +57,7 @@ def table() -> None:
         "",
         f"Expected calibration error: {trust['error_before']:.1%} of the bound itself, "
         f"{trust['error_after']:.1%} after calibration; mean surprise of the true "
-        f"class {trust['surprise_before']:.2f} and {trust['surprise_after']:.3f} nats. "
+        f"class {trust['surprise_before']:.3f} and {trust['surprise_after']:.3f} nats. "
         f"{found['calls']:.0f} denoiser calls and {1000 * found['seconds']:.0f} milliseconds "
         f"of one core for each digit. The run has seen {found['seen']:,} examples.",
     ]

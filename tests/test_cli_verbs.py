@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from ornstein.cli import run_command
+from ornstein.runs.provenance import read_stamp
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +75,9 @@ def test_a_larger_training_set_is_written(run, capsys, tmp_path):
     assert 0 < len(drawn) <= 20
     rows = (tmp_path / "set" / "provenance.jsonl").read_text().splitlines()
     assert len(rows) == len(drawn)
+    for fact in map(json.loads, rows):
+        stamped = read_stamp((tmp_path / "set" / fact.pop("path")).read_bytes())
+        assert stamped == fact
     assert run_command(["augment", str(run), *flags, "--device", "cpu"]) == 3
     assert "is not empty" in printed(capsys)[1][-1]
 

@@ -12,7 +12,6 @@ from ornstein.core.exact import EmpiricalDenoiser, MixtureDenoiser
 from ornstein.core.noise import CosineSchedule
 from ornstein.data import DataOptions, open_data
 from ornstein.errors import StorageError, UsageError
-from ornstein.runs.provenance import read_stamp
 from ornstein.tasks.augment import augment
 from ornstein.tasks.gain import Labelled, measure_gain, paired_interval
 from truths import F64
@@ -153,10 +152,8 @@ def test_pictures_are_written_as_folders_and_read_again(tmp_path):
     facts = [json.loads(x) for x in (tmp_path / "set/provenance.jsonl").read_text().splitlines()]
     assert len(facts) == len(made.drawn)
     assert {f["class"] for f in facts} == {"cat/dog"}
-    for fact in facts:
-        stamped = read_stamp((tmp_path / "set" / fact["path"]).read_bytes())
-        assert stamped is not None
-        assert stamped["nearest"] == fact["nearest"]
+    assert {f["nearest"] for f in facts} <= set(train.ids)
+    assert all((tmp_path / "set" / f["path"]).is_file() for f in facts)
     with pytest.raises(StorageError, match="not empty"):
         made.save(tmp_path / "set")
 

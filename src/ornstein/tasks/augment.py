@@ -167,7 +167,7 @@ class Augmented:
             kind = _folder_name(words[label]) if label >= 0 else "unlabelled"
             stem = f"real-{i:06d}" if i < real else f"drawn-{i - real:06d}"
             name, data = f"{kind}/{stem}.{codec.format}", codec.encode(picture)
-            if i >= real and codec.format == "png":
+            if i >= real and codec.format == "png" and self.model.run is not None:
                 data = stamp(data, self._provenance(self.drawn[i - real]))
             paths.append(write_bytes(folder / name, data))
             names.append(f"train/{name}")
