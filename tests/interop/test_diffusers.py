@@ -14,7 +14,7 @@ from ornstein.core.noise import FlowSchedule, TableSchedule
 from ornstein.core.sample import SAMPLERS
 from ornstein.errors import ModelFileError, UsageError
 from ornstein.interop.diffusers import load_diffusers
-from ornstein.tasks.edit import edit
+from ornstein.tasks.edit import between, edit
 from ornstein.tasks.restore import restore
 from ornstein.tasks.sample import sample
 
@@ -207,6 +207,13 @@ def test_every_task_takes_one(ddpm, stable, tmp_path):
     Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(path)
     changed = edit(latents, path, how="encode", source="red cat", label="a cat", steps=2)
     assert changed.samples.arrays.shape == (1, 8, 8, 3)
+    assert between(latents, path, path, 3, steps=2).arrays.shape == (3, 8, 8, 3)
+    quarter = torch.zeros(4, 4, dtype=torch.bool)  # of the latents
+    quarter[:2, :2] = True
+    filled = restore(latents, path, quarter, draws=2, steps=2, label="a cat")
+    x, keep = filled.samples.x, ~quarter
+    assert (x[:, :, keep] == latents.codec.pack(latents.codec.read(path))[:, :, keep]).all()
+    assert filled.samples.arrays.shape == (2, 8, 8, 3)
 
 
 def test_an_unconditional_latent_pipeline_is_mapped_too(tmp_path):
