@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
+import pipelines
 from ornstein.core.guide import ClassifierFree
 from ornstein.core.noise import FlowSchedule, TableSchedule
 from ornstein.core.sample import SAMPLERS
@@ -19,7 +20,6 @@ from ornstein.tasks.restore import restore
 from ornstein.tasks.sample import sample
 
 diffusers = pytest.importorskip("diffusers")
-pipelines = pytest.importorskip("pipelines")
 
 
 @pytest.fixture(scope="module")
