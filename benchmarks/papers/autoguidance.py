@@ -245,6 +245,8 @@ def judge(values: Values) -> Claim:
                     min(row["outliers"] for row in others) < first["outliers"]
                     for first, *others in (seed["autoguidance"] for seed in seeds)
                 ),
+                because="The gain is a twentieth here and within the scatter: the model that is "
+                "guided is far from the truth itself, 18 % of outliers against 0.1 %.",
             ),
         ],
     )

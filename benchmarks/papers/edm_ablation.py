@@ -66,11 +66,15 @@ def judge(values: Values) -> Claim:
                 text=f"all of EDM is at least 25 % nearer ({space} features) than DDPM",
                 ours=f"{spread(stages[0])} → {spread(stages[-1])}, {spread(falls)} % nearer",
                 each=tuple(f >= 25 for f in falls),
+                because="On learned features the two stand closer: 35 ancestral steps already get "
+                "right what tells digits apart, and lose on texture, which fixed features see.",
             ),
             Line(
                 text=f"each stage is nearer than the one before ({space})",
                 ours=" → ".join(map(spread, stages)),
                 each=rising(*reversed(stages)),
+                because="In 35 steps, Euler's rule along the probability flow is not nearer than "
+                "ancestral sampling; Heun's rule and EDM's training then are, one after the other.",
             ),
         ]
     return Claim(
