@@ -411,8 +411,15 @@ def test_digits_are_those_of_scikit_learn():
 
 @pytest.mark.parametrize(
     "name",
-    ["swiss-roll", "moons", "checkerboard", "8-gaussians", "25-gaussians", "flower",
-     "stacked-digits"],
+    [
+        "swiss-roll",
+        "moons",
+        "checkerboard",
+        "8-gaussians",
+        "25-gaussians",
+        "flower",
+        "stacked-digits",
+    ],
 )
 def test_drawn_data_are_a_function_of_the_seed(name):
     first, again, other = (open_data(name, DataOptions(limit=64, seed=seed)) for seed in (1, 1, 2))

@@ -186,7 +186,7 @@ def test_what_cannot_be_measured_is_said_in_one_sentence(model, stored, hole, tm
     with pytest.raises(UsageError, match="3 channels"):
         restore(model, stored, colourise=True)
     with pytest.raises(UsageError, match="did you mean 'blur'"):
-        restore(model, stored, operator="blurr")
+        restore(model, stored, operator="blurs")
     with pytest.raises(UsageError, match="sigmma"):
         restore(model, stored, operator="blur", parameters={"sigmma": 2})
     with pytest.raises(UsageError, match="did you mean 'mmps'"):
