@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .data import profile_data as profile_data
     from .errors import OrnsteinError as OrnsteinError
     from .evaluate.calibration import calibrate as calibrate
+    from .evaluate.comparison import compare as compare
     from .evaluate.distillation import distill as distill
     from .evaluate.evaluation import evaluate as evaluate
     from .interop.diffusers import load_diffusers as load_diffusers
@@ -61,6 +62,7 @@ _HOME = {
     "Segmented": "tasks.segment",
     "Streams": "rng",
     "between": "tasks.edit",
+    "compare": "evaluate.comparison",
     "distill": "evaluate.distillation",
     "edit": "tasks.edit",
     "augment": "tasks.augment",

@@ -140,6 +140,7 @@ def test_points_on_the_sphere_keep_their_distance_from_its_centre():
         ({"how": "encode", "mask": torch.ones(8, 8, dtype=torch.bool)}, "needs noise"),
         ({"how": "encode", "sampler": "ddpm"}, "draws no noise"),
         ({"hold": 3}, "hold = 3"),
+        ({"given": "x.png"}, "leave --given out"),
         ({"strength": 0}, "strength"),
         ({"to": tiny_model(shape=(1, 4, 4))}, "one shape"),
     ],

@@ -333,6 +333,8 @@ def conditions(
     Raises:
         UsageError: If they do not suit the run.
     """
+    if context is None and options.given is not None:
+        raise UsageError("Pictures to start from are for sampling: leave --given out.")
     labels = options.label
     if labels is not None:
         labels = [labels[i % len(labels)] for i in indices]
