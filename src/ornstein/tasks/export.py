@@ -313,9 +313,9 @@ def _about(model: Model, graph: Unrolled, options: ExportOptions) -> dict[str, A
 def _onnx() -> Any:
     """ONNX Runtime, if all that ONNX needs is installed."""
     try:
-        import onnx  # noqa: F401
-        import onnxruntime
-        import onnxscript  # noqa: F401
+        import onnx  # noqa: F401  # pyright: ignore[reportMissingImports]
+        import onnxruntime  # pyright: ignore[reportMissingImports]
+        import onnxscript  # noqa: F401  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise UsageError(
             f"{error.name} is not installed: pip install 'ornstein[export]', or --to torch."
