@@ -142,10 +142,8 @@ SPACES = ("learned", "fixed")
 
 def spread(values: Sequence[float], digits: int = 3) -> str:
     """``mean ± standard deviation`` over the seeds."""
-    mean = statistics.fmean(values)
-    if len(values) < 2:
-        return f"{mean:.{digits}g}"
-    return f"{mean:.{digits}g} ± {statistics.stdev(values):.2g}"
+    mean = f"{statistics.fmean(values):#.{digits}g}".rstrip(".")
+    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.2g}"
 
 
 def rising(*columns: Sequence[float]) -> tuple[bool, ...]:
