@@ -3,7 +3,6 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -89,11 +88,11 @@ class Pipeline:
         folder = self.path / part
         files = sorted(f.name for f in folder.iterdir()) if folder.is_dir() else []
         if not any(name.endswith(".safetensors") for name in files):
-            pickles = [name for name in files if name.endswith(PICKLES)]
-            if pickles:
+            if able_to_run := [name for name in files if name.endswith(PICKLES)]:
                 raise ModelFileError(
-                    f"{shown(folder / pickles[0])} is a pickle, which can run code, and there are "
-                    f"no safetensors beside it: {CONVERT.format(shown(self.path))}."
+                    f"{shown(folder / able_to_run[0])}"
+                    " is a pickle, which can run code, and there are no safetensors beside it: "
+                    f"{CONVERT.format(shown(self.path))}."
                 )
             raise ModelFileError(f"{shown(folder)} holds no weights (*.safetensors).")
         library = str(self.index[part][0])
@@ -137,11 +136,17 @@ def needed(library: str) -> Any:
     Raises:
         UsageError: If it is not installed.
     """
-    if library not in ("diffusers", "transformers"):
-        raise ModelFileError(f"A part of {shown(library)} is not opened: it would run its code.")
     try:
-        return import_module(library)
+        if library == "diffusers":
+            import diffusers
+
+            return diffusers
+        if library == "transformers":
+            import transformers
+
+            return transformers
     except ImportError as error:
         raise UsageError(
             f"{library} cannot be imported ({shown(error)}): pip install 'ornstein[hub]'."
         ) from None
+    raise ModelFileError(f"A part of {shown(library)} is not opened: it would run its code.")
