@@ -138,7 +138,7 @@ def needed(library: str) -> Any:
     """
     try:
         if library == "diffusers":
-            import diffusers
+            import diffusers  # pyright: ignore[reportMissingImports]
 
             return diffusers
         if library == "transformers":
