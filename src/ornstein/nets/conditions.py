@@ -8,9 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import FourierFeatures, Linear
+from .blocks import FourierFeatures, Linear, zero
 
 LARGEST_EXAMPLE = 2**28  # numbers: a gibibyte in float32
+WAVES = 8
+LEAST_LOG_SNR = -9.0
+"""That a network hears which looks ahead: its slope in flow time, by which it is taught, is that in
+log-SNR times ``2 / (tau (1 - tau))``, which has no bound at tau = 1."""
 
 
 def check_shape(shape: Sequence[int], ndims: Sequence[int]) -> tuple[int, ...]:
@@ -54,20 +58,27 @@ class Conditions:
         context: ``context`` ``(B, context, *S)``, seen beside the data, point by point.
         augment: ``augment`` ``(B, augment)``, how the example was augmented. Left out is zeros,
             not augmented: so augmentation does not leak into samples.
+        span: 1 for ``span`` ``(B,)``, in [0, 1], how far to look: a student's step in flow time.
+            Left out is 0, as a denoiser looks.
+        guidance: 1 for ``guidance`` ``(B,)``, the weight of a guidance that the network has
+            learned to do by itself. Left out is 1, none.
 
     Raises:
-        ValueError: If a count is negative or beyond 100,000 classes, 4096 of the others.
+        ValueError: If a count is negative or beyond 100,000 classes, 4096 of the others, 1 of the
+            last two.
     """
 
     classes: int = 0
     attributes: int = 0
     context: int = 0
     augment: int = 0
+    span: int = 0
+    guidance: int = 0
 
     def __post_init__(self) -> None:
+        most = {"classes": 100_000, "span": 1, "guidance": 1}
         for field in fields(self):
-            most = 100_000 if field.name == "classes" else 4096
-            check_range(field.name, getattr(self, field.name), 0, most)
+            check_range(field.name, getattr(self, field.name), 0, most.get(field.name, 4096))
 
 
 UNCONDITIONAL = Conditions()
@@ -106,6 +117,10 @@ class Inputs(nn.Module):
             self.attributes = Linear(2 * conditions.attributes, width, bias=False)
         if conditions.augment:
             self.augment = Linear(conditions.augment, width, bias=False)
+        if conditions.span:  # both start silent: a student begins as its teacher
+            self.span = zero(Linear(WAVES, width, bias=False))
+        if conditions.guidance:
+            self.guidance = zero(Linear(WAVES, width, bias=False))
         self.out = Linear(width, width)
 
     def forward(
@@ -116,11 +131,15 @@ class Inputs(nn.Module):
         attributes: Tensor | None,
         context: Tensor | None,
         augment: Tensor | None,
+        span: Tensor | None,
+        guidance: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """x with its context ``(B, channels, *S)``, and the embedding ``(B, width)``."""
         self._check(x, log_snr)
+        if self.conditions.span:
+            log_snr = log_snr.clamp_min(LEAST_LOG_SNR)
         told = self.log_snr(self.features(log_snr).to(x))
-        told = told + self._embed(x, label, attributes, augment)
+        told = told + self._embed(x, label, attributes, augment) + self._dials(x, span, guidance)
         return self._join(x, context), F.silu(self.out(F.silu(told)))
 
     def _embed(
@@ -143,6 +162,18 @@ class Inputs(nn.Module):
         if (augment := _or_absent("augment", augment, told.augment, absent)) is not None:
             _check_tensor("augment", augment, tuple(absent.shape))
             known = known + self.augment(augment.to(x))
+        return known
+
+    def _dials(self, x: Tensor, span: Tensor | None, guidance: Tensor | None) -> Tensor:
+        """Sum of the embeddings of two numbers ``(B, width)`` or, of none, ``()``."""
+        told, batch, known = self.conditions, x.shape[0], x.new_zeros(())
+        if (span := _or_absent("span", span, told.span, x.new_zeros(batch))) is not None:
+            _check_tensor("span", span, (batch,))
+            known = known + self.span(waves(span).to(x))
+        absent = x.new_ones(batch)
+        if (weight := _or_absent("guidance", guidance, told.guidance, absent)) is not None:
+            _check_tensor("guidance", weight, (batch,))
+            known = known + self.guidance(waves(torch.asinh(weight - 1) / 4).to(x))
         return known
 
     def _join(self, x: Tensor, context: Tensor | None) -> Tensor:
@@ -176,6 +207,12 @@ class Inputs(nn.Module):
                 f"expected label in [0, {self.conditions.classes}), or -1 for not given, "
                 f"got {low if low < -1 else high}"
             )
+
+
+def waves(value: Tensor) -> Tensor:
+    """Sines of a number ``(B,)``, about in [-1, 1]: ``(B, WAVES)``, all zero at zero."""
+    rate = torch.arange(1, WAVES + 1, dtype=value.dtype, device=value.device)
+    return torch.sin(torch.pi / 2 * rate * value[:, None])
 
 
 def _or_absent(name: str, value: Tensor | None, count: int, absent: Tensor) -> Tensor | None:

@@ -76,8 +76,10 @@ class DiT(nn.Module):
         attributes: Tensor | None = None,
         context: Tensor | None = None,
         augment: Tensor | None = None,
+        span: Tensor | None = None,
+        guidance: Tensor | None = None,
     ) -> Tensor:
-        x, told = self.inputs(x, log_snr, label, attributes, context, augment)
+        x, told = self.inputs(x, log_snr, label, attributes, context, augment, span, guidance)
         h = self.first(self._patches(x)) + self.position
         for block in self.blocks:
             h = run(block, h, told, self.recompute)

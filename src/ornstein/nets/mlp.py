@@ -51,8 +51,10 @@ class MLP(nn.Module):
         attributes: Tensor | None = None,
         context: Tensor | None = None,
         augment: Tensor | None = None,
+        span: Tensor | None = None,
+        guidance: Tensor | None = None,
     ) -> Tensor:
-        x, told = self.inputs(x, log_snr, label, attributes, context, augment)
+        x, told = self.inputs(x, log_snr, label, attributes, context, augment, span, guidance)
         h = self.first(x)
         for block in self.blocks:
             h = block(h, told)

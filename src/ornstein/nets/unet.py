@@ -104,8 +104,10 @@ class UNet(nn.Module):
         attributes: Tensor | None = None,
         context: Tensor | None = None,
         augment: Tensor | None = None,
+        span: Tensor | None = None,
+        guidance: Tensor | None = None,
     ) -> Tensor:
-        x, told = self.inputs(x, log_snr, label, attributes, context, augment)
+        x, told = self.inputs(x, log_snr, label, attributes, context, augment, span, guidance)
         space = x.shape[2:]
         # ones, which the zeros beyond the border are not; and two channels have a memory format
         h = torch.cat([x, torch.ones_like(x[:, :1])], 1)
