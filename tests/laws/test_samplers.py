@@ -25,6 +25,7 @@ from ornstein.core.sample import (
     DPMSolver,
     Euler,
     Heun,
+    Leap,
     Multistep,
     PredictorCorrector,
     Sampler,
@@ -65,6 +66,7 @@ class Chance(NamedTuple):
 DETERMINISTIC = {
     "ddim": Flow(Ancestral(eta=0.0), 1.2e-2),
     "euler": Flow(Euler(), 1.2e-2),
+    "leap": Flow(Leap(), 1.2e-2),
     "heun": Flow(Heun(), 1.1e-4),
     "edm": Flow(Heun(scaling="ve"), 4.5e-4),
     "multistep-1": Flow(Multistep(order=1), 1.2e-2),

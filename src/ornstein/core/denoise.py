@@ -22,6 +22,11 @@ def align(t: Tensor, x: Tensor) -> Tensor:
     return t.reshape(t.shape + (1,) * (x.ndim - t.ndim))
 
 
+def flow_time(log_snr: Tensor) -> Tensor:
+    """``tau = sigma / (alpha + sigma)``: the time of rectified flow, of the noise level alone."""
+    return torch.sigmoid(-log_snr / 2)
+
+
 # --- Predictions ---------------------------------------------------------------------------------
 
 
@@ -216,7 +221,9 @@ class Denoiser(nn.Module, ABC):
         """Posterior mean ``(B, C, *S)`` of `x_t` ``(B, C, *S)`` at times `t` ``()`` or ``(B,)``.
 
         A condition that is left out, and one that is missing (label -1, attribute NaN), is
-        averaged over: ``denoiser(x_t, t)`` is the unconditional denoiser.
+        averaged over: ``denoiser(x_t, t)`` is the unconditional denoiser. The condition `until`
+        is a time s, ``()`` or ``(B,)``: one that has learned to look ahead then gives the x_hat
+        that leads there in one step (see `core.distill`); the others do not hear it.
         """
 
     def moments(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -251,15 +258,17 @@ class Rescheduled(Denoiser):
         self.denoiser, self.schedule = denoiser, schedule
 
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
-        return self.denoiser(*self._moved(x_t, t), **cond)
+        return self.moments(x_t, t, **cond)[0]
 
     def moments(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> tuple[Tensor, Tensor | None]:
-        return self.denoiser.moments(*self._moved(x_t, t), **cond)
-
-    def _moved(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        there = self.denoiser.schedule.time(self.schedule.log_snr(t))
+        there = self._moved(t)
         size = torch.hypot(*self.denoiser.schedule(there)) / torch.hypot(*self.schedule(t))
-        return align(size, x_t).to(x_t) * x_t, there
+        if "until" in cond:
+            cond["until"] = self._moved(cond["until"])
+        return self.denoiser.moments(align(size, x_t).to(x_t) * x_t, there, **cond)
+
+    def _moved(self, t: Tensor) -> Tensor:
+        return self.denoiser.schedule.time(self.schedule.log_snr(t))
 
 
 class Conditioned(Denoiser):
@@ -292,6 +301,7 @@ class NetDenoiser(Denoiser):
             ``e^-u L + u``, whose minimum over u weighs every noise level alike.
         variance_steps: T, if the second half of the network's output is a variance head, trained
             with the hybrid loss ``L + 0.001 T L_vlb``.
+        ahead: Whether the network can be told ``span``, how far to look in flow time.
 
     Raises:
         ValueError: If the prediction is blind where the schedule has no signal left.
@@ -310,6 +320,7 @@ class NetDenoiser(Denoiser):
         weighting: Weighting = weigh_balanced,
         uncertainty: nn.Module | None = None,
         variance_steps: int | None = None,
+        ahead: bool = False,
     ) -> None:
         super().__init__()
         with torch.no_grad():
@@ -321,6 +332,7 @@ class NetDenoiser(Denoiser):
             )
         self.net, self.schedule, self.uncertainty = net, schedule, uncertainty
         self.prediction, self.weighting, self.variance_steps = prediction, weighting, variance_steps
+        self.ahead = ahead
         curve = getattr(schedule, "net", None)
         self.curve = curve if isinstance(curve, nn.Module) else None  # its weights are ours
 
@@ -392,8 +404,11 @@ class NetDenoiser(Denoiser):
     ) -> tuple[Tensor, Tensor | None]:
         """F, and the place v in [0, 1] of the learned variance."""
         clamped = log_snr.clamp(-LOG_SNR_LIMIT, LOG_SNR_LIMIT)
+        told = dict(cond)
+        if (until := told.pop("until", None)) is not None and self.ahead:
+            told["span"] = flow_time(log_snr) - flow_time(self.schedule.log_snr(until))
         dtype = next((p.dtype for p in self.net.parameters()), x.dtype)
-        output = self.net(x.to(dtype), clamped.to(dtype), **cond).to(x.dtype)
+        output = self.net(x.to(dtype), clamped.to(dtype), **told).to(x.dtype)
         if self.variance_steps is None:
             return output, None
         F, head = output.chunk(2, dim=1)

@@ -12,6 +12,7 @@ eps) in the loss that every denoiser is trained by.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from .denoise import Denoiser, align
 from .noise import Schedule
+from .trajectory import Draw, Instant, Mix, Past, Sampler, Step, Transition, held
 
 
 def carried(schedule: Schedule, x_t: Tensor, x_hat: Tensor, t: Tensor, s: Tensor) -> Tensor:
@@ -129,3 +131,33 @@ def _difference(
     above = u(y + align(up, y).to(y) * v, tau + up)
     below = u(y - align(down, y).to(y) * v, tau - down)
     return (above - below) / align(up + down, y).to(y)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leap(Sampler):
+    """Steps of one who looks as far as each leads: exact in any number, if it has learned to.
+
+    The rule of DDIM, whose x_hat is asked for with `until` = s; of a denoiser that does not hear
+    it, DDIM itself. So it is towards noise, where nobody has learned to look.
+
+    Source: Boffi et al. (2024), https://arxiv.org/abs/2406.07507, section 3.
+    """
+
+    order = 1
+
+    def steps(self, schedule: Schedule, grid: Sequence[Instant]) -> list[Step]:
+        if grid[0].t < grid[-1].t:
+            return [Transition(now.t, held(now, then)) for now, then in pairwise(grid)]
+        return [Leaping(now.t, then.t, held(now, then)) for now, then in pairwise(grid)]
+
+
+@dataclass(frozen=True, slots=True)
+class Leaping:
+    """One step of `Leap`, from t to s."""
+
+    t: Tensor
+    s: Tensor
+    mix: Mix
+
+    def __call__(self, denoiser: Denoiser, x_t: Tensor, past: Past, noise: Draw) -> Tensor:
+        return self.mix(x_t, denoiser(x_t, self.t, until=self.s))

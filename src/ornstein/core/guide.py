@@ -68,7 +68,7 @@ class ClassifierFree(Denoiser):
 
     def _negative(self, cond: dict[str, Tensor]) -> dict[str, Tensor]:
         if self.negative is None:
-            return {}
+            return {name: value for name, value in cond.items() if name == "until"}
         merged = {**cond, **self.negative}
         return {name: value for name, value in merged.items() if value is not None}
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import UsageError
 from .denoise import Denoiser, align
+from .distill import Leap
 from .multistep import AdamsBashforth, DPMSolver, Multistep, UniPC
 from .noise import Schedule
 from .solve import DORMAND_PRINCE, DORMAND_PRINCE_ERROR, mixed, slopes, velocity
@@ -42,6 +43,7 @@ __all__ = [
     "Euler",
     "Heun",
     "Instant",
+    "Leap",
     "Multistep",
     "OnStep",
     "Plan",
@@ -486,6 +488,7 @@ SAMPLERS: dict[str, Sampler] = {
     "sde-dpm++2m-published": DPMSolver(points=2, eta=1.0),
     "unipc": UniPC(),
     "adams-bashforth": AdamsBashforth(),
+    "leap": Leap(),
     "predictor-corrector": PredictorCorrector(),
     "rk45": RK45(),
 }
