@@ -1,18 +1,21 @@
 """Datasets by name: real scans and photographs that ship with scikit-learn, points from a seed."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from math import pi
 
 import numpy as np
 import torch
 
+from ..errors import DataError
 from ..rng import generator
 from .codec import measure
 from .dataset import Dataset, name_classes
 from .decode import like
 from .drawn import cells
 from .options import DataOptions
-from .pictures import conform, cover, describe, make_codec, pick
+from .pictures import assemble, conform, cover, describe, make_codec, pick
 from .points import PointsCodec
 
 POINTS = 10_000
@@ -104,6 +107,38 @@ def flower(options: DataOptions) -> Dataset:
     return describe(dataset, name_classes(labels))
 
 
+def photographs(options: DataOptions, left_out: bool = False) -> Dataset:
+    """Five colour photographs that come with scikit-image and scikit-learn, or the two left out.
+
+    The two are those on which scikit-image's own examples of restoration are shown. They differ
+    in size: examples are patches of 32 x 32 pixels, if no other size or patch is asked for.
+
+    Raises:
+        DataError: If scikit-image is not installed.
+    """
+    from sklearn.datasets import load_sample_images
+
+    try:
+        from skimage import data
+    except ImportError:
+        raise DataError(
+            "The photographs come with scikit-image, which is not installed: "
+            "pip install 'ornstein[evaluate]'."
+        ) from None
+    if options.size is None and options.patch is None:
+        options = replace(options, patch=32)
+    if left_out:
+        pictures = {"astronaut": data.astronaut(), "cat": data.chelsea()}
+    else:
+        china, flower = load_sample_images().images
+        pictures = {"coffee": data.coffee(), "rocket": data.rocket()}
+        pictures |= {"motorcycle": data.stereo_motorcycle()[0], "china": china, "flower": flower}
+    chosen = pick(list(pictures), options.limit)
+    found = [(name, conform(np.asarray(pictures[name]), options)) for name in chosen]
+    source = "photographs-left-out" if left_out else "photographs"
+    return describe(assemble([*found], options, source=source))
+
+
 # --- Points in the plane -------------------------------------------------------------------------
 
 Drawn = tuple[np.ndarray, np.ndarray | None]
@@ -178,5 +213,7 @@ BUILT_IN: dict[str, Callable[[DataOptions], Dataset]] = {
     "digits": digits,
     "stacked-digits": stacked_digits,
     "flower": flower,
+    "photographs": photographs,
+    "photographs-left-out": partial(photographs, left_out=True),
     "cells": cells,
 } | {name: (lambda options, name=name: points(name, options)) for name in CURVES}

@@ -257,6 +257,11 @@ def storage(dtype: str) -> np.dtype:
     return np.dtype({"uint32": "int64", "float16": "float32"}.get(dtype, dtype))
 
 
+def movable(stored: Tensor) -> Tensor:
+    """The same bits in a dtype that torch can index and gather on every device."""
+    return stored.view(torch.int16) if stored.dtype == torch.uint16 else stored
+
+
 def write_bytes(path: Path, data: bytes) -> Path:
     """Write a file that is whole or not there: a temporary neighbour, then a rename.
 

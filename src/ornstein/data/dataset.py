@@ -12,10 +12,11 @@ from torch import Tensor
 
 from ..errors import DataError
 from ..rng import generator
-from .codec import Codec
+from .codec import Codec, movable
 from .given import Given
 from .names import Problem, natural, shown
 from .options import DataOptions
+from .patches import Patches
 
 CLASSES = 100_000
 _BLOCK = 1024  # draws are made in blocks of so many positions
@@ -125,6 +126,7 @@ class Dataset:
         classes: Their names.
         attributes: Numbers known of each example.
         given: What the network is given of each beside the noise.
+        patches: What the examples are cut from, if they are patches of pictures.
         fingerprint: A hash of ids, labels, attributes and content of all that was opened.
         problems: What was found and left out.
         sizes: How many pictures had which (width, height) before they were scaled.
@@ -139,6 +141,7 @@ class Dataset:
     classes: list[str] = field(default_factory=list)
     attributes: Attributes | None = field(default=None, repr=False)
     given: Given | None = None
+    patches: Patches | None = field(default=None, repr=False)
     fingerprint: str = ""
     problems: list[Problem] = field(default_factory=list, repr=False)
     sizes: dict[tuple[int, int], int] = field(default_factory=dict, repr=False)
@@ -149,9 +152,11 @@ class Dataset:
         count = len(self.stored)
         lengths = [len(self.ids), count if self.label is None else len(self.label)]
         lengths.append(count if self.attributes is None else len(self.attributes.values))
-        lengths.append(count if self.given is None else len(self.given))
+        lengths += [count if p is None else len(p) for p in (self.given, self.patches)]
         if any(n != count for n in lengths):
-            raise ValueError(f"expected {count} ids, labels, attributes, given; got {lengths}")
+            raise ValueError(
+                f"expected {count} ids, labels, attributes, given, patches; got {lengths}"
+            )
 
     def __len__(self) -> int:
         return len(self.stored)
@@ -167,7 +172,13 @@ class Dataset:
             label=None if self.label is None else self.label.to(device),
             attributes=attributes,
             given=None if self.given is None else self.given.to(device),
+            patches=None if self.patches is None else self.patches.to(device),
         )
+
+    @property
+    def pictures(self) -> list[str]:
+        """The picture that each example is, or is cut from, by name."""
+        return self.ids if self.patches is None else self.patches.pictures
 
     def batch(
         self, indices: Tensor, draws: Tensor | None = None
@@ -176,8 +187,8 @@ class Dataset:
 
         Args:
             indices: ``(B,)``.
-            draws: ``(B, 3)`` from `draws_at`, to vary the examples by; None leaves them as they
-                are.
+            draws: ``(B, 3)`` from `draws_at`, to vary the examples by, patches by their place;
+                None leaves them as they are.
 
         Returns:
             x ``(B, C, *S)`` and, as far as they exist, ``label`` ``(B,)``, ``attributes``
@@ -186,7 +197,12 @@ class Dataset:
             each example was varied, zeros for untouched.
         """
         indices = indices.to(self.stored.device)
-        stored, cond = _movable(self.stored)[indices].view(self.stored.dtype), {}
+        if self.patches is not None and draws is not None:
+            draws = draws.to(self.stored.device)
+            stored = self.patches.drawn(indices, draws[:, 1:])
+        else:
+            stored = movable(self.stored)[indices].view(self.stored.dtype)
+        cond: dict[str, Tensor] = {}
         if self.label is not None:
             cond["label"] = self.label[indices]
         if self.attributes is not None:
@@ -220,6 +236,7 @@ class Dataset:
             label=None if self.label is None else self.label[indices],
             attributes=attributes,
             given=None if self.given is None else self.given[indices],
+            patches=None if self.patches is None else self.patches[indices],
         )
 
     def without_copies(self) -> "Dataset":
@@ -236,8 +253,12 @@ class Dataset:
 
         A function of the content of each example and the seed: new examples leave the side of
         most others as it was, and copies of one example fall on the same side. Training is never
-        empty; with two different examples or more and ``fraction > 0``, nor is the other.
+        empty; with two different examples or more and ``fraction > 0``, nor is the other. Of
+        patches, see `Patches.split`.
         """
+        if self.patches is not None:
+            train, rest = self.patches.split(fraction, seed)
+            return self._cut_anew(train), self._cut_anew(rest)
         keys = [_digest(row, seed) for row in _rows(self.stored)]
         groups: dict[int, list[int]] = {}
         for i, c in enumerate([0] * len(self) if self.label is None else self.label.tolist()):
@@ -251,6 +272,12 @@ class Dataset:
         train = torch.tensor([i for i, out in enumerate(sides) if not out], dtype=torch.int64)
         rest = torch.tensor([i for i, out in enumerate(sides) if out], dtype=torch.int64)
         return self.subset(train), self.subset(rest)
+
+    def _cut_anew(self, patches: Patches) -> "Dataset":
+        """Other patches of the same pictures."""
+        place = {name: i for i, name in enumerate(self.pictures)}
+        rows = torch.tensor([place[name] for name in patches.pictures], dtype=torch.int64)
+        return replace(self.subset(rows), stored=patches.fixed(), ids=patches.ids, patches=patches)
 
 
 def _first(members: list[int], keys: list[bytes], count: int) -> set[int]:
@@ -276,6 +303,7 @@ def fingerprint(
     label: Tensor | None,
     attributes: Attributes | None,
     given: Given | None = None,
+    patches: Patches | None = None,
 ) -> str:
     """A hash of everything training can see."""
     digest = blake2b(digest_size=16)
@@ -287,6 +315,8 @@ def fingerprint(
         digest.update(repr(attributes.names).encode() + attributes.values.numpy().tobytes())
     if given is not None:
         digest.update(np.ascontiguousarray(given.stored.numpy()).view(np.uint8).reshape(-1).data)
+    if patches is not None:
+        digest.update(np.ascontiguousarray(patches.pixels.numpy()).view(np.uint8).reshape(-1).data)
     return digest.hexdigest()
 
 
@@ -394,11 +424,6 @@ def vary(stored: Tensor, draws: Tensor, options: DataOptions) -> tuple[Tensor, T
         )
         told.append(moves / options.shift)
     place = (rows[:, :, None] * width + columns[:, None, :]).flatten(1)  # of each pixel
-    pixels = _movable(stored.flatten(2)).gather(2, place[:, None].expand(-1, channels, -1))
+    pixels = movable(stored.flatten(2)).gather(2, place[:, None].expand(-1, channels, -1))
     varied = pixels.view(stored.dtype).view_as(stored)
     return varied, torch.cat([t.float() for t in told], 1)
-
-
-def _movable(stored: Tensor) -> Tensor:
-    """The same bits in a dtype that torch can index and gather on every device."""
-    return stored.view(torch.int16) if stored.dtype == torch.uint16 else stored

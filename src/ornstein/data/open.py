@@ -22,6 +22,7 @@ from .pictures import (
     Progress,
     assemble,
     conform,
+    cut,
     describe,
     make_codec,
     open_pictures,
@@ -56,9 +57,26 @@ def open_data(
     """
     options = options or DataOptions()
     data = _open(source, options, progress)
+    if options.patch is not None and data.patches is None:
+        data = _patched(data)
     if options.given is not None and data.given is None:
         data = _with_derived(data, options.given)
     return data if options.duplicates == "keep" else data.without_copies()
+
+
+def _patched(data: Dataset) -> Dataset:
+    """Patches of pictures that are all of one size."""
+    codec, size = data.codec, data.options.patch or 1
+    if not isinstance(codec, ImageCodec):
+        raise DataError(f"patch = {size} is for pictures; {shown(data.source)} holds none.")
+    found = list(zip(data.ids, data.stored.numpy(), strict=True))
+    cells = cut(found, codec.dtype, data.options, data.source, codec.format, codec.layout)
+    place = {name: i for i, name in enumerate(data.ids)}
+    rows = torch.tensor([place[name] for name in cells.pictures], dtype=torch.int64)
+    known, label = data.attributes, None if data.label is None else data.label[rows]
+    attributes = None if known is None else (list(known.names), known.values[rows].numpy())
+    levels = replace(cells.codec, levels=codec.levels)
+    return describe(replace(cells, codec=levels), (label, data.classes), attributes)
 
 
 def _with_derived(data: Dataset, word: str) -> Dataset:
@@ -82,10 +100,17 @@ def _open(source: Source, options: DataOptions, progress: Progress | None) -> Da
     return open_array(data, labels, options, "array")
 
 
+def _is_run(path: Path) -> bool:
+    """Whether a folder is a run, whose pictures are its own: no data to learn from."""
+    return "\0" not in str(path) and (path / "run.json").is_file()
+
+
 def _open_path(source: str | Path, options: DataOptions, progress: Progress | None) -> Dataset:
-    if str(source) in BUILT_IN and not Path(source).exists():
-        return BUILT_IN[str(source)](options)
     path = Path(source)
+    if str(source) in BUILT_IN and (_is_run(path) or not path.exists()):
+        return BUILT_IN[str(source)](options)
+    if _is_run(path):
+        raise DataError(f"{shown(path)} is a run, not data: give what such a run is trained on.")
     if "\0" in str(source) or not path.exists():
         known = ", ".join(BUILT_IN)
         raise DataError(

@@ -15,6 +15,8 @@ class DataOptions:
     Args:
         size: Pictures are scaled until their short side has so many pixels, then cut to the
             central square. None keeps them as they are; then they must all be of one size.
+        patch: Examples are squares of so many pixels, cut from the pictures at random places, and
+            the pictures may differ in size. What is held out are other parts of them.
         channels: 1 grey, 3 colour, 4 colour with transparency. None keeps what is there; where
             grey and colour mix, grey becomes colour. Transparency lies on white unless 4.
         on_bad: What to do about a file that cannot be read, or a row with a missing number: stop
@@ -38,6 +40,7 @@ class DataOptions:
     """
 
     size: Annotated[int | None, Interval(ge=1, le=4096)] = None
+    patch: Annotated[int | None, Interval(ge=1, le=4096)] = None
     channels: Literal[1, 3, 4] | None = None
     on_bad: Literal["error", "skip"] = "error"
     duplicates: Literal["keep", "drop"] = "keep"
@@ -69,6 +72,10 @@ class DataOptions:
             raise UsageError(f"The data option make = {self.make!r} needs given: what is known.")
         if self.given_noise and self.given is None:
             raise UsageError("The data option given_noise needs given: what to mix it into.")
+        if self.patch is not None and self.shift:
+            raise UsageError("The data option shift is not for patches, which move by themselves.")
+        if self.patch is not None and self.given is not None:
+            raise UsageError("The data option patch is not for pairs: leave it or given out.")
         if self.on_bad not in ("error", "skip"):
             raise UsageError(f"The data option on_bad = {self.on_bad!r} must be error or skip.")
         if self.duplicates not in ("keep", "drop"):

@@ -25,6 +25,7 @@ from .given import Given, find_pairs, is_derived
 from .image import Format, ImageCodec, Layout, fits_png
 from .names import Problem, Unreadable, natural, shown
 from .options import DataOptions
+from .patches import lay, measure_pixels
 from .table import MISSING, read_rows
 
 METADATA = ("metadata.jsonl", "metadata.csv")
@@ -87,7 +88,7 @@ def open_pictures(path: Path, options: DataOptions, progress: Progress | None = 
     )
     if told:
         dataset = _paired(dataset, assemble(told, as_is, source=str(path)), partner)
-    origin = [i if i in files.sizes else i.rpartition("#")[0] for i in dataset.ids]
+    origin = [i if i in files.sizes else i.rpartition("#")[0] for i in dataset.pictures]
     labels = _labels(origin, rows, root, str(path), options)
     dataset = replace(dataset, sizes=dict(sizes.most_common()))
     return describe(dataset, labels, _attributes(origin, rows, options))
@@ -286,7 +287,8 @@ def _decode_all(
                 found[name] = [d.picture for d in decoded]
                 for _, size in decoded:
                     first.setdefault(size, name)
-            if options.size is None and len(first) > (1 if options.on_bad == "error" else SHAPES):
+            most = 1 if options.on_bad == "error" else SHAPES
+            if options.size is None and options.patch is None and len(first) > most:
                 raise _of_many_sizes(first)
             if progress is not None:
                 progress(len(found), len(names))
@@ -305,7 +307,8 @@ def _decode_all(
 def _of_many_sizes(first: dict[tuple[int, int], str]) -> DataError:
     some = ", ".join(f"{shown(n)} is {w} x {h}" for (w, h), n in islice(first.items(), 2))
     return DataError(
-        f"The pictures differ in size ({some}); choose one with size, such as size = 64."
+        f"The pictures differ in size ({some}); choose one with size, such as size = 64, or cut "
+        "examples from them with patch, such as patch = 32."
     )
 
 
@@ -374,25 +377,11 @@ def assemble(
 
     Grey among colour becomes colour. `found` is emptied as the pictures are copied.
     """
-    kinds = Counter(_kind(p) for _, p in found if not isinstance(p, Problem))
-    if not kinds:
-        all_bad = [p for _, p in found if isinstance(p, Problem)] + list(problems)
-        raise DataError(
-            f"{shown(source)}: none of {len(all_bad)} files can be used"
-            + (f"; the first: {all_bad[0]}." if all_bad else "; there are none.")
-        )
-    (dtype, height, width, colour), _ = kinds.most_common(1)[0]
-    usable, bad = [], list(problems)
-    channels = 0
-    for i, (name, picture) in enumerate(found):
-        if isinstance(picture, Problem):
-            bad.append(picture)
-        elif _kind(picture) == (dtype, height, width, colour):
-            usable.append(i)
-            channels = max(channels, picture.shape[2])
-        else:
-            bad.append(Problem(name, _oddity(picture, dtype, (height, width), colour)))
-            stop_at(bad[-1:], options, source)
+    usable, bad, (dtype, height, width, channels) = _alike(found, options, source, problems)
+    if options.patch is not None:
+        planes = [(found[i][0], _planes(found[i][1], channels)) for i in usable]
+        dataset = cut(planes, dtype, options, source, prefer, layout)
+        return replace(dataset, problems=bad + dataset.problems)
     fits_memory(len(usable) * channels * height * width * storage(dtype).itemsize, source)
     stored = np.empty((len(usable), channels, height, width), storage(dtype))
     ids = []
@@ -406,6 +395,78 @@ def assemble(
     return Dataset(
         codec=codec, stored=tensor, ids=ids, problems=bad, source=source, options=options
     )
+
+
+def _alike(
+    found: list[tuple[str, Picture | Problem]],
+    options: DataOptions,
+    source: str,
+    problems: Sequence[Problem],
+) -> tuple[list[int], list[Problem], tuple[str, int, int, int]]:
+    """Where pictures of the commonest kind are; all problems; dtype, height, width, channels."""
+    kinds = Counter(_kind(p, options) for _, p in found if not isinstance(p, Problem))
+    if not kinds:
+        all_bad = [p for _, p in found if isinstance(p, Problem)] + list(problems)
+        raise DataError(
+            f"{shown(source)}: none of {len(all_bad)} files can be used"
+            + (f"; the first: {all_bad[0]}." if all_bad else "; there are none.")
+        )
+    (dtype, height, width, colour), _ = kinds.most_common(1)[0]
+    usable, bad, channels = [], list(problems), 0
+    for i, (name, picture) in enumerate(found):
+        if isinstance(picture, Problem):
+            bad.append(picture)
+        elif _kind(picture, options) == (dtype, height, width, colour):
+            usable.append(i)
+            channels = max(channels, picture.shape[2])
+        else:
+            bad.append(Problem(name, _oddity(picture, dtype, (height, width), colour)))
+            stop_at(bad[-1:], options, source)
+    return usable, bad, (dtype, height, width, channels)
+
+
+def cut(
+    pictures: list[tuple[str, np.ndarray]],
+    dtype: str,
+    options: DataOptions,
+    source: str,
+    prefer: Format,
+    layout: Layout,
+) -> Dataset:
+    """Patches of pictures ``(C, H, W)`` by name, measured over all their pixels.
+
+    Raises:
+        DataError: If a picture is smaller than a patch, unless ``on_bad = skip``; if all are.
+    """
+    size, large, small = options.patch or 1, [], list[Problem]()
+    for name, picture in pictures:
+        _, height, width = picture.shape
+        if min(height, width) >= size:
+            large.append((name, picture))
+            continue
+        small.append(Problem(name, f"it is {width} x {height}, less than patch = {size}"))
+        stop_at(small[-1:], options, source)
+    if not large:
+        raise DataError(f"{shown(source)} holds no picture as large as patch = {size}: lower it.")
+    patches = lay(large, size)
+    mean, std = measure_pixels(patches.pixels)
+    stored = patches.fixed()
+    return Dataset(
+        codec=replace(make_codec(stored, dtype, prefer, layout), mean=mean, std=std),
+        stored=stored,
+        ids=patches.ids,
+        patches=patches,
+        problems=small,
+        source=source,
+        options=options,
+    )
+
+
+def _planes(picture: Picture | Problem, channels: int) -> np.ndarray:
+    """A picture as stored ``(C, H, W)``; grey fills all channels."""
+    planes = np.moveaxis(np.asarray(picture), 2, 0)
+    planes = np.broadcast_to(planes, (channels, *planes.shape[1:]))
+    return planes.astype(storage(planes.dtype.name), copy=False)
 
 
 def make_codec(
@@ -438,20 +499,24 @@ def describe(
     """`dataset` with its classes, attributes and fingerprint."""
     label, classes = labels
     known = None if attributes is None else Attributes.measured(*attributes)
-    mark = fingerprint(dataset.stored, dataset.ids, label, known, dataset.given)
+    mark = fingerprint(dataset.stored, dataset.ids, label, known, dataset.given, dataset.patches)
     return replace(dataset, label=label, classes=classes, attributes=known, fingerprint=mark)
 
 
-def _kind(picture: Picture) -> tuple[str, int, int, int]:
-    """What must be the same for all: dtype, height, width, channels (grey counts as colour)."""
+def _kind(picture: Picture, options: DataOptions) -> tuple[str, int, int, int]:
+    """What must be the same for all: dtype, height, width, channels (grey counts as colour).
+
+    Of pictures that patches are cut from, the size need not be: it counts as 0.
+    """
     height, width, channels = picture.shape
+    height, width = (height, width) if options.patch is None else (0, 0)
     return picture.dtype.name, height, width, 3 if channels == 1 else channels
 
 
 def _oddity(picture: Picture, dtype: str, size: tuple[int, int], colour: int) -> str:
-    name, height, width, channels = _kind(picture)
+    name, (height, width, channels) = picture.dtype.name, picture.shape
     if name != dtype:
         return f"it holds {name} where most hold {dtype}"
-    if (height, width) != size:
+    if (height, width) != size and size != (0, 0):
         return f"it is {width} x {height} where most are {size[1]} x {size[0]}: choose a size"
     return f"it has {channels} channels where most have {colour}"

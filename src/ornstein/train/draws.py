@@ -72,7 +72,8 @@ def draw(
     """
     count, share = len(indices), share or slice(None)
     positions = torch.arange(seen, seen + count)
-    varied = draws_at(seed, positions)[share] if data.options.augmentations else None
+    moved = data.options.augmentations or data.patches is not None
+    varied = draws_at(seed, positions)[share] if moved else None
     x, cond = data.batch(indices[share], varied)
     if most := data.options.given_noise:
         amount = generator(seed, "given-share", seen).random(count, dtype=np.float32) * most
