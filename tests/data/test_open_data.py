@@ -428,6 +428,18 @@ def test_drawn_data_are_a_function_of_the_seed(name):
     assert len(first) == 64 and len(set(first.ids)) == 64
 
 
+def test_a_run_is_no_data_even_if_it_has_the_name_of_built_in_data(tmp_path, monkeypatch):
+    """`ornstein train digits --out digits`: its pictures are what it drew."""
+    monkeypatch.chdir(tmp_path)
+    tree(Path("digits"), {"run.json": "{}", "samples/0.png": grey(3)})
+    assert len(open_data("digits", DataOptions(limit=5))) == 5
+    tree(Path("mine"), {"run.json": "{}", "samples/0.png": grey(3)})
+    with pytest.raises(DataError, match="mine is a run, not data"):
+        open_data("mine")
+    tree(Path("moons"), {"0.png": grey(3), "1.png": grey(4)})
+    assert open_data("moons").codec.shape == (1, 4, 6)
+
+
 def test_the_checkerboard_is_uniform_on_its_dark_squares():
     points = open_data("checkerboard", DataOptions(limit=8000)).stored.numpy()
     square = np.floor(points).astype(int) + 2

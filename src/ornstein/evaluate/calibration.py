@@ -9,11 +9,11 @@ import torch
 from scipy.stats import binom, chisquare
 from torch import Tensor
 
-from ..data import Dataset, open_data
+from ..data import Dataset
 from ..errors import UsageError
 from ..rng import generator
-from ..runs.config import RunConfig
 from ..runs.model import Model
+from ..tasks.examples import training_data
 from ..tasks.options import RestoreOptions, checked
 from ..tasks.restore import Cost, Restored, restore
 from ..tasks.sample import Run, opened
@@ -114,7 +114,7 @@ def calibrate(
     """
     model = opened(run)
     chosen = checked(RestoreOptions, {**options, "draws": draws})
-    held_out = _held_out(model) if data is None else data
+    held_out = training_data(model)[1] if data is None else data
     order = generator("calibration", chosen.seed).permutation(len(held_out))[:count]
     if len(order) < 2:
         raise UsageError(
@@ -165,10 +165,3 @@ def _inside(ranks: np.ndarray, draws: int, share: float) -> np.ndarray:
 def _nominal(draws: int, share: float) -> float:
     low, high = _middle(draws, share)
     return (high - low + 1) / (draws + 1)
-
-
-def _held_out(model: Model) -> Dataset:
-    if model.run is None:
-        raise UsageError("This model has no run folder that names its data: give the data.")
-    config: RunConfig = model.config
-    return open_data(config.source, config.data).split(config.data.validation, config.data.seed)[1]
