@@ -1,8 +1,8 @@
 """The examples a verb works on: the user's files, and the data that a run came from."""
 
-import glob
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +13,14 @@ from ..data import Dataset, open_data
 from ..data.codec import storage
 from ..data.decode import decode, is_picture, strict_decoders
 from ..data.files import read_file
-from ..data.names import Unreadable, natural, shown
+from ..data.names import Unreadable, shown
+from ..data.places import Place, files_in
 from ..errors import DataError, UsageError
 from ..runs.model import Model
 
 TABLES = (".csv", ".tsv", ".txt", ".npy")
 
-Places = str | Path | Sequence[str | Path] | Tensor
+Places = Place | Sequence[Place] | Tensor
 """Files, folders, patterns as ``scans/*.png``; or a stored batch ``(N, C, *S)``."""
 
 
@@ -54,7 +55,7 @@ def read_examples(model: Model, places: Places) -> Examples:
             )
         return Examples(places, [f"row-{i:06d}" for i in range(len(places))])
     parts, ids = [], []
-    for path in _files(model, [places] if isinstance(places, (str, Path)) else list(places)):
+    for path in _files(model, places):
         _refuse_another_size(model, path)
         found = model.codec.read(path)
         parts.append(found)
@@ -62,31 +63,16 @@ def read_examples(model: Model, places: Places) -> Examples:
     return Examples(torch.cat(parts), ids)
 
 
-def _files(model: Model, places: Sequence[str | Path]) -> list[Path]:
-    """Every file that is named, in order; of a folder those that could hold examples."""
-    paths: list[Path] = []
+def _files(model: Model, places: Place | Sequence[Place]) -> list[Path]:
+    """Every file that is named; refuses what can hold no examples of the run's kind."""
     pictures = len(model.shape) > 1
-    for place in map(Path, places):
-        if place.is_dir():
-            inside = sorted(place.rglob("*"), key=lambda p: natural(str(p)))
-            here = [p for p in inside if p.is_file() and _could_be(p, pictures)]
-        elif not place.exists() and glob.has_magic(str(place)):
-            matched = glob.glob(str(place), recursive=True)  # noqa: PTH207 (of any root)
-            here = [Path(p) for p in sorted(matched, key=natural)]
-        else:
-            paths.append(place)
-            continue
-        if not here:
-            raise UsageError(f"{place} holds no examples: give files, folders or patterns.")
-        paths += here
-    if not paths:
-        raise UsageError("An empty list of files: give at least one.")
+    paths = files_in(places, partial(_could_be, picture=pictures))
     if pictures and (table := next((p for p in paths if p.suffix.lower() in TABLES[:3]), None)):
         raise DataError(
             f"{shown(table)} is a table, but the run was trained on pictures of shape "
             f"{model.shape}: give pictures."
         )
-    if not pictures and (other := next((p for p in paths if not _could_be(p, False)), None)):
+    if not pictures and (other := next((p for p in paths if not _could_be(p.name, False)), None)):
         raise DataError(
             f"{shown(other)} is no table, but the run was trained on rows of {model.shape[0]} "
             "numbers: give a CSV or an npy file."
@@ -94,8 +80,8 @@ def _files(model: Model, places: Sequence[str | Path]) -> list[Path]:
     return paths
 
 
-def _could_be(path: Path, picture: bool) -> bool:
-    return is_picture(path.name) if picture else path.suffix.lower() in TABLES
+def _could_be(name: str, picture: bool) -> bool:
+    return is_picture(name) if picture else name.lower().endswith(TABLES)
 
 
 def _refuse_another_size(model: Model, path: Path) -> None:

@@ -20,12 +20,13 @@ from ..data.decode import decode, strict_decoders
 from ..data.files import read_file
 from ..data.image import ImageCodec
 from ..data.names import Unreadable, shown
+from ..data.places import Place, files_in
 from ..errors import DataError, UsageError
 from ..rng import normal
 from ..runs.model import Model
 from .options import RestoreOptions, suggestion
 
-Files = str | Path | Sequence[str | Path] | Tensor
+Files = Place | Sequence[Place] | Tensor
 """Where measurements lie, or what they hold, in the units of the data."""
 
 
@@ -247,7 +248,7 @@ def read_examples(codec: Codec, files: Files) -> tuple[Tensor, tuple[str, ...]]:
                 f"{codec.shape}: give (P, {', '.join(map(str, codec.shape))})."
             )
         return files, ()
-    found = [(path, codec.read(path)) for path in paths_of(files)]
+    found = [(path, codec.read(path)) for path in files_in(files)]
     return torch.cat([x for _, x in found]), _names([(path, len(x)) for path, x in found])
 
 
@@ -260,7 +261,7 @@ def _read(codec: Codec, size: tuple[int, ...], files: Files) -> tuple[Tensor, tu
                 f"(P, {', '.join(map(str, size))}) of the run's examples."
             )
         return files.double(), ()
-    paths = paths_of(files)
+    paths = files_in(files)
     y = torch.stack([_read_one(codec, size, path) for path in paths])
     return y, _names([(path, 1) for path in paths])
 
@@ -323,13 +324,6 @@ def picture_size(path: Path) -> tuple[int, int]:
             return (high, wide) if turned else (wide, high)
     except (OSError, ValueError) as error:
         raise DataError(f"{shown(path)} cannot be used: {shown(error, 200)}.") from None
-
-
-def paths_of(files: str | Path | Sequence[str | Path]) -> list[Path]:
-    paths = [Path(files)] if isinstance(files, (str, Path)) else [Path(f) for f in files]
-    if not paths:
-        raise UsageError("An empty list of pictures: give at least one.")
-    return paths
 
 
 def _names(found: Sequence[tuple[Path, int]]) -> tuple[str, ...]:

@@ -21,10 +21,11 @@ from ..core.sample import OnStep, start
 from ..core.tally import Tally
 from ..data.codec import write_bytes
 from ..data.image import ImageCodec
+from ..data.places import files_in
 from ..errors import UsageError
 from ..rng import Streams, generator
 from ..runs.model import Model
-from .measuring import Files, Problem, masked, paths_of, picture_size, problem_of, read_examples
+from .measuring import Files, Problem, masked, picture_size, problem_of, read_examples
 from .options import RestoreOptions, checked, suggestion
 from .sample import Run, Samples, block, conditions, draw, label_names, maker, opened, plan, png
 
@@ -290,7 +291,7 @@ def same_cut(mask: object, files: Files) -> None:
     if not isinstance(mask, (str, Path)) or isinstance(files, Tensor):
         return
     wide, high = picture_size(Path(mask))
-    for path in paths_of(files):
+    for path in files_in(files):
         width, height = picture_size(path)
         if abs(wide * height - high * width) > max(wide, high, width, height):
             raise UsageError(

@@ -18,9 +18,8 @@ from ..core.fit import FittedRule
 from ..core.guide import ALWAYS, ClassifierFree, Thresholded
 from ..core.sample import SAMPLERS, OnStep, Plan, Sampler, start
 from ..data.codec import Codec, write_bytes
-from ..data.decode import is_picture
 from ..data.given import fitted, mixed
-from ..data.names import natural
+from ..data.places import files_in
 from ..errors import UsageError
 from ..rng import Streams, generator, normal
 from ..runs.fitted import kept_rule
@@ -302,7 +301,7 @@ def context_of(model: Model, options: DrawOptions) -> Context | None:
         return None
     if model.given is None:
         raise UsageError("This run was not trained on pairs: leave --given out.")
-    paths = pictures_in(options.given)
+    paths = files_in(options.given)
     context = context_from(model, torch.cat([model.given.read(path) for path in paths]).numpy())
     return lambda indices: context[torch.tensor(indices) % len(context)]
 
@@ -311,15 +310,6 @@ def context_from(model: Model, stored: np.ndarray) -> Tensor:
     """The condition ``context`` ``(P, Cg, *S)`` of a run of pairs, from pictures as stored."""
     assert model.given is not None
     return fitted(model.given.pack(torch.from_numpy(stored)), model.shape[1:])
-
-
-def pictures_in(places: Sequence[str | Path]) -> list[Path]:
-    """The files that `places` name, and the pictures in the folders among them, in order."""
-    paths: list[Path] = []
-    for place in map(Path, places):
-        inside = sorted(place.rglob("*"), key=lambda p: natural(str(p))) if place.is_dir() else []
-        paths += [p for p in inside if is_picture(p.name) and p.is_file()] or [place]
-    return paths
 
 
 def conditions(

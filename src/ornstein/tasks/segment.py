@@ -11,14 +11,15 @@ from torch import Tensor
 
 from ..data.codec import Codec
 from ..data.image import ImageCodec
+from ..data.places import Place, files_in
 from ..errors import UsageError
 from .options import DrawOptions, SampleOptions, SegmentOptions, checked
-from .sample import Run, context_from, opened, pictures_in, png, stream, write_picture
+from .sample import Run, context_from, opened, png, stream, write_picture
 
 if TYPE_CHECKING:
     from PIL import Image
 
-Pictures = str | Path | Sequence[str | Path] | Tensor
+Pictures = Place | Sequence[Place] | Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,13 +187,11 @@ def read(codec: Codec, pictures: Pictures) -> tuple[tuple[str, ...], Tensor]:
     if isinstance(pictures, Tensor):
         return tuple(f"{i:06d}" for i in range(len(pictures))), pictures
     names, found = [], []
-    for path in pictures_in([pictures] if isinstance(pictures, str | Path) else list(pictures)):
+    for path in files_in(pictures):
         pages = codec.read(path)
         many = len(pages) > 1
         names += [f"{path.stem}-{i}" if many else path.stem for i in range(len(pages))]
         found.append(pages)
-    if not found:
-        raise UsageError("There are no pictures: name at least one file.")
     return tuple(names), torch.cat(found)
 
 
