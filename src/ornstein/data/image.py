@@ -16,6 +16,7 @@ from .arrays import read_npy
 from .codec import Codec, file_name, storage, write_bytes
 from .decode import cover, decode, rechannel, strict_decoders
 from .files import read_file
+from .metadata import tiff
 from .names import Unreadable, shown
 
 if TYPE_CHECKING:
@@ -76,17 +77,7 @@ class ImageCodec(Codec):
             case "npy":
                 np.save(out, picture, allow_pickle=False)
             case "tiff":
-                import tifffile
-
-                planes = self._planes(picture)
-                axes = "CYX" if len(planes) > 1 else "YX"
-                tifffile.imwrite(
-                    out,
-                    planes if len(planes) > 1 else planes[0],
-                    photometric="minisblack",
-                    planarconfig="separate" if len(planes) > 1 else None,
-                    metadata={"axes": axes},
-                )
+                return tiff(self._planes(picture))
             case "png":
                 from PIL import Image
 
