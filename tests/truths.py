@@ -61,3 +61,20 @@ def flow(denoiser: Denoiser, x_t: Tensor, t: float, s: float) -> Tensor:
     y = (x_t / alpha_t).numpy().ravel()
     solution = solve_ivp(slope, (start, stop), y, method="DOP853", rtol=1e-12, atol=1e-12)
     return alpha_s * torch.from_numpy(solution.y[:, -1]).view_as(x_t)
+
+
+MEAN, STD = 0.7, 0.4
+
+
+def exact_map(y, tau, rho):
+    """The flow map of ``N(MEAN, STD^2)`` in flow coordinates, as the x_hat that leads to rho."""
+
+    def spread(c):
+        return ((1 - c) ** 2 * STD**2 + c**2).sqrt()
+
+    tau, rho = tau.view(-1, 1), rho.view(-1, 1)
+    end = (1 - rho) * MEAN + spread(rho) / spread(tau) * (y - (1 - tau) * MEAN)
+    near = tau - rho < 1e-9
+    mean = (1 - tau) * STD**2 / spread(tau) ** 2 * (y - (1 - tau) * MEAN) + MEAN
+    far = (end - rho / tau * y) / (1 - rho / tau).masked_fill(near, 1)
+    return torch.where(near, mean, far)

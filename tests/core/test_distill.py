@@ -10,7 +10,7 @@ from ornstein.core import noise
 from ornstein.core.denoise import Denoiser, NetDenoiser, predict_data
 from ornstein.core.distill import aimed, carried, followed, mean_flow, relearned, two_in_one
 from ornstein.core.sample import SAMPLERS
-from truths import F64, gaussian, normal
+from truths import F64, exact_map, gaussian, normal
 
 SCHEDULES = [
     noise.FlowSchedule(),
@@ -81,23 +81,6 @@ def test_the_usual_loss_is_least_where_the_lesson_is_said():
         sizes.append(loss.item())
         assert (net.answer.grad.abs().max() < 1e-10) == (gap == 0)
     assert sizes[0] < 1e-20 and sizes[2] == pytest.approx(4 * sizes[1])
-
-
-MEAN, STD = 0.7, 0.4
-
-
-def exact_map(y, tau, rho):
-    """The flow map of ``N(MEAN, STD^2)`` in flow coordinates, as the x_hat that leads to rho."""
-
-    def spread(c):
-        return ((1 - c) ** 2 * STD**2 + c**2).sqrt()
-
-    tau, rho = tau.view(-1, 1), rho.view(-1, 1)
-    end = (1 - rho) * MEAN + spread(rho) / spread(tau) * (y - (1 - tau) * MEAN)
-    near = tau - rho < 1e-9
-    mean = (1 - tau) * STD**2 / spread(tau) ** 2 * (y - (1 - tau) * MEAN) + MEAN
-    far = (end - rho / tau * y) / (1 - rho / tau).masked_fill(near, 1)
-    return torch.where(near, mean, far)
 
 
 TAU = torch.tensor([1.0, 0.9, 0.6, 0.6, 0.3, 0.1], dtype=F64)

@@ -15,6 +15,7 @@ from ornstein.runs.config import RunConfig
 from ornstein.runs.folder import RunFolder
 from ornstein.train.loop import Loop
 from ornstein.train.progress import Progress
+from ornstein.train.recipes import ahead
 from ornstein.train.signals import Stop
 from ornstein.train.start import identify
 from ornstein.train.training import Training
@@ -207,8 +208,11 @@ def worker(rank: int, port: int, out: str, config: str, resume: bool, stop_at: i
     torch.distributed.destroy_process_group()
 
 
-def test_two_processes_train_what_one_does_and_resume_exactly(memory_path, children):
+@pytest.mark.parametrize("method", ["", "mean-flow"])
+def test_two_processes_train_what_one_does_and_resume_exactly(memory_path, children, method):
+    """Also where a Jacobian product goes past what would watch the gradients."""
     config = tiny_config(seen=32 * 40, optimizer="muon", batch=32)
+    config = ahead(config, method) if method else config
 
     def both(out: Path, resume: bool = False, stop_at: int = 10**9) -> None:
         port = free_port()

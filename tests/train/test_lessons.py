@@ -4,16 +4,25 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import labelled_points, points, tiny_config
+from torch import nn
+from torch.testing import assert_close
 
+from ornstein.core.denoise import NetDenoiser, predict_data, weigh_flow
 from ornstein.core.distill import aimed, followed
+from ornstein.core.noise import FlowSchedule
 from ornstein.errors import UsageError
 from ornstein.evaluate.distillation import distill, lesson_plan
+from ornstein.rng import generator
 from ornstein.runs.config import DenoiserConfig, DistillConfig, ScheduleConfig
 from ornstein.runs.model import load
 from ornstein.train import train
-from ornstein.train.lessons import Lessons
+from ornstein.train.device import World
+from ornstein.train.draws import Batch, draw
+from ornstein.train.lessons import DRAWS, Leaps, Teacher
+from ornstein.train.recipes import ahead
 from ornstein.train.training import Training
+from train.tiny import labelled_points, points, tiny_config
+from truths import F64, exact_map, normal
 
 
 def flow_config(**changes):
@@ -47,31 +56,119 @@ def test_a_student_begins_as_its_teacher_and_on_its_own_grid(teacher, plan):
     torch.testing.assert_close(times, torch.tensor([0.25, 0.5, 0.75, 1.0], dtype=torch.float64))
 
 
+def drawn(training, count=32):
+    """A batch of a training, and what is random in its lesson."""
+    indices = training.data.order(0, range(count))
+    batch = draw(training.data, indices, training.denoiser.schedule, training.times, seed=0, seen=0)
+    return batch, torch.from_numpy(generator("draws").random((count, DRAWS)))
+
+
+def x_t(batch, schedule):
+    alpha, sigma = (c[:, None].to(batch.x) for c in schedule(batch.t))
+    return alpha * batch.x + sigma * batch.eps
+
+
 def test_a_lesson_keeps_x_t_and_asks_for_three_steps_in_one(plan):
     training = Training(plan, points())
     lessons, schedule = training.lessons, training.denoiser.schedule
-    seen = {}
-
-    def look(batch):
-        seen["before"] = batch
-        seen["after"] = Lessons.__call__(lessons, batch)
-        return seen["after"]
-
-    training.lessons = look
-    training.update()
-    before, after = seen["before"], seen["after"]
-
-    def x_t(batch):
-        alpha, sigma = (c[:, None].float() for c in schedule(batch.t))
-        return alpha * batch.x + sigma * batch.eps
-
-    torch.testing.assert_close(x_t(after), x_t(before), rtol=1e-5, atol=1e-5)
+    before, draws = drawn(training)
+    after, seen = lessons(before, draws, training.denoiser), x_t(before, schedule)
+    assert_close(x_t(after, schedule), seen, rtol=1e-5, atol=1e-5)
     for i in range(4):
         t = before.t[i : i + 1]
         path = [t - k / 12 for k in range(4)]
-        x_s = followed(lessons.teacher, x_t(before)[i : i + 1], path)
-        x_hat = aimed(schedule, x_t(before)[i : i + 1], x_s, path[0], path[-1])
-        torch.testing.assert_close(after.x[i : i + 1], x_hat, rtol=1e-4, atol=1e-4)
+        x_s = followed(lessons.teacher.denoiser, seen[i : i + 1], path)
+        x_hat = aimed(schedule, seen[i : i + 1], x_s, path[0], path[-1])
+        assert_close(after.x[i : i + 1], x_hat, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["flow-map", "mean-flow"])
+def test_a_flow_map_begins_as_its_teacher_however_far_it_looks(teacher, method):
+    c = DistillConfig(method=method, teacher=str(teacher.path))
+    student = Training(lesson_plan(flow_config(), c, steps=4, seen=320), points()).denoiser
+    x, t = torch.randn(5, 2), torch.linspace(0.1, 0.9, 5, dtype=torch.float64)
+    expected = load(teacher.path).denoiser(x, t)
+    for until in (t, t / 2, torch.zeros(5, dtype=torch.float64)):
+        assert_close(student(x, t, until=until), expected)
+
+
+def test_a_leap_that_leads_nowhere_is_what_a_denoiser_learns(teacher):
+    c = DistillConfig(method="flow-map", teacher=str(teacher.path))
+    by_teacher = Training(lesson_plan(flow_config(), c, steps=4, seen=320), points())
+    from_data = Training(ahead(flow_config(), "flow-map"), points())
+    for training in (by_teacher, from_data):
+        before, draws = drawn(training)
+        after = training.lessons(before, draws, training.denoiser)
+        schedule, until = training.denoiser.schedule, after.cond["until"]
+        assert_close(x_t(after, schedule), x_t(before, schedule), rtol=1e-4, atol=1e-4)
+        near, all_the_way = until == before.t, until == 0
+        assert near.any() and all_the_way.any() and (~near & ~all_the_way).any()
+        said = (
+            before.x
+            if training is from_data
+            else load(teacher.path).denoiser(x_t(before, schedule), before.t)
+        )
+        assert_close(after.x[near], said[near], rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(after.x[~near], said[~near], atol=1e-2)
+
+
+class Known(nn.Module):
+    """A network whose weight is 1 where it is the flow map of a Gaussian, in closed form."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones((), dtype=torch.float64))
+
+    def forward(self, x, log_snr, span=None):
+        tau = torch.sigmoid(-log_snr / 2)
+        y = x * torch.hypot(tau, 1 - tau)[:, None]
+        return self.weight * exact_map(y, tau, tau if span is None else tau - span)
+
+
+@pytest.mark.parametrize("method", ["flow-map", "mean-flow"])
+@pytest.mark.parametrize("weight", [1.0, 1.2])
+def test_loss_and_gradient_vanish_at_the_flow_map_of_a_gaussian(method, weight):
+    """G22: also at rho = 0, the consistency map; and nowhere else."""
+    schedule = FlowSchedule()
+    student = NetDenoiser(Known(), schedule, predict_data, weigh_flow, ahead=True)
+    teacher = NetDenoiser(Known(), schedule, predict_data, weigh_flow)
+    lessons = Leaps(Teacher(teacher, 1.0, 1.0, False), {}, method == "mean-flow")
+    student.net.weight.data.fill_(weight)
+    t = torch.tensor([1.0, 1.0, 0.9, 0.6, 0.6, 0.3], dtype=F64)
+    draws = torch.tensor([[0, w, u] for w, u in [(0.9, 0), (0.5, 0.4), (0.9, 0), (0.5, 0.7)]])
+    draws = torch.cat([draws, torch.tensor([[0, 0.1, 0.5], [0, 0.6, 0.02]])]).double()
+    batch = lessons(Batch(normal(6, 2), t, normal(6, 2, seed=1), {}), draws, student)
+    loss = student.loss(batch.x, batch.t, batch.eps, **batch.cond)
+    loss.sum().backward()
+    gradient = student.net.weight.grad
+    assert gradient is not None and batch.cond["until"][0] == 0
+    small = 1e-6 if method == "flow-map" else 1e-4  # no log-SNR below -30, no tau above 1 - 1e-6
+    assert (loss.max() < small**2) == (abs(gradient) < small) == (weight == 1)
+
+
+@pytest.mark.parametrize("method", ["flow-map", "mean-flow"])
+def test_gradients_of_two_processes_add_up_to_those_of_one(method):
+    """Products with a Jacobian go past what watches gradients: the sum over processes must not."""
+    config = ahead(tiny_config(size=16, clip=1e9), method)
+    found = []
+    for world in (World(), Alone(0, 2), Alone(1, 2)):
+        training = Training(config, points(), world=world)
+        nn.init.normal_(training.denoiser.net.last.weight, std=0.3, generator=seeded())
+        training.update()
+        found.append([p.grad.clone() for p in training.weights])
+    for whole, first, second in zip(*found, strict=True):
+        assert_close(whole, first + second, rtol=1e-4, atol=1e-5)
+
+
+class Alone(World):
+    """One of two processes, its messages never sent."""
+
+    def sum(self, tensors):
+        pass
+
+
+def seeded():
+    return torch.Generator().manual_seed(3)
 
 
 def test_a_student_resumes_bit_for_bit(plan, tmp_path):

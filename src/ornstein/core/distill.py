@@ -42,9 +42,12 @@ def aimed(schedule: Schedule, x_t: Tensor, x_s: Tensor, t: Tensor, s: Tensor) ->
 
 
 def followed(teacher: Denoiser, x_t: Tensor, times: Sequence[Tensor], **cond: Tensor) -> Tensor:
-    """Where the steps of a teacher lead, along `times`, each ``()`` or ``(B,)``."""
+    """Where the steps of a teacher lead, along `times`, each ``()`` or ``(B,)``.
+
+    A teacher that has learned to look ahead looks as far as each step leads.
+    """
     for t, s in pairwise(times):
-        x_t = carried(teacher.schedule, x_t, teacher(x_t, t, **cond), t, s)
+        x_t = carried(teacher.schedule, x_t, teacher(x_t, t, until=s, **cond), t, s)
     return x_t
 
 

@@ -19,13 +19,16 @@ from ..tasks.options import DistillOptions, checked
 from ..tasks.sample import Run, opened, sample
 from ..train import train
 from ..train.progress import Report
+from ..train.recipes import ahead
 from .distances import frechet_distance
-from .evaluation import encoders_of, rounded
+from .encoders import encoders_of
+from .evaluation import rounded
 from .features import Encoder
 from .metrics import Score, score
 
 FINE = 4  # steps of the first teacher for each of its student's
-PART = 0.3  # of the teacher's budget, for each student
+PART = 0.3  # of the teacher's budget, for each progressive student
+WHOLE = 1.0  # likewise, for a flow map, which is one for all steps
 RATE = 0.5  # of the teacher's learning rate: students begin where they shall nearly stay
 CHANCE = 2.0  # standard deviations by which a student may seem worse
 BLIND = ("noise", "score", "mean")  # predictions that say nothing of x in pure noise
@@ -89,16 +92,19 @@ def distill(
     say: Callable[[str], None] = lambda line: None,
     **options: Any,
 ) -> list[Grade]:
-    """Teach students to do in few steps what a run does in many, each the next one's teacher.
+    """Teach students to do in few steps what a run does in many.
 
-    The first learns to do in one step what the run does in four steps of DDIM, guidance included,
-    the next to do in one what the first does in two, and so on. A student is a run like any
-    other, in ``OUT/steps-N``. One that is worse, beyond chance, than what the first teacher draws
-    in as many denoiser calls by the sampler it has, is not kept, though it teaches the next.
+    Progressively, each is the next one's teacher: the first learns to do in one step what the run
+    does in four steps of DDIM, guidance included, the next to do in one what the first does in
+    two, and so on; they are the runs ``OUT/steps-N``. By a flow map, ``OUT/flow-map`` or
+    ``OUT/mean-flow``, one student learns steps of any length, and takes as many as it is asked.
+
+    No student is kept that is worse, beyond chance, than what the run draws in as many denoiser
+    calls by the sampler it has; a flow map that is so in all its numbers of steps.
 
     Args:
         run: The run, or its folder.
-        steps: Of the students, falling; each a divisor of the one before.
+        steps: Of the students, falling; of progressive ones each a divisor of the one before.
         out: Folder for them; ``RUN/students`` if not given.
         device: Where to compute.
         report: Called with a `Progress` a few times in a second.
@@ -106,58 +112,97 @@ def distill(
         **options: Those of `DistillOptions`.
 
     Returns:
-        A grade for each student that was taught.
+        A grade for each number of steps.
 
     Raises:
-        UsageError: If the steps do not divide, or the run's prediction is blind in pure noise.
+        UsageError: If the steps do not suit, or the run cannot teach.
 
     Source: Salimans & Ho (2022), https://arxiv.org/abs/2202.00512; guidance: Meng et al. (2022),
-    https://arxiv.org/abs/2210.03142, its first stage, at one weight.
+    https://arxiv.org/abs/2210.03142, its first stage.
     """
     chosen = checked(DistillOptions, {"steps": tuple(steps), **options})
     model = opened(run, device)
-    _refuse(model, chosen.steps)
+    refuse(model, chosen)
     assert model.run is not None
-    folder = Path(out) if out is not None else model.run.path / "students"
+    out = Path(out) if out is not None else model.run.path / "students"
     gate = Gate(model, *training_data(model), count=chosen.count, seed=chosen.seed)
-    weight = model.config.sample.guidance if chosen.guidance is None else chosen.guidance
-    teacher, grades, before = model.run.path, list[Grade](), chosen.steps[0] * FINE
+
+    def study(config: RunConfig, name: str) -> RunFolder:
+        source = model.config.source
+        return train(source, config=config, out=out / name, device=device, report=report)
+
+    teach = progressively if chosen.method == "progressive" else by_a_map
+    return teach(model, chosen, gate, study, say)
+
+
+Study = Callable[[RunConfig, str], RunFolder]
+"""Trains a student of that configuration, in a folder of that name."""
+
+
+def progressively(
+    model: Model, chosen: DistillOptions, gate: "Gate", study: Study, say: Callable[[str], None]
+) -> list["Grade"]:
+    """A student for each number of steps, each the next one's teacher."""
+    assert model.run is not None
+    teacher, before, grades = model.run, chosen.steps[0] * FINE, list[Grade]()
+    students, weights = list[RunFolder](), guidance_of(model, chosen)
     for number in chosen.steps:
         say(f"Teaching a student of {number} step{'s' * (number > 1)}")
-        first = not grades
-        config = lesson_plan(
-            model.config,
-            DistillConfig(
-                teacher=str(teacher), jump=before // number, guidance=weight if first else 1.0
-            ),
-            number,
-            chosen.seen or max(1, round(PART * model.config.train.seen)),
-        )
-        student = train(
-            model.config.source,
-            config=config,
-            out=folder / f"steps-{number}",
-            device=device,
-            report=report,
-        )
-        grade = gate(student, number, weight)
-        say(grade.line)
-        grades.append(grade)
-        teacher, before = student.path, number
-    for grade in grades:
+        taught = weights if teacher is model.run or weights[0] != weights[1] else (1.0, 1.0)
+        plan = DistillConfig(teacher=str(teacher.path), jump=before // number, guidance=taught)
+        seen = chosen.seen or max(1, round(PART * model.config.train.seen))
+        teacher = study(lesson_plan(model.config, plan, number, seen), f"steps-{number}")
+        students.append(teacher)
+        grades.append(gate(teacher, number, weights))
+        say(grades[-1].line)
+        before = number
+    for student, grade in zip(students, grades, strict=True):
         if grade.folder is None:
-            rmtree(folder / f"steps-{grade.steps}")
+            rmtree(student.path)
     return grades
+
+
+def by_a_map(
+    model: Model, chosen: DistillOptions, gate: "Gate", study: Study, say: Callable[[str], None]
+) -> list["Grade"]:
+    """One student for all numbers of steps, whose own is the largest that passes."""
+    assert model.run is not None and chosen.method != "progressive"
+    say(f"Teaching a student of {', '.join(map(str, chosen.steps))} steps")
+    weights = guidance_of(model, chosen)
+    plan = DistillConfig(method=chosen.method, teacher=str(model.run.path), guidance=weights)
+    seen = chosen.seen or max(1, round(WHOLE * model.config.train.seen))
+    config = lesson_plan(model.config, plan, chosen.steps[0], seen)
+    student = study(config, chosen.method)
+    grades = [gate(student, number, weights) for number in chosen.steps]
+    for grade in grades:
+        say(grade.line)
+    passed = [grade.steps for grade in grades if grade.folder]
+    if not passed:
+        rmtree(student.path)
+    elif passed[0] != chosen.steps[0]:
+        sample = replace(config.sample, steps=passed[0])
+        student.revise(replace(config, sample=sample).to_toml())
+    return grades
+
+
+def guidance_of(model: Model, chosen: DistillOptions) -> tuple[float, float]:
+    """The least and the largest weight of guidance that the students are to learn."""
+    given = chosen.guidance or (model.config.sample.guidance,)
+    return given[0], given[-1]
 
 
 def lesson_plan(config: RunConfig, plan: DistillConfig, steps: int, seen: int) -> RunConfig:
     """The configuration of a student of a run."""
-    return replace(
+    low, high = plan.guidance
+    weight = min(max(config.sample.guidance, low), high) if plan.told_guidance else 1.0
+    config = replace(
         config,
-        distill=plan,
         train=replace(config.train, seen=seen, learning_rate=RATE * config.train.learning_rate),
-        sample=SampleConfig(sampler="ddim", steps=steps, grid="uniform"),
+        sample=SampleConfig(sampler="ddim", steps=steps, grid="uniform", guidance=weight),
     )
+    if plan.method != "progressive":
+        config = ahead(config, plan.method)
+    return replace(config, distill=plan)
 
 
 class Gate:
@@ -175,7 +220,7 @@ class Gate:
         self, model: Model, train: Dataset, held_out: Dataset, *, count: int, seed: int
     ) -> None:
         self.model, self.count, self.seed = model, count, seed
-        encoders, _ = encoders_of(model, train, held_out, None)
+        encoders, _ = encoders_of(model.codec, train, held_out)
         self.encoder: Encoder = next(iter(encoders.values()))
         self.real = [self.encoder(model.codec.pack(d.stored).numpy()) for d in (train, held_out)]
         self.labels = None
@@ -184,17 +229,22 @@ class Gate:
             self.labels = tuple(names)
         self.teacher: Score | None = None
 
-    def __call__(self, student: RunFolder, steps: int, guidance: float) -> Grade:
-        """The grade of a student; its folder unless it is worse than its teacher untaught."""
+    def __call__(self, student: RunFolder, steps: int, weights: tuple[float, float]) -> Grade:
+        """The grade of a student in so many steps, at the middle of its weights of guidance.
+
+        With its folder, unless it is worse than its teacher untaught.
+        """
         own = self.model.config.sample.sampler
         calls = SAMPLERS[own].calls(1) or 1
-        many: dict[str, Any] = {"guidance": guidance} if self.labels else {}
+        taught = load(student.path, device=self.model.device)
+        many: dict[str, Any] = {"guidance": sum(weights) / 2} if self.labels else {}
+        few = many if taught.config.distill.told_guidance else {}
         if self.teacher is None:
             self.teacher = self.measure(self.model, **many)
         untaught = self.measure(self.model, steps=max(1, steps // calls), **many)
-        taught = self.measure(load(student.path, device=self.model.device))
+        found = self.measure(taught, steps=steps, **few)
         grade = Grade(
-            steps=steps, student=taught, untaught=untaught, teacher=self.teacher, folder=student
+            steps=steps, student=found, untaught=untaught, teacher=self.teacher, folder=student
         )
         return grade if grade.gain > -CHANCE else replace(grade, folder=None)
 
@@ -205,19 +255,31 @@ class Gate:
         return score(frechet_distance, features, *self.real)
 
 
-def _refuse(model: Model, steps: Sequence[int]) -> None:
+def refuse(model: Model, chosen: DistillOptions) -> None:
+    """Refuse a run that cannot teach, and steps that cannot be taught.
+
+    Raises:
+        UsageError: Saying which, and what can be done.
+    """
+    steps, progressive = chosen.steps, chosen.method == "progressive"
     if model.run is None:
         raise UsageError("Only a run that lies in a folder can teach: give the folder.")
     for before, after in pairwise(steps):
-        if after >= before or before % after:
-            raise UsageError(
-                f"steps = {tuple(steps)} must fall, each a divisor of the one before, as 8 4 2 1."
-            )
+        if after >= before or (progressive and before % after):
+            rule = "fall, each a divisor of the one before" if progressive else "fall"
+            raise UsageError(f"steps = {tuple(steps)} must {rule}, as 8 4 2 1.")
     if (kind := model.config.denoiser.prediction) in BLIND:
         raise UsageError(
             f"A run that predicts {kind} says nothing of x in pure noise, where a student of few "
             "steps has to: train one with [denoiser] prediction = 'flow' or 'velocity'."
         )
+    if not progressive and model.config.denoiser.variance_steps:
+        raise UsageError("A run that learns its variance teaches by --method progressive alone.")
+    low, high = guidance_of(model, chosen)
+    if (low, high) != (1, 1) and not (model.vocabulary.classes or model.vocabulary.attributes):
+        raise UsageError(f"guidance = {chosen.guidance}: this run has no condition to go to.")
+    if not low <= high:
+        raise UsageError(f"guidance = {chosen.guidance} must go from low to high.")
 
 
 def _shown(value: Score) -> str:

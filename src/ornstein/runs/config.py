@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 Share = Annotated[float, Interval(ge=0, le=1)]
+Weight = Annotated[float, Interval(ge=-100, le=100)]
 Number = int | float | str | bool
 
 
@@ -132,22 +133,37 @@ class SampleConfig:
     sampler: str = "adams-bashforth"
     steps: Annotated[int, Interval(ge=1, le=100_000)] = 16
     grid: Literal["uniform", "log-snr", "karras", "stride"] = "uniform"
-    guidance: Annotated[float, Interval(ge=-100, le=100)] = 1.0
+    guidance: Weight = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class DistillConfig:
-    """Who teaches this run to take fewer steps.
+    """How this run learns to take few steps, and from whom.
 
     Args:
+        method: Progressive learns to do one step of its grid. A flow map learns to look as far as
+            any step leads, from where two of its own half as long lead; in mean-flow, from the
+            slope of its own answers.
         teacher: A run folder; empty if the run learns from data alone.
-        jump: Steps of the teacher that this run does in one.
-        guidance: With which the teacher is guided.
+        jump: Steps of the teacher that a progressive student does in one.
+        guidance: The least and the largest weight with which the teacher is guided; where they
+            differ, this run is told which.
     """
 
+    method: Literal["progressive", "flow-map", "mean-flow"] = "progressive"
     teacher: str = ""
     jump: Annotated[int, Interval(ge=2, le=1000)] = 2
-    guidance: Annotated[float, Interval(ge=-100, le=100)] = 1.0
+    guidance: tuple[Weight, Weight] = (1.0, 1.0)
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether the network is told how far to look."""
+        return self.method != "progressive"
+
+    @property
+    def told_guidance(self) -> bool:
+        """Whether the network is told the weight of guidance."""
+        return self.guidance[0] != self.guidance[1]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -158,6 +158,12 @@ class RunFolder:
                     sweep(place)
             yield
 
+    def revise(self, config_toml: str) -> None:
+        """Replace the configuration by one that differs only in how to sample."""
+        with self.lock(), storing(self.path, len(config_toml)):
+            replace_text(self.path / "config.toml", config_toml)
+        self.config_toml = config_toml
+
     # --- Checkpoints
 
     def save(

@@ -261,7 +261,15 @@ def build_denoiser(
     else:
         weighting = WEIGHTINGS[c.weighting]
     try:
-        return NetDenoiser(net, schedule, prediction, weighting, uncertainty, steps or None)
+        return NetDenoiser(
+            net,
+            schedule,
+            prediction,
+            weighting,
+            uncertainty,
+            steps or None,
+            config.distill.looks_ahead,
+        )
     except ValueError as error:
         raise UsageError(f"[denoiser] and [schedule] disagree: {error}.") from None
 
@@ -279,6 +287,8 @@ def build_net(config: RunConfig, shape: tuple[int, ...], vocabulary: Vocabulary)
             attributes=len(vocabulary.attributes),
             context=vocabulary.context,
             augment=config.data.augmentations,
+            span=int(config.distill.looks_ahead),
+            guidance=int(config.distill.told_guidance),
         )
         return net(
             shape, size=config.net.size, conditions=conditions, out_channels=channels, **options

@@ -300,16 +300,23 @@ class DistillOptions:
     """How to teach students of few steps.
 
     Args:
-        steps: Of the students, falling; each a divisor of the one before.
-        guidance: With which the teacher is guided, as its run says if left out; the students
-            then need none.
-        seen: Examples each student sees; three tenths of the teacher's if left out.
+        method: progressive: a student for each number of steps, each the next one's teacher;
+            flow-map: one for all of them, taught by its own steps half as long; mean-flow: the
+            same, by its slope.
+        steps: Of the students, falling; of progressive ones each a divisor of the one before.
+        guidance: With which the teacher is guided, as its run says if left out; the students then
+            need none. Two for a range: the students are told the weight, as in sample --guidance.
+        seen: Examples each student sees; if left out, of the teacher's three tenths, or as many
+            for a student for all steps.
         count: Examples to draw for each grade.
         seed: Same seed, same grades.
     """
 
+    method: Literal["progressive", "flow-map", "mean-flow"] = "progressive"
     steps: Annotated[tuple[Steps, ...], Len(1, 16), Parameter(consume_multiple=True)] = (8, 4, 2, 1)
-    guidance: Weight | None = None
+    guidance: Annotated[tuple[Weight, ...] | None, Len(1, 2), Parameter(consume_multiple=True)] = (
+        None
+    )
     seen: Annotated[int | None, Interval(ge=1, le=10**13)] = None
     count: Annotated[int, Interval(ge=100, le=1_000_000)] = 1000
     seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0

@@ -1,85 +1,157 @@
 """A student's lessons: its batches, as its teacher would have them."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from ..core.denoise import Denoiser, align
-from ..core.distill import aimed, followed, relearned
+from ..core.denoise import Denoiser, NetDenoiser, align
+from ..core.distill import aimed, followed, mean_flow, relearned, two_in_one
 from ..core.guide import ClassifierFree
 from ..core.noise import Schedule
 from ..core.times import TimeDistribution
 from ..errors import UsageError
-from ..runs.config import RunConfig
+from ..runs.config import RunConfig, ScheduleConfig
 from ..runs.model import GRIDS, Vocabulary, load
 from .draws import Batch
 
+NOISE = 0.2  # share of the leaps that begin in pure noise, as every drawing does
+NEAR = 0.25  # that lead nowhere: what a denoiser learns
+FAR = 0.25  # that lead all the way to the data
+EARLIEST = 1e-3  # flow time at which one begins
+SHORTEST = 1e-3  # in flow time; below it the answer is a quotient of roundings
 
-@dataclass(frozen=True, eq=False)
-class Lessons:
+
+class Lessons(ABC):
     """What turns a batch of data into one of steps to learn.
 
+    Attributes:
+        weights: That the student begins with, as far as it has them.
+    """
+
+    weights: dict[str, Tensor]
+
+    @property
+    @abstractmethod
+    def times(self) -> TimeDistribution:
+        """Where the student's steps begin."""
+
+    @abstractmethod
+    def __call__(self, batch: Batch, draws: Tensor, student: NetDenoiser) -> Batch:
+        """The batch with the same x_t, whose x is what the student is to answer.
+
+        Args:
+            batch: Of data.
+            draws: What is random in the lesson: ``(B, DRAWS)``, uniform in [0, 1). Zeros give
+                lessons that can be compared over the training.
+            student: As it is now.
+        """
+
+    def weigh(self, losses: Tensor) -> Tensor:
+        """The losses of a batch, as they count."""
+        return losses
+
+
+DRAWS = 3
+
+
+def lessons_of(config: RunConfig, vocabulary: Vocabulary, device: torch.device) -> Lessons | None:
+    """The lessons that the configuration asks for; None if the run is a denoiser and no more.
+
+    Raises:
+        UsageError: If the teacher is not there or of another kind, or the schedule does not suit.
+    """
+    c = config.distill
+    if c.looks_ahead and config.schedule != ScheduleConfig(name="flow"):
+        raise UsageError(
+            f"[distill] method = '{c.method}' learns in flow time: set [schedule] name = 'flow'."
+        )
+    if not c.teacher:
+        return Leaps(None, {}, c.method == "mean-flow") if c.looks_ahead else None
+    model = load(c.teacher, device=device)
+    kinds = (model.config.net, model.config.denoiser.prediction)
+    same = kinds == (config.net, config.denoiser.prediction)
+    if not same or (not c.looks_ahead and model.config.schedule != config.schedule):
+        raise UsageError(
+            f"{c.teacher} has another network, prediction or schedule than its student: [net] and "
+            "[schedule] must be equal."
+        )
+    if model.vocabulary != vocabulary:
+        raise UsageError(f"{c.teacher} was trained on other data: a student learns from them.")
+    low, high = c.guidance
+    if not low <= high:
+        raise UsageError(f"[distill] guidance = [{low}, {high}] must go from low to high.")
+    teacher = Teacher(model.denoiser, low, high, model.config.distill.told_guidance)
+    weights = model.denoiser.state_dict()
+    if c.looks_ahead:
+        return Leaps(teacher, weights, c.method == "mean-flow")
+    times = GRIDS[config.sample.grid](model.denoiser.schedule, config.sample.steps * c.jump)
+    return Steps(teacher, weights, times.to(device), c.jump)
+
+
+@dataclass(frozen=True, eq=False)
+class Teacher:
+    """Who is followed, guided.
+
     Args:
-        teacher: Of the student's schedule, its guidance included.
-        weights: That the student begins with.
-        times: The teacher's grid ``(N jump + 1,)``, of which the student's is every `jump`-th.
+        denoiser: Of the teacher.
+        low: The least weight of guidance.
+        high: The largest; where they differ, the student is told which.
+        told: Whether the teacher, a student itself, is told the weight, too.
+    """
+
+    denoiser: Denoiser
+    low: float
+    high: float
+    told: bool
+
+    def on(self, batch: Batch, draws: Tensor) -> tuple[Denoiser, Batch]:
+        """The teacher as these examples have it, and the batch as the student hears it."""
+        denoiser, fixed = self.denoiser, self.low == self.high
+        if fixed:
+            guided = denoiser if self.low == 1 else ClassifierFree(denoiser, self.low)
+            return guided.given(**batch.cond), batch
+        weight = (self.low + (self.high - self.low) * draws[:, 0]).to(batch.x)
+        heard = replace(batch, cond=batch.cond | {"guidance": weight})
+        if self.told:
+            return denoiser.given(**heard.cond), heard
+        return ClassifierFree(denoiser, weight).given(**batch.cond), heard
+
+
+# --- Progressive distillation --------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Steps(Lessons):
+    """Several steps of the teacher in one.
+
+    Args:
+        teacher: Of the student's schedule.
+        weights: Of the teacher.
+        grid: The teacher's times ``(N jump + 1,)``, of which the student's are every `jump`-th.
         jump: Steps of the teacher that the student is to do in one.
     """
 
-    teacher: Denoiser
+    teacher: Teacher
     weights: dict[str, Tensor]
-    times: Tensor
+    grid: Tensor
     jump: int
 
-    @classmethod
-    def of(
-        cls, config: RunConfig, vocabulary: Vocabulary, device: torch.device
-    ) -> "Lessons | None":
-        """The lessons that the configuration asks for; None if the run has no teacher.
-
-        Raises:
-            UsageError: If the teacher is not there, or of another kind.
-        """
-        c = config.distill
-        if not c.teacher:
-            return None
-        model = load(c.teacher, device=device)
-        if (model.config.net, model.config.schedule) != (config.net, config.schedule):
-            raise UsageError(
-                f"{c.teacher} has another network or schedule than its student: [net] and "
-                "[schedule] must be equal."
-            )
-        if model.vocabulary != vocabulary:
-            raise UsageError(f"{c.teacher} was trained on other data: a student learns from them.")
-        guided = ClassifierFree(model.denoiser, c.guidance)
-        times = GRIDS[config.sample.grid](model.denoiser.schedule, config.sample.steps * c.jump)
-        weights = model.denoiser.state_dict()
-        teacher = model.denoiser if c.guidance == 1 else guided
-        return cls(teacher, weights, times.to(device), c.jump)
-
     @property
-    def grid(self) -> Tensor:
-        """The student's grid ``(N + 1,)``."""
-        return self.times[:: self.jump]
-
-    @property
-    def starts(self) -> "Starts":
-        """Where the student's steps begin, as training times."""
-        return Starts(self.grid[:-1])
+    def times(self) -> "Starts":
+        return Starts(self.grid[:: self.jump][:-1])
 
     @torch.no_grad()
-    def __call__(self, batch: Batch) -> Batch:
-        """The batch with the same x_t, whose x is what the student is to answer."""
-        schedule = self.teacher.schedule
-        begin = (self.grid[:-1] == batch.t[:, None]).int().argmax(1) * self.jump
-        path = [self.times[begin + i] for i in range(self.jump + 1)]
-        alpha, sigma = (align(c, batch.x).to(batch.x) for c in schedule(batch.t))
-        x_t = alpha * batch.x + sigma * batch.eps
-        x_s = followed(self.teacher, x_t, path, **batch.cond)
-        x_hat = aimed(schedule, x_t, x_s, path[0], path[-1])
-        x, eps = relearned(schedule, x_t, x_hat, batch.t)
-        return replace(batch, x=x, eps=eps)
+    def __call__(self, batch: Batch, draws: Tensor, student: NetDenoiser) -> Batch:
+        teacher, batch = self.teacher.on(batch, draws)
+        begin = (self.times.grid == batch.t[:, None]).int().argmax(1) * self.jump
+        path = [self.grid[begin + i] for i in range(self.jump + 1)]
+        x_t = noised(batch, teacher.schedule)
+        x_s = followed(teacher, x_t, path)
+        x_hat = aimed(teacher.schedule, x_t, x_s, path[0], path[-1])
+        return taught(batch, teacher.schedule, x_t, x_hat)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,3 +165,95 @@ class Starts(TimeDistribution):
 
     def log_snr_density(self, log_snr: Tensor, schedule: Schedule) -> Tensor:
         raise ValueError("the times of a grid have no density")
+
+
+# --- Flow maps -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Leaps(Lessons):
+    """As far as any step leads, on the path of rectified flow.
+
+    What leads nowhere, a denoiser knows: the teacher or, without one, the data. All else the
+    student learns from itself: from two leaps half as long or, by slope, from how its answer
+    changes along the flow.
+
+    Args:
+        teacher: None to learn from data alone.
+        weights: Of the teacher.
+        by_slope: Whether to learn by `mean_flow`.
+
+    Source: halves: Frans et al. (2024), https://arxiv.org/abs/2410.12557, section 3.
+    """
+
+    teacher: Teacher | None
+    weights: dict[str, Tensor]
+    by_slope: bool
+
+    @property
+    def times(self) -> "Departures":
+        return Departures()
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch, draws: Tensor, student: NetDenoiser) -> Batch:
+        until = ends(batch.t, draws)
+        near, y, schedule = until == batch.t, noised(batch, student.schedule), student.schedule
+        x_hat = batch.x
+        if self.teacher is not None:
+            teacher, batch = self.teacher.on(batch, draws)
+            x_hat = teacher.along(schedule)(y, batch.t)
+        ahead = student.given(**batch.cond)
+        if self.by_slope:
+            tau = align(batch.t, y).to(y)
+            v = (y - x_hat) / tau
+            x_hat = mean_flow(partial(_look, ahead), y, batch.t, until, v)
+        else:
+            leap = two_in_one(ahead, y, batch.t, (batch.t + until) / 2, until)
+            x_hat = torch.where(align(near, y), x_hat, leap)
+        lesson = taught(batch, schedule, y, x_hat)
+        return replace(lesson, cond=lesson.cond | {"until": until})
+
+    def weigh(self, losses: Tensor) -> Tensor:
+        """By slope, each over its size: a slope is now and then far off.
+
+        Source: Geng et al. (2025), https://arxiv.org/abs/2505.13447, section 4.3, p = 1.
+        """
+        return losses / (losses.detach() + 1e-2) if self.by_slope else losses
+
+
+def _look(ahead: Denoiser, y: Tensor, tau: Tensor, rho: Tensor) -> Tensor:
+    """A flow map, kept off tau = 1, where the log-SNR has no derivative."""
+    return ahead(y, tau * (1 - 1e-6), until=rho)
+
+
+def ends(t: Tensor, draws: Tensor) -> Tensor:
+    """Where leaps from `t` ``(B,)`` lead: nowhere, all the way, or in between."""
+    which, share = draws[:, 1], draws[:, 2]
+    until = torch.where(which > 1 - FAR, 0.0, t * share)
+    return torch.where((which < NEAR) | (t - until < SHORTEST), t, until)
+
+
+@dataclass(frozen=True)
+class Departures(TimeDistribution):
+    """Evenly over flow time, but for those that begin in pure noise."""
+
+    def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
+        return (u.double() / (1 - NOISE)).clamp(EARLIEST, 1.0)
+
+    def log_snr_density(self, log_snr: Tensor, schedule: Schedule) -> Tensor:
+        raise ValueError("times of which some are 1 have no density")
+
+
+# --- Both ----------------------------------------------------------------------------------------
+
+
+def noised(batch: Batch, schedule: Schedule) -> Tensor:
+    """x_t of a batch."""
+    alpha, sigma = (align(c, batch.x).to(batch.x) for c in schedule(batch.t))
+    return alpha * batch.x + sigma * batch.eps
+
+
+def taught(batch: Batch, schedule: Schedule, x_t: Tensor, x_hat: Tensor) -> Batch:
+    """The batch in which the answer to `x_t` is `x_hat`."""
+    x, eps = relearned(schedule, x_t, x_hat, batch.t)
+    return replace(batch, x=x, eps=eps)

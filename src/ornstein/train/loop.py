@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from math import isfinite, isnan, nan
 from typing import Any
 
+import torch
+
 from ..data.dataset import Dataset
 from ..errors import DivergedError
 from ..runs.folder import RunFolder
 from .doctor import Diagnosis, Doctor
 from .guard import Verdict
+from .lessons import DRAWS
 from .memory import peak
 from .preview import preview
 from .progress import Progress, Report
@@ -63,7 +66,8 @@ class Review:
             validation = Validation(held, denoiser, training.times, count=count, **common)
         if training.lessons is not None:
             if validation is not None:
-                validation.batch = training.lessons(validation.batch)
+                same = torch.zeros(len(validation.batch), DRAWS)
+                validation.batch = training.lessons(validation.batch, same, training.denoiser)
             return cls(validation, None)
         count = min(max(c.train.seen // 2500, 8), 64)
         doctor = Doctor(training.data, held, denoiser, training.times, count=count, **common)

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import torch
 
-from ..core.sample import Ancestral, start
+from ..core.sample import SAMPLERS, Ancestral, start
 from ..core.times import LogSNRGrid
 from ..data.codec import write_bytes
 from ..rng import normal
+from ..runs.model import GRIDS
 from .device import autocast
 from .signals import Stop
 from .training import Training
@@ -39,14 +40,14 @@ def preview(folder: Path, training: Training, stop: Stop) -> bool:
     if (given := training.data.given) is not None:
         rows = torch.arange(COUNT, device=device) % len(training.data)
         cond["context"] = given.context(rows, training.data.codec.shape[1:])
-    times = LogSNRGrid()(denoiser.schedule, STEPS)
-    if training.lessons is not None:
-        times = training.lessons.grid
+    sampler, times = Ancestral(eta=0), LogSNRGrid()(denoiser.schedule, STEPS)
+    if training.lessons is not None:  # a student is good at its own steps alone
+        plan = training.config.sample
+        sampler, times = SAMPLERS[plan.sampler], GRIDS[plan.grid](denoiser.schedule, plan.steps)
     try:
         with autocast(device, training.precision):
-            x = Ancestral(eta=0)(
-                denoiser.given(**cond), start(denoiser.schedule, times[0], eps), times, on_step=look
-            )
+            x = start(denoiser.schedule, times[0], eps)
+            x = sampler(denoiser.given(**cond), x, times, on_step=look)
     except _Stopped:
         return False
     if x.isfinite().all():

@@ -11,13 +11,14 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from ..data.dataset import Dataset
 from ..errors import UsageError
+from ..rng import generator
 from ..runs.config import RunConfig
 from ..runs.model import Vocabulary, build_denoiser, build_times
 from .device import World, autocast
 from .draws import Batch, draw
 from .ema import Averages
 from .guard import Guard, Verdict
-from .lessons import Lessons
+from .lessons import DRAWS, lessons_of
 from .memory import examples_at_once
 from .optimise import build_optimizers, learning_rate, restore, tensors_of
 
@@ -94,11 +95,13 @@ class Training:
         vocabulary = vocabulary_of(data)
         denoiser = build_denoiser(config, data.codec.shape, vocabulary)
         self.denoiser = denoiser.to(self.device).train()
-        self.lessons = Lessons.of(config, vocabulary, self.device)
+        self.lessons = lessons_of(config, vocabulary, self.device)
         if self.lessons is not None:
-            self.denoiser.load_state_dict(self.lessons.weights)
+            own = self.denoiser.state_dict()
+            known = {k: v for k, v in self.lessons.weights.items() if k in own}
+            self.denoiser.load_state_dict(own | known)
         self.weights = list(self.denoiser.parameters())
-        self.times = self.lessons.starts if self.lessons else build_times(config.times)
+        self.times = self.lessons.times if self.lessons else build_times(config.times)
         self.averages = Averages(self.denoiser, config.train.ema)
         self.optimizers = build_optimizers(self.denoiser, config.train)
         self.guard, self.tally = Guard(), Tally()
@@ -125,7 +128,9 @@ class Training:
             share=self.world.share(count),
         )
         if self.lessons is not None:
-            batch = self.lessons(batch)
+            draws = generator(seed, "lesson", self.seen).random((count, DRAWS))
+            draws = torch.from_numpy(draws)[self.world.share(count)].to(self.device)
+            batch = self.lessons(batch, draws, self.denoiser)
 
         # --- Loss and gradient, over all processes
         total = self.gradient(batch)
@@ -179,6 +184,7 @@ class Training:
         for part in batch.parts(self.micro):
             with autocast(self.device, self.precision):
                 losses = self.denoiser.loss(part.x, part.t, part.eps, **part.cond)
+            losses = losses if self.lessons is None else self.lessons.weigh(losses)
             loss = losses.sum() / self.config.train.batch
             loss.backward()
             total += loss.detach()
