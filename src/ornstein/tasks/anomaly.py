@@ -15,6 +15,7 @@ from ..errors import UsageError
 from ..rng import Streams, generator
 from ..runs.model import Model
 from .options import DetectOptions, RestoreOptions
+from .progress import pieces
 from .restore import fill
 from .sample import block
 
@@ -70,7 +71,7 @@ def gather(
     labels = _labels(model, options)
     size, errors, best = block(model), [], []
     levels = torch.tensor(options.levels, dtype=torch.float64)
-    for first in range(0, len(x), size):
+    for first in pieces(range(0, len(x), size)):
         part = x[first : first + size].to(model.device)
         found = torch.stack([_errors(model, part, levels, options, c) for c in labels])
         # under each class, the sum over levels of the logarithm of the error
@@ -78,8 +79,6 @@ def gather(
         chosen = total.argmin(0)
         errors.append(found[chosen, :, torch.arange(len(part))].transpose(0, 1).cpu())
         best.append(torch.tensor(labels)[chosen.cpu()])
-        if first // size % 16 == 15:
-            say(f"Scored {first + len(part):,} of {len(x):,} examples")
     evidence = Evidence(
         torch.cat(errors, 1).double().numpy(),
         torch.cat(best).numpy(),
@@ -150,7 +149,7 @@ def _unlikely(
     model: Model, x: Tensor, label: np.ndarray, options: DetectOptions, piece: int = 16
 ) -> np.ndarray:
     found = []
-    for rows in torch.arange(len(x)).split(piece):
+    for rows in pieces(torch.arange(len(x)).split(piece)):
         part = x[rows].to(model.device).double()
         probes = rademacher(Streams(options.seed, [0] * len(part)), part, 2)
         cond = _told(model, torch.from_numpy(label[rows.numpy()]))

@@ -26,6 +26,7 @@ from .anomaly import Say
 from .examples import flat, training_data
 from .gain import Gain, Labelled, measure_gain
 from .options import AugmentOptions, DrawOptions, SampleOptions, checked
+from .progress import pieces
 from .sample import Run, maker, opened, stream
 
 NEAR = 0.01  # share of held-out examples that lie as near to the training data as a copy may
@@ -250,7 +251,7 @@ def augment(
     edge = _edge(train, flat(model.codec.pack(held_out.stored)))
     drawn: list[Drawn] = []
     refused, missing = Counter[str](), Counter[str]()
-    for label, count in wanted.items():
+    for label, count in pieces(list(wanted.items())):
         name = model.vocabulary.classes[label]
         say(f"Drawing {count:,} of class {name}")
         taken, copies = _draw_class(model, chosen, label, count, train, real.ids, edge)

@@ -22,6 +22,7 @@ from ..runs.model import Model
 from .anomaly import Say
 from .examples import Places, flat, read_examples, training_data
 from .options import ClassifyOptions, checked
+from .progress import pieces
 from .sample import Run, block, opened
 
 FOLDS = 5
@@ -46,9 +47,7 @@ class Lengths:
     calls: int
 
 
-def measure_lengths(
-    model: Model, x: Tensor, options: ClassifyOptions, say: Say = lambda line: None
-) -> Lengths:
+def measure_lengths(model: Model, x: Tensor, options: ClassifyOptions) -> Lengths:
     """Code lengths of examples ``(N, C, *S)`` under each class; a function of the example alone.
 
     Each round adds one noise, the same for all classes and levels, so that classes are compared
@@ -61,7 +60,7 @@ def measure_lengths(
     total = torch.zeros(*shape, len(levels), dtype=torch.float64)
     count, alive = torch.zeros(shape), torch.ones(shape, dtype=torch.bool)
     calls = 0
-    for number in range(options.noises):
+    for number in pieces(range(options.noises)):
         eps = normal(model.shape, options.seed, "classify", number)
         open_rows = alive.sum(1) > 1
         if not open_rows.any():
@@ -75,14 +74,13 @@ def measure_lengths(
         calls += len(pairs) * len(levels)
         if number + 1 >= BEFORE:
             alive[open_rows] &= _still_open(rounds[open_rows, :, : number + 1], alive[open_rows])
-        say(f"Noise {number + 1}: {int((alive.sum(1) > 1).sum()):,} of {len(x):,} undecided")
     return Lengths(total / count[..., None], calls)
 
 
 def _one_round(model: Model, x: Tensor, pairs: Tensor, levels: Tensor, eps: Tensor) -> Tensor:
     """Code lengths ``(P, L)`` of pairs (example, class) ``(P, 2)`` under one noise."""
     found = []
-    for part in pairs.split(block(model)):
+    for part in pieces(pairs.split(block(model))):
         some, label = x[part[:, 0]].to(model.device), part[:, 1].to(model.device)
         noise = eps.to(some).expand_as(some)
         found.append(code_lengths(model.denoiser, some, levels, noise, label=label).T.cpu())
@@ -258,11 +256,11 @@ def classify(
     train, held_out = training_data(model, data)
     known, label = _known(held_out, chosen.held_out)
     say(f"Classifying {len(known):,} held-out examples, to know how far to believe it")
-    lengths = measure_lengths(model, model.codec.pack(known.stored), chosen, say)
+    lengths = measure_lengths(model, model.codec.pack(known.stored), chosen)
     weights = fit_weights(lengths.nats, label)
     trust = _trust(model, lengths.nats, label, known, train)
     say(f"Classifying {len(given):,} examples")
-    found = measure_lengths(model, model.codec.pack(given.stored), chosen, say)
+    found = measure_lengths(model, model.codec.pack(given.stored), chosen)
     return Classified(
         given.ids, words, weights(found.nats).numpy(), trust, found.calls / len(given)
     )

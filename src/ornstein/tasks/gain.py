@@ -8,6 +8,7 @@ import numpy as np
 
 from ..rng import generator
 from .anomaly import Say
+from .progress import pieces
 
 RESAMPLES = 2000
 COMPONENTS = 256  # more numbers in an example are first reduced to so many
@@ -86,8 +87,8 @@ def measure_gain(
     from threadpoolctl import threadpool_limits
 
     right: dict[str, list[np.ndarray]] = {name: [] for name in sets}
-    for seed in range(seeds):
-        say(f"Training classifiers with and without, seed {seed + 1} of {seeds}")
+    say(f"Training classifiers with the drawn examples and without, {seeds} times each")
+    for seed in pieces(range(seeds)):
         for name, examples in sets.items():
             with warnings.catch_warnings(), threadpool_limits(1):
                 warnings.simplefilter("ignore", ConvergenceWarning)  # the accuracy says it

@@ -21,13 +21,28 @@ from ..core.sample import OnStep, start
 from ..core.tally import Tally
 from ..data.codec import write_bytes
 from ..data.image import ImageCodec
+from ..data.metadata import read_metadata, with_metadata
 from ..data.places import files_in
 from ..errors import UsageError
 from ..rng import Streams, generator
 from ..runs.model import Model
+from ..runs.sized import sized
 from .measuring import Files, Problem, masked, picture_size, problem_of, read_examples
 from .options import RestoreOptions, checked, suggestion
-from .sample import Run, Samples, block, conditions, draw, label_names, maker, opened, plan, png
+from .progress import pieces
+from .sample import (
+    Run,
+    Samples,
+    block,
+    conditions,
+    draw,
+    label_names,
+    maker,
+    opened,
+    plan,
+    png,
+    rule,
+)
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -64,6 +79,8 @@ class Restored:
         samples: The restorations, `draws` of the first picture, then of the second.
         cost: What they took; None if it was not counted.
         names: Of the files given, to name the files written; empty for numbers.
+        guess: The best guess in the mean square ``(P, C, *S)``, where one denoiser call gives it.
+        sources: The files given, one for each picture, whose metadata the files written keep.
     """
 
     given: Tensor
@@ -71,6 +88,8 @@ class Restored:
     samples: Samples
     cost: Cost | None = None
     names: tuple[str, ...] = ()
+    guess: Tensor | None = None
+    sources: tuple[Path, ...] = ()
 
     @property
     def draws(self) -> int:
@@ -84,8 +103,8 @@ class Restored:
 
     @property
     def mean(self) -> Tensor:
-        """The best guess in the mean square ``(P, C, *S)``, as x: the mean of the draws."""
-        return self.drawn.mean(1)
+        """The best guess in the mean square ``(P, C, *S)``, as x: by default the draws' mean."""
+        return self.drawn.mean(1) if self.guess is None else self.guess
 
     @property
     def sd(self) -> Tensor:
@@ -107,7 +126,8 @@ class Restored:
     def save(self, folder: str | Path, uncertainty: bool = False) -> list[Path]:
         """Write each restoration in the format of the data, and return the paths.
 
-        They are named after the files given: ``torn-0.png``, ``torn-1.png``, ...
+        They are named after the files given: ``torn-0.png``, ``torn-1.png``, ..., and keep their
+        EXIF, ICC profile and resolution as far as the format has them.
 
         Args:
             folder: Where to.
@@ -117,9 +137,12 @@ class Restored:
         folder = Path(folder)
         stems = [f"{name}-{i}" for name in self.names for i in range(self.draws)]
         paths = _named(self.samples.save(folder), stems)
+        _tell([path for path in self.sources for _ in range(self.draws)], paths)
         if uncertainty:
             mean = replace(self.samples, x=self.mean, labels=None)
-            paths += _named(mean.save(folder / "mean"), list(self.names))
+            means = _named(mean.save(folder / "mean"), list(self.names))
+            _tell(self.sources, means)
+            paths += means
             numbered = self.names or tuple(f"{i:06d}" for i in range(len(self.given)))
             for name, sd in zip(numbered, self._sd_in_units(), strict=True):
                 paths.append(_write_array(folder / "sd" / f"{name}.npy", sd))
@@ -141,6 +164,13 @@ def _named(paths: list[Path], stems: list[str]) -> list[Path]:
     return [path.replace(path.with_name(stem + path.suffix)) for path, stem in pairs]
 
 
+def _tell(sources: Sequence[Path], paths: Sequence[Path]) -> None:
+    """Put what the file of each picture says besides its pixels into the file made of it."""
+    for source, path in zip(sources, paths, strict=False):
+        if (known := read_metadata(source)) is not None:
+            write_bytes(path, with_metadata(path.read_bytes(), known))
+
+
 def _write_array(path: Path, array: np.ndarray) -> Path:
     out = BytesIO()
     np.save(out, array, allow_pickle=False)
@@ -158,6 +188,8 @@ def restore(
     **options: Any,
 ) -> Restored:
     """Draw what pictures may have been, several times over; what is known exactly is kept.
+
+    A run of patches restores pictures of any size, as large as they are.
 
     Args:
         run: The run, or its folder.
@@ -177,7 +209,7 @@ def restore(
         DataError: If a file cannot be read, or is of another size.
     """
     chosen = checked(RestoreOptions, {"draws": draws, **options})
-    model = opened(run, device)
+    model = _at_size(opened(run, device), files, chosen, mask is not None)
     if mask is None:
         problem = problem_of(model, files, chosen)
         given = problem.shown(model.shape)
@@ -193,7 +225,44 @@ def restore(
         keep = problem.copied.keep.expand_as(keep)
     labels, made = label_names(model, chosen, range(len(x))), maker(model, chosen.seed)
     samples = Samples(x, model.codec, labels=labels, made=made)
-    return Restored(given, keep, samples, cost, problem.names)
+    sources = () if isinstance(files, Tensor) else tuple(files_in(files))
+    return Restored(
+        given,
+        keep,
+        samples,
+        cost,
+        problem.names,
+        guess=denoised(model, problem, chosen) if problem.white else None,
+        sources=sources if len(sources) == len(problem) else (),
+    )
+
+
+def _at_size(model: Model, files: Files, options: RestoreOptions, masked: bool) -> Model:
+    """The model for pictures as large as those in `files`, if it is of patches of pictures."""
+    known = options.denoise or options.deblur or options.colourise or options.upscale
+    if model.config.data.patch is None or not (masked or known or options.simulate):
+        return model
+    by = options.upscale if options.upscale and not options.simulate else 1
+    return sized(model, tuple(by * n for n in space_of(files)))
+
+
+def space_of(files: Files) -> tuple[int, ...]:
+    """Height and width of pictures that are all of one size.
+
+    Raises:
+        UsageError: If they are not, naming two.
+        DataError: If one cannot be read.
+    """
+    if isinstance(files, Tensor):
+        return tuple(files.shape[2:])
+    first: dict[tuple[int, int], Path] = {}
+    for path in files_in(files):
+        first.setdefault(picture_size(path), path)
+    if len(first) > 1:
+        some = [f"{path} is {w} x {h}" for (w, h), path in first.items()]
+        raise UsageError(f"{some[0]}, {some[1]}: give pictures of one size at a time.")
+    ((width, height),) = first
+    return height, width
 
 
 def fill(
@@ -215,7 +284,10 @@ def solve(
 ) -> tuple[Tensor, Cost]:
     """Draws ``(P draws, C, *S)`` of ``p(x | y)``, those of the first y first; and their cost."""
     name, begin, tally = options.method, time.perf_counter(), Tally(plan(model, options)[0])
-    if name == "particles":
+    if name == "mmps" and problem.white and not rule(model, options)[0].deterministic:
+        x = _go_on(model, tally, problem, options, on_step)
+        batches, each = ceil(len(x) / block(model)), options.draws
+    elif name == "particles":
         x = _compete(model, tally, problem, options, on_step)
         batches, each = len(problem), options.particles
     elif name in METHODS:
@@ -258,6 +330,44 @@ def _draw(
     return draw(model, posterior, steps, options.seed, total, on_step)
 
 
+def _go_on(
+    model: Model, prior: Denoiser, problem: Problem, options: RestoreOptions, on_step: OnStep | None
+) -> Tensor:
+    """Draws of p(x | y) where y is x in white noise: sampling goes on from there, with noise.
+
+    No approximation but that of the denoiser and of the steps, and no Jacobian.
+    """
+    t, x_t = _met(prior, problem)
+    sampler, times = rule(model, options)
+    steps = sampler.plan(prior.schedule, t.to(times) * times / times[0])
+
+    def told(examples: Sequence[int]) -> Denoiser:
+        return prior.given(**conditions(model, options, examples))
+
+    def begin(examples: Sequence[int], eps: Tensor) -> Tensor:
+        return x_t[torch.tensor(examples) // options.draws].to(eps)
+
+    total = range(len(problem) * options.draws)
+    return draw(model, told, steps, options.seed, total, on_step, begin)
+
+
+def denoised(model: Model, problem: Problem, options: RestoreOptions) -> Tensor:
+    """``E[x | y]`` of y in white noise ``(P, C, *S)``: one denoiser call."""
+    prior = plan(model, options)[0]
+    t, x_t = _met(prior, problem)
+    found = []
+    for p in range(len(problem)):
+        told = prior.given(**conditions(model, options, [p * options.draws]))
+        found.append(told(x_t[p : p + 1].to(model.device), t.to(model.device)).cpu())
+    return torch.cat(found)
+
+
+def _met(prior: Denoiser, problem: Problem) -> tuple[Tensor, Tensor]:
+    """The time at which noise of ``sigma_y`` is met, sigma_t = alpha_t sigma_y, and x_t there."""
+    t = prior.schedule.time(-2 * torch.tensor(problem.sigma_y, dtype=torch.float64).log())
+    return t, prior.schedule(t)[0].to(problem.y) * problem.y
+
+
 def _compete(
     model: Model, prior: Denoiser, problem: Problem, options: RestoreOptions, on_step: OnStep | None
 ) -> Tensor:
@@ -265,7 +375,7 @@ def _compete(
     count, seed, times, parts = options.particles, options.seed, plan(model, options)[1].times, []
     if options.draws > count:
         raise UsageError(f"{options.draws} draws need as many particles: there are {count}.")
-    for p in range(len(problem)):
+    for p in pieces(range(len(problem))):
         noise = Streams(seed, range(p * count, (p + 1) * count))
         told = prior.given(**conditions(model, options, [p * options.draws] * count))
         eps = noise(torch.empty(count, *model.shape, device=model.device))

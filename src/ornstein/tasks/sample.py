@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..core.denoise import Denoiser
 from ..core.fit import FittedRule
-from ..core.guide import ALWAYS, ClassifierFree, Thresholded
+from ..core.guide import ALWAYS, ClassifierFree, LearnedGuidance, Thresholded
 from ..core.sample import SAMPLERS, OnStep, Plan, Sampler, start
 from ..data.codec import Codec, write_bytes
 from ..data.given import fitted, mixed
@@ -28,6 +28,7 @@ from ..runs.model import GRIDS, Model, load
 from ..runs.provenance import provenance, stamp
 from ..runs.quick import quick
 from .options import DrawOptions, SampleOptions, checked, suggestion
+from .progress import counted, pieces
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -143,7 +144,7 @@ def stream(
         return denoiser.given(**conditions(model, options, examples, context))
 
     size = max(block(model), CHUNK // prod(model.shape))
-    for first in range(0, len(indices), size):
+    for first in pieces(range(0, len(indices), size)):
         part = indices[first : first + size]
         x = draw(model, told, steps, options.seed, part, on_step)
         labels = label_names(model, options, part)
@@ -243,7 +244,15 @@ def plan(model: Model, options: DrawOptions) -> tuple[Denoiser, Plan]:
     if not low < high:
         raise UsageError(f"guidance_interval = ({low}, {high}) must go from low to high log-SNR.")
     if told and weight != 1:
-        denoiser = ClassifierFree(denoiser, weight, (low, high))
+        kind = ClassifierFree
+        if model.config.distill.told_guidance:
+            least, most = model.config.distill.guidance
+            if not least <= weight <= most:
+                raise UsageError(
+                    f"guidance = {weight}: this run has learned weights from {least} to {most}."
+                )
+            kind = LearnedGuidance
+        denoiser = kind(denoiser, weight, (low, high))
     if options.threshold is not None:
         if model.codec.range is None:
             raise UsageError("--threshold is for data of integers, whose range is known.")
@@ -271,6 +280,11 @@ def rule(model: Model, options: DrawOptions) -> tuple[Sampler, Tensor]:
     name = options.sampler or config.sampler
     if name not in SAMPLERS:
         raise UsageError(f"There is no sampler {name!r}{suggestion(name, SAMPLERS)}")
+    if name == "leap" and not model.config.distill.looks_ahead:
+        raise UsageError(
+            "The sampler leap is for runs that have learned to look ahead: teach one with "
+            "`ornstein distill RUN --method flow-map`."
+        )
     if grid == "fitted":
         raise UsageError(
             f"Nothing of {steps} steps was fitted to this run: fit it with `ornstein tune RUN "
@@ -380,12 +394,12 @@ def draw(
         begin: Where to begin, if not in pure noise.
     """
     size, parts = block(model), []
-    for first in range(0, len(indices), size):
+    for first in pieces(range(0, len(indices), size)):
         part = indices[first : first + size]
         full = [*part, *[part[-1]] * (size - len(part))]
         noise, one = Streams(seed, full), denoiser(full)
         eps = noise(torch.empty(size, *model.shape, device=model.device))
-        watch = _first(len(part), on_step)
+        watch = _watching(len(part), on_step, counted(len(steps.times) - 1))
         x_t = begin(full, eps) if begin else start(one.schedule, steps.times[0], eps)
         x = steps(one, x_t, noise=noise, on_step=watch)
         parts.append(x[: len(part)].cpu())
@@ -399,9 +413,15 @@ def block(model: Model) -> int:
     return max(1, min(most, room // prod(model.shape)))
 
 
-def _first(count: int, on_step: OnStep | None) -> OnStep | None:
-    """`on_step` for the first `count` examples of each block."""
-    return None if on_step is None else lambda x, s: on_step(x[:count], s)
+def _watching(count: int, on_step: OnStep | None, tick: Callable[[], None]) -> OnStep:
+    """`on_step` for the first `count` examples of each block, and `tick`."""
+
+    def watch(x: Tensor, s: Tensor) -> None:
+        if on_step is not None:
+            on_step(x[:count], s)
+        tick()
+
+    return watch
 
 
 def write_picture(picture: "Image.Image", path: Path) -> Path:
