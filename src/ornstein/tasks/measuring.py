@@ -55,6 +55,12 @@ class Problem:
         operator = self.operator
         return operator if isinstance(operator, Mask) and self.sigma_y == 0 else None
 
+    @property
+    def white(self) -> bool:
+        """Whether all is seen, in noise of one level: `y` is then an x_t over its alpha_t."""
+        everything = isinstance(self.operator, Mask) and bool(self.operator.keep.all())
+        return everything and self.sigma_y > 0
+
     def rows(self, rows: Tensor, device: torch.device) -> Measured:
         """The measurements of some of the examples, on `device`."""
         operator = self.operator
