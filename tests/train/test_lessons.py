@@ -7,14 +7,16 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from ornstein.core.denoise import NetDenoiser, predict_data, weigh_flow
+from ornstein.core.denoise import Denoiser, NetDenoiser, predict_data, weigh_flow
 from ornstein.core.distill import aimed, followed
+from ornstein.core.guide import ClassifierFree
 from ornstein.core.noise import FlowSchedule
 from ornstein.errors import UsageError
 from ornstein.evaluate.distillation import distill, lesson_plan
 from ornstein.rng import generator
-from ornstein.runs.config import DenoiserConfig, DistillConfig, ScheduleConfig
-from ornstein.runs.model import load
+from ornstein.runs.config import DenoiserConfig, DistillConfig, SampleConfig, ScheduleConfig
+from ornstein.runs.model import build_denoiser, load
+from ornstein.tasks.sample import sample
 from ornstein.train import train
 from ornstein.train.device import World
 from ornstein.train.draws import Batch, draw
@@ -22,7 +24,8 @@ from ornstein.train.lessons import DRAWS, Leaps, Teacher
 from ornstein.train.recipes import ahead
 from ornstein.train.training import Training
 from train.tiny import labelled_points, points, tiny_config
-from truths import F64, exact_map, normal
+from truths import F64, exact_map, mixture, normal
+from untrained import tiny_model
 
 
 def flow_config(**changes):
@@ -144,6 +147,56 @@ def test_loss_and_gradient_vanish_at_the_flow_map_of_a_gaussian(method, weight):
     assert gradient is not None and batch.cond["until"][0] == 0
     small = 1e-6 if method == "flow-map" else 1e-4  # no log-SNR below -30, no tau above 1 - 1e-6
     assert (loss.max() < small**2) == (abs(gradient) < small) == (weight == 1)
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_a_teacher_is_guided_by_the_weight_that_the_student_is_told(told):
+    """Where classes are Gaussians: ``u + w (c - u)``, each in closed form."""
+    exact, t = mixture(FlowSchedule()), torch.linspace(0.2, 1, 6, dtype=F64)
+    label = torch.tensor([0, 1, 2, 0, 1, -1])
+    batch = Batch(normal(6, 2), t, normal(6, 2, seed=1), {"label": label})
+    draws = torch.linspace(0, 1, 6, dtype=F64)[:, None].expand(6, DRAWS)
+    teacher = Guided(exact) if told else exact
+    guided, heard = Teacher(teacher, 1.0, 4.0, told).on(batch, draws)
+    weight = heard.cond["guidance"]
+    assert_close(weight, torch.linspace(1, 4, 6, dtype=F64))
+    x = x_t(batch, exact.schedule)
+    free, conditional = exact(x, t), exact(x, t, label=label)
+    assert_close(guided(x, t), free + weight[:, None] * (conditional - free))
+    assert_close(guided(x, t)[0], conditional[0])
+    assert not torch.allclose(guided(x, t)[4], conditional[4], atol=1e-2)
+
+
+class Guided(Denoiser):
+    """Has learned guidance perfectly."""
+
+    def __init__(self, exact):
+        super().__init__()
+        self.exact, self.schedule = exact, exact.schedule
+
+    def forward(self, x_t, t, **cond):
+        return ClassifierFree(self.exact, cond.pop("guidance"))(x_t, t, **cond)
+
+
+def test_a_student_draws_guided_at_one_call_a_step():
+    model = tiny_model("mlp")
+    config = replace(model.config, distill=DistillConfig(method="flow-map", guidance=(1.0, 3.0)))
+    config = replace(config, sample=SampleConfig(sampler="leap", steps=2))
+    denoiser = build_denoiser(config, model.shape, model.vocabulary).eval()
+    for p in denoiser.parameters():
+        nn.init.normal_(p, std=0.3, generator=seeded())
+    student, calls = replace(model, denoiser=denoiser, config=config), []
+    denoiser.net.register_forward_hook(
+        lambda net, args, kwargs, out: calls.append(kwargs), with_kwargs=True
+    )
+    drawn = {w: sample(student, 4, "bee", guidance=w).x for w in (1.0, 2.0, 3.0)}
+    assert [call["guidance"].unique().tolist() for call in calls[2:]] == [[2.0]] * 2 + [[3.0]] * 2
+    assert [call["span"].unique().tolist() for call in calls] == [[0.5]] * 6
+    assert not torch.allclose(drawn[1.0], drawn[3.0], atol=1e-3)
+    with pytest.raises(UsageError, match="learned weights from"):
+        sample(student, 4, "bee", guidance=5.0)
+    with pytest.raises(UsageError, match="learned to look ahead"):
+        sample(model, 4, sampler="leap")
 
 
 @pytest.mark.parametrize("method", ["flow-map", "mean-flow"])

@@ -73,6 +73,35 @@ class ClassifierFree(Denoiser):
         return {name: value for name, value in merged.items() if value is not None}
 
 
+class LearnedGuidance(Denoiser):
+    """Guidance that a student has learned to do by itself, at one call: it is told the weight.
+
+    Args:
+        denoiser: One that hears the condition ``guidance``.
+        weight: w, a number or one for each example ``(B,)``; 1 is none.
+        interval: The log-SNRs between which it acts.
+
+    Raises:
+        ValueError: If a weight is not finite, or the interval is empty.
+
+    Source: Meng et al. (2022), https://arxiv.org/abs/2210.03142, section 3.1.
+    """
+
+    def __init__(
+        self, denoiser: Denoiser, weight: float | Tensor, interval: Interval = ALWAYS
+    ) -> None:
+        super().__init__()
+        self.denoiser, self.schedule = denoiser, denoiser.schedule
+        self.weight, self.interval = _weight(weight), _checked(interval)
+
+    def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
+        return self.moments(x_t, t, **cond)[0]
+
+    def moments(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> tuple[Tensor, Tensor | None]:
+        weight = _weight_at(self.schedule.log_snr(t), self.weight, self.interval)
+        return self.denoiser.moments(x_t, t, **cond, guidance=weight.expand(len(x_t)))
+
+
 class Autoguidance(Denoiser):
     """Away from the mistakes of a weaker model: ``x_hat = weak + w (strong - weak)``.
 
