@@ -22,7 +22,7 @@ from ..core.tally import Tally
 from ..data.codec import write_bytes
 from ..data.image import ImageCodec
 from ..data.metadata import read_metadata, with_metadata
-from ..data.places import files_in
+from ..data.places import Place, files_in
 from ..errors import UsageError
 from ..rng import Streams, generator
 from ..runs.model import Model
@@ -61,6 +61,13 @@ class Cost:
     calls: float
     products: float
     seconds: float
+
+    @classmethod
+    def of(cls, tally: Tally, begun: float, pictures: int, draws: int, block: int) -> "Cost":
+        """From what was counted since `begun`, of the performance counter, in blocks of draws."""
+        share = draws / ceil(pictures * draws / block)
+        seconds = (time.perf_counter() - begun) / pictures
+        return cls(calls=tally.calls * share, products=tally.products * share, seconds=seconds)
 
     def __str__(self) -> str:
         return (
@@ -244,6 +251,17 @@ def _at_size(model: Model, files: Files, options: RestoreOptions, masked: bool) 
         return model
     by = options.upscale if options.upscale and not options.simulate else 1
     return sized(model, tuple(by * n for n in space_of(files)))
+
+
+def by_size(model: Model, files: Place | Sequence[Place]) -> list[list[Path]]:
+    """The files in lists to restore at once: of a run of patches, those of one size."""
+    paths = files_in(files)
+    if model.config.data.patch is None:
+        return [paths]
+    lists: dict[tuple[int, int], list[Path]] = {}
+    for path in paths:
+        lists.setdefault(picture_size(path), []).append(path)
+    return list(lists.values())
 
 
 def space_of(files: Files) -> tuple[int, ...]:

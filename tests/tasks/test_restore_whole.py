@@ -1,0 +1,114 @@
+"""Restoring pictures larger than what a run was trained on, and out of white noise."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from ornstein.core.denoise import Denoiser
+from ornstein.data.image import ImageCodec
+from ornstein.data.options import DataOptions
+from ornstein.errors import UsageError
+from ornstein.tasks.restore import by_size, restore, space_of
+from untrained import tiny_model
+
+VAR, MEAN, STD = 0.5, 100.0, 40.0
+
+
+class Pixels(Denoiser):
+    """Exact for pixels that are independent, N(0.3, VAR)."""
+
+    def __init__(self, schedule):
+        super().__init__()
+        self.schedule, self.here = schedule, nn.Parameter(torch.zeros(()), requires_grad=False)
+
+    def forward(self, x_t, t, **cond):
+        alpha, sigma = (c.reshape(-1, *(1,) * (x_t.ndim - 1)).to(x_t) for c in self.schedule(t))
+        gain = alpha * VAR / (alpha**2 * VAR + sigma**2)
+        return 0.3 + gain * (x_t - alpha * 0.3)
+
+
+@pytest.fixture(scope="module")
+def model():
+    """Of patches of 8 x 8 in colour."""
+    made = tiny_model(shape=(1, 8, 8))
+    codec = ImageCodec(shape=(3, 8, 8), dtype="uint8", mean=(MEAN,) * 3, std=(STD,) * 3)
+    config = replace(made.config, data=DataOptions(patch=8))
+    return replace(made, denoiser=Pixels(made.denoiser.schedule), codec=codec, config=config)
+
+
+@pytest.fixture
+def photograph(tmp_path):
+    """13 wide, 19 high, with a resolution."""
+    pixels = np.random.default_rng(0).integers(256, size=(19, 13, 3), dtype=np.uint8)
+    path = tmp_path / "photo.png"
+    Image.fromarray(pixels).save(path, dpi=(300, 300))
+    return path
+
+
+def test_white_noise_is_taken_off_by_the_exact_posterior(model):
+    """Gaussian pixels: mean and variance of p(x | y), whatever the size of the picture."""
+    noise = 20.0
+    y = MEAN + STD * torch.randn(1, 3, 20, 11, generator=torch.Generator().manual_seed(1)).double()
+    restored = restore(model, y, denoise=noise, draws=64, sampler="sde-dpm++2m", steps=64)
+    s = (noise / STD) ** 2
+    z = (y - MEAN) / STD
+    mean, var = (VAR * z + s * 0.3) / (VAR + s), VAR * s / (VAR + s)
+    torch.testing.assert_close(restored.mean.double(), mean, rtol=0, atol=1e-5)
+    gap = restored.drawn.double() - mean[:, None]
+    assert gap.mean().abs() < 4 * (var / gap.numel()) ** 0.5 + 0.002
+    assert gap.square().mean().item() == pytest.approx(var, rel=0.02)
+
+
+def test_a_rule_without_noise_draws_by_moments_instead(model):
+    """Along the flow, one y would always end in one x."""
+    y = torch.full((1, 3, 8, 8), 120.0)
+    restored = restore(model, y, denoise=20.0, draws=2, sampler="ddim", steps=4)
+    assert restored.samples.x[0].ne(restored.samples.x[1]).any()
+
+
+def test_a_large_picture_keeps_its_size_its_known_pixels_and_its_metadata(
+    model, photograph, tmp_path
+):
+    mask = np.zeros((19, 13), np.uint8)
+    mask[4:9, 3:7] = 255
+    hole = tmp_path / "mask.png"
+    Image.fromarray(mask).save(hole)
+    paths = restore(model, photograph, hole, draws=2, steps=4).save(tmp_path / "out", True)
+    names = ["photo-0.png", "photo-1.png", "photo.png", "photo.npy"]
+    assert [path.name for path in paths] == names
+    before = np.asarray(Image.open(photograph))
+    for path in paths[:3]:
+        after = Image.open(path)
+        assert after.info["dpi"] == pytest.approx((300, 300), abs=0.05)
+        assert (np.asarray(after)[mask == 0] == before[mask == 0]).all()
+        assert (np.asarray(after)[mask == 255] != before[mask == 255]).any()
+    assert np.load(paths[3]).shape == (3, 19, 13)
+
+
+def test_a_picture_is_enlarged_beyond_the_patches_of_the_run(model, photograph):
+    restored = restore(model, photograph, upscale=2, draws=1, steps=4)
+    assert restored.samples.arrays.shape == (1, 38, 26, 3)
+    small = restored.samples.x.double().unflatten(3, (13, 2)).unflatten(2, (19, 2)).mean((3, 5))
+    known = (torch.from_numpy(np.asarray(Image.open(photograph)).copy()) - MEAN) / STD
+    assert (small[0].permute(1, 2, 0) - known).abs().max() < 0.05
+
+
+def test_pictures_of_several_sizes_are_named_and_taken_in_turn(model, photograph, tmp_path):
+    other = tmp_path / "wide.png"
+    Image.fromarray(np.zeros((9, 20, 3), np.uint8)).save(other)
+    files = [photograph, other, photograph]
+    with pytest.raises(UsageError, match=r"photo\.png is 13 x 19, .*wide\.png is 20 x 9: give"):
+        restore(model, files, denoise=9.0)
+    lists = by_size(model, files)
+    assert lists == [[photograph, photograph], [other]]
+    assert [space_of(alike) for alike in lists] == [(19, 13), (9, 20)]
+    assert by_size(tiny_model(), files) == [files]  # which makes all of its own size
+
+
+def test_a_picture_smaller_than_a_patch_is_refused(model):
+    with pytest.raises(UsageError, match="7 x 30 is smaller than what the run was trained on, 8 x"):
+        restore(model, torch.zeros(1, 3, 7, 30), denoise=9.0)
