@@ -127,12 +127,12 @@ class Inputs(nn.Module):
         self,
         x: Tensor,
         log_snr: Tensor,
-        label: Tensor | None,
-        attributes: Tensor | None,
-        context: Tensor | None,
-        augment: Tensor | None,
-        span: Tensor | None,
-        guidance: Tensor | None,
+        label: Tensor | None = None,
+        attributes: Tensor | None = None,
+        context: Tensor | None = None,
+        augment: Tensor | None = None,
+        span: Tensor | None = None,
+        guidance: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """x with its context ``(B, channels, *S)``, and the embedding ``(B, width)``."""
         self._check(x, log_snr)

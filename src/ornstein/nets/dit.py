@@ -1,5 +1,6 @@
 """A diffusion transformer, for signals, images and volumes."""
 
+from collections.abc import Sequence
 from math import prod
 
 import torch
@@ -78,12 +79,23 @@ class DiT(nn.Module):
         augment: Tensor | None = None,
         span: Tensor | None = None,
         guidance: Tensor | None = None,
+        added: Sequence[Tensor] = (),
     ) -> Tensor:
         x, told = self.inputs(x, log_snr, label, attributes, context, augment, span, guidance)
         h = self.first(self._patches(x)) + self.position
+        for i, block in enumerate(self.blocks):
+            h = run(block, h, told, self.recompute)
+            if i < len(added):  # by a control branch, to what `encode` gives
+                h = h + added[i]
+        return self._assemble(self.last(modulate(h, *self.modulation(told))), x.shape[2:])
+
+    def encode(self, x: Tensor, told: Tensor) -> list[Tensor]:
+        """The output of each block, from what `inputs` gives."""
+        h, outputs = self.first(self._patches(x)) + self.position, []
         for block in self.blocks:
             h = run(block, h, told, self.recompute)
-        return self._assemble(self.last(modulate(h, *self.modulation(told))), x.shape[2:])
+            outputs.append(h)
+        return outputs
 
     def _patches(self, x: Tensor) -> Tensor:
         """Patches ``(B, N, C points)`` of `x` ``(B, C, *S)``."""

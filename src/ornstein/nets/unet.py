@@ -106,9 +106,23 @@ class UNet(nn.Module):
         augment: Tensor | None = None,
         span: Tensor | None = None,
         guidance: Tensor | None = None,
+        added: Sequence[Tensor] = (),
     ) -> Tensor:
         x, told = self.inputs(x, log_snr, label, attributes, context, augment, span, guidance)
-        space = x.shape[2:]
+        space, skips = x.shape[2:], self.encode(x, told)
+        if added:  # by a control branch, to what `encode` gives
+            skips = [skip + more for skip, more in zip(skips, added, strict=True)]
+        h = skips.pop()
+        for stage in self.up:
+            skip = skips.pop()
+            if h.shape[2:] != skip.shape[2:]:
+                h = F.interpolate(h, skip.shape[2:])
+            h = run(stage, torch.cat([h, skip], 1), told, self.recompute)
+        h = self.last(F.silu(normalise(h.movedim(1, -1))).movedim(-1, 1))
+        return h.view(h.shape[0], -1, *space) if h.ndim == len(space) + 3 else h
+
+    def encode(self, x: Tensor, told: Tensor) -> list[Tensor]:
+        """The output of each stage on the way down, and of the middle, from what `inputs` gives."""
         # ones, which the zeros beyond the border are not; and two channels have a memory format
         h = torch.cat([x, torch.ones_like(x[:, :1])], 1)
         h = h.unsqueeze(2) if h.ndim == 3 else h
@@ -119,14 +133,8 @@ class UNet(nn.Module):
                 h = self.steps[i // self.depth](h)
             h = run(stage, h, told, self.recompute)
             skips.append(h)
-        h = run(self.middle, h, told, self.recompute)
-        for stage in self.up:
-            skip = skips.pop()
-            if h.shape[2:] != skip.shape[2:]:
-                h = F.interpolate(h, skip.shape[2:])
-            h = run(stage, torch.cat([h, skip], 1), told, self.recompute)
-        h = self.last(F.silu(normalise(h.movedim(1, -1))).movedim(-1, 1))
-        return h.view(h.shape[0], -1, *space) if h.ndim == len(space) + 3 else h
+        skips.append(run(self.middle, h, told, self.recompute))
+        return skips
 
 
 class Stage(nn.Module):
