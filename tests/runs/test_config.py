@@ -61,3 +61,8 @@ def test_a_bad_configuration_is_refused_by_name(text, named):
 
 def test_the_default_network_is_the_one_the_documentation_names():
     assert RunConfig().net == NetConfig(kind="unet", size=32)
+
+
+def test_a_run_from_before_guidance_was_a_range_still_opens():
+    config = RunConfig.from_toml("[distill]\nguidance = 1.5\n")
+    assert config.distill.guidance == (1.5, 1.5)

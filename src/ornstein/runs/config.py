@@ -212,7 +212,7 @@ class RunConfig:
 
         _refuse_unknown(cls, values, place)
         try:
-            return _adapter().validate_python(values)
+            return _adapter().validate_python(_brought_up_to_date(values))
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])
@@ -225,6 +225,14 @@ def _adapter() -> "TypeAdapter[RunConfig]":
     from pydantic import TypeAdapter
 
     return TypeAdapter(RunConfig)
+
+
+def _brought_up_to_date(values: dict[str, Any]) -> dict[str, Any]:
+    """What older runs wrote in other words: one weight of guidance, where there is a range now."""
+    match values.get("distill"):
+        case {"guidance": int() | float() as weight} as table:
+            return {**values, "distill": {**table, "guidance": (weight, weight)}}
+    return values
 
 
 def _refuse_unknown(cls: type, values: dict[str, Any], place: str) -> None:
