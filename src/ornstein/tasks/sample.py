@@ -21,10 +21,11 @@ from ..data.codec import Codec, write_bytes
 from ..data.given import fitted, mixed
 from ..data.places import files_in
 from ..errors import UsageError
+from ..interop.place import open_model
 from ..rng import Streams, generator, normal
 from ..runs.fitted import kept_rule
 from ..runs.folder import RunFolder
-from ..runs.model import GRIDS, Model, load
+from ..runs.model import GRIDS, Model
 from ..runs.provenance import provenance, stamp
 from ..runs.quick import quick
 from .options import DrawOptions, SampleOptions, checked, suggestion
@@ -136,7 +137,7 @@ def stream(
 
     What is given is `context`, by default the pictures that the options name.
     """
-    model, indices = opened(run, device), options.indices
+    model, indices = opened(run, device, options.label), options.indices
     denoiser, steps = plan(model, options)
     context = context_of(model, options) if context is None else context
 
@@ -167,7 +168,10 @@ def cascade(
     Raises:
         UsageError: If a run cannot be given what the one before draws.
     """
-    models = [quick(opened(run, device), options.precision, options.compile) for run in runs]
+    models = [
+        quick(opened(run, device, options.label), options.precision, options.compile)
+        for run in runs
+    ]
     for before, after in pairwise(models):
         check_chain(before, after)
     first, *rest = models
@@ -213,13 +217,22 @@ def check_chain(before: Model, after: Model) -> None:
         )
 
 
-def opened(run: Run, device: str | torch.device = "auto") -> Model:
-    """The model of a run, which is loaded if it is not yet."""
+def opened(
+    run: Run, device: str | torch.device = "auto", texts: Sequence[str | None] | None = None
+) -> Model:
+    """The model at a place, which is loaded if it is not yet; see `open_model`.
+
+    Args:
+        run: The run, or where it lies; or a pipeline of diffusers.
+        device: Where to put it.
+        texts: What will be asked of it, if it reads texts.
+    """
     if isinstance(run, Model):
         return run
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return load(run.path if isinstance(run, RunFolder) else run, device=device)
+    place = run.path if isinstance(run, RunFolder) else run
+    return open_model(place, [text for text in texts or () if text], device=device)
 
 
 def maker(model: Model, seed: int) -> Made | None:
