@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from .evaluate.distillation import distill as distill
     from .evaluate.evaluation import evaluate as evaluate
     from .interop.diffusers import load_diffusers as load_diffusers
+    from .interop.hub import pull as pull
+    from .interop.hub import push as push
     from .rng import Streams as Streams
     from .runs.config import RunConfig as RunConfig
     from .runs.folder import RunFolder as RunFolder
@@ -72,6 +74,8 @@ _HOME = {
     "load_diffusers": "interop.diffusers",
     "open_data": "data.open",
     "profile_data": "data.profile",
+    "pull": "interop.hub",
+    "push": "interop.hub",
     "restore": "tasks.restore",
     "sample": "tasks.sample",
     "tune": "tasks.tune",

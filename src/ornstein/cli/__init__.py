@@ -24,6 +24,8 @@ from .edit import edit
 from .evaluate import evaluate
 from .export import export
 from .machine import say
+from .pull import pull
+from .push import push
 from .restore import restore
 from .sample import sample
 from .segment import segment
@@ -48,6 +50,8 @@ COMMANDS = (
     demo,
     tune,
     export,
+    push,
+    pull,
 )
 
 app = App(
