@@ -167,6 +167,34 @@ class DistillConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AdaptConfig:
+    """From which run this one goes on, and what of it is learned.
+
+    Args:
+        base: A run folder; empty if this run begins anew.
+        learn: All weights; additions of low rank to them; the new words alone; or a control
+            branch. In all but the first, this run is an adapter: without its base it is nothing.
+        rank: Of the additions.
+        targets: Parts of the paths of the layers that get additions; all layers if empty.
+        word: What all examples are called: a new class.
+        like: The class that a new one begins as, and that is not to be forgotten: half of each
+            batch are examples of it that the base has drawn.
+    """
+
+    base: str = ""
+    learn: Literal["all", "low-rank", "words", "control"] = "all"
+    rank: Annotated[int, Interval(ge=1, le=1024)] = 8
+    targets: tuple[Annotated[str, Len(1, 200)], ...] = ()
+    word: Annotated[str, Len(0, 200)] = ""
+    like: Annotated[str, Len(0, 200)] = ""
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether this run holds no more than what it adds to its base."""
+        return bool(self.base) and self.learn != "all"
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """Everything that decides what a run becomes.
 
@@ -185,6 +213,7 @@ class RunConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
+    adapt: AdaptConfig = field(default_factory=AdaptConfig)
 
     def to_toml(self) -> str:
         """The text of `config.toml`. ``RunConfig.from_toml(c.to_toml()) == c``."""
