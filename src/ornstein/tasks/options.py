@@ -63,10 +63,13 @@ class SampleOptions(DrawOptions):
         precision: Of products in the network; auto is bf16 where the hardware has it: quicker,
             and not quite the same examples.
         compile: Compile the network, on a GPU: a minute once, for many examples.
+        batch: Examples that the network sees at once; as many as suit it if left out. One answers
+            soonest where one is wanted. The last bits of an example depend on it.
     """
 
     count: Annotated[int, Interval(ge=1, le=10_000_000), Parameter(alias="-n")] = 16
     examples: Annotated[str, Len(1, 40)] | None = None
+    batch: Annotated[int | None, Interval(ge=1, le=65536)] = None
     precision: Literal["auto", "f32", "bf16"] = "f32"
     compile: bool = False
 

@@ -144,10 +144,11 @@ def stream(
     def told(examples: Sequence[int]) -> Denoiser:
         return denoiser.given(**conditions(model, options, examples, context))
 
-    size = max(block(model), CHUNK // prod(model.shape))
+    at_once = options.batch or block(model)
+    size = max(at_once, CHUNK // prod(model.shape))
     for first in pieces(range(0, len(indices), size)):
         part = indices[first : first + size]
-        x = draw(model, told, steps, options.seed, part, on_step)
+        x = draw(model, told, steps, options.seed, part, on_step, at_once=at_once)
         labels = label_names(model, options, part)
         yield Samples(x, model.codec, part[0], labels, maker(model, options.seed))
 
@@ -390,6 +391,7 @@ def draw(
     indices: Sequence[int],
     on_step: OnStep | None = None,
     begin: Begin | None = None,
+    at_once: int | None = None,
 ) -> Tensor:
     """The examples `indices` of the endless sequence that belongs to `seed`, on the CPU.
 
@@ -405,8 +407,9 @@ def draw(
         indices: Which examples.
         on_step: Called with x_s ``(B, C, *S)`` and s after each step of each block.
         begin: Where to begin, if not in pure noise.
+        at_once: How many the network sees at once, in the place of `block`.
     """
-    size, parts = block(model), []
+    size, parts = at_once or block(model), []
     for first in pieces(range(0, len(indices), size)):
         part = indices[first : first + size]
         full = [*part, *[part[-1]] * (size - len(part))]
