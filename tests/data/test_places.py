@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ornstein.data.places import files_in
-from ornstein.errors import UsageError
+from ornstein.errors import DataError, UsageError
 
 
 @pytest.fixture
@@ -29,7 +29,6 @@ def here(tmp_path, monkeypatch):
         (["scans/deep", "scans/9.png"], ["scans/deep/1.PNG", "scans/9.png"]),
         ("a[1].png", ["a[1].png"]),  # which is there, and no pattern
         ("scans/notes.txt", ["scans/notes.txt"]),  # whoever reads it says what is wrong
-        ("gone.png", ["gone.png"]),
     ],
 )
 def test_every_file_that_is_named_in_order(here, places, names):
@@ -48,9 +47,10 @@ def test_what_is_taken_of_a_folder_is_up_to_the_reader(here):
         (["scans/9.png", "scans/deep/*.npy"], "scans/deep/[*].npy matches no files"),
         ("empty", "holds no examples"),
         ([], "at least one"),
+        (["scans", "gone.png"], "There is no gone.png"),
     ],
 )
 def test_nothing_there_is_said(here, places, words):
     Path("empty").mkdir()
-    with pytest.raises(UsageError, match=words):
+    with pytest.raises((UsageError, DataError), match=words):
         files_in(places)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ..tasks.options import AugmentOptions, checked
-from .machine import FLAT, Machine, say
+from .machine import FLAT, Machine, say, watching
 
 
 def augment(
@@ -30,7 +30,8 @@ def augment(
     machine.start(f"Drawing beside the training data of {run}")
     from ..tasks.augment import augment as draw
 
-    made = draw(run, device=machine.device, say=say, **asdict(options))
+    with watching():
+        made = draw(run, device=machine.device, say=say, **asdict(options))
     paths = made.save(out)
     lines = [*made.lines(), f"Written: {len(paths):,} files to {out}"]
     machine.result({"out": out.resolve(), "files": len(paths), **made.facts}, lines)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ..tasks.options import ClassifyOptions, checked
-from .machine import FLAT, Machine, say
+from .machine import FLAT, Machine, say, watching
 
 
 def classify(
@@ -33,6 +33,7 @@ def classify(
 
     model = opened(run, machine.device)
     assert model.run is not None
-    found = tell(model, examples, say=say, **asdict(options))
+    with watching():
+        found = tell(model, examples, say=say, **asdict(options))
     (path,) = found.save(out or model.run.path / "classified")
     machine.result({"classes": path, **found.facts}, [*found.lines(), f"Classes: {path}"])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ..tasks.options import DetectOptions, checked
-from .machine import FLAT, Machine, say
+from .machine import FLAT, Machine, say, watching
 
 
 def detect(
@@ -33,7 +33,8 @@ def detect(
 
     model = opened(run, machine.device)
     assert model.run is not None
-    found = look(model, examples, say=say, **asdict(options))
+    with watching():
+        found = look(model, examples, say=say, **asdict(options))
     (scores, *overlays) = found.save(out or model.run.path / "detected")
     lines = [*found.lines(), f"Scores: {scores}"]
     if overlays:

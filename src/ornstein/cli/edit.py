@@ -8,7 +8,7 @@ from typing import Annotated
 
 from ..errors import UsageError
 from ..tasks.options import DrawOptions, EditOptions, checked
-from .machine import FLAT, Machine, summary
+from .machine import FLAT, Machine, say, summary, watching
 
 
 def edit(
@@ -44,23 +44,23 @@ def edit(
 
     model = opened(run, machine.device)
     assert model.run is not None
-    folder = out or model.run.samples / "edited"
+    folder, cost = out or model.run.samples / "edited", None
     if between is not None:
         if len(pictures) != 2:
             raise UsageError(f"--between goes from one picture to another; got {len(pictures)}.")
         drawing = {f.name: getattr(options, f.name) for f in fields(DrawOptions)}
-        way = task.between(model, *pictures, count=between, **drawing)
+        with watching():
+            way = task.between(model, *pictures, count=between, **drawing)
         paths, picture = way.save(folder), way.grid(columns=between)
     else:
-        done = task.edit(
-            model,
-            pictures,
-            to=None if to is None else opened(to, machine.device),
-            mask=mask,
-            strokes=strokes,
-            **asdict(options),
-        )
+        other = None if to is None else opened(to, machine.device)
+        with watching():
+            done = task.edit(
+                model, pictures, to=other, mask=mask, strokes=strokes, **asdict(options)
+            )
+        cost = done.cost
+        say(f"It took {cost}.")
         paths, picture = done.save(folder), done.panel()
     if grid is not None:
         paths.append(write_picture(picture, grid))
-    machine.result({"paths": paths}, summary(paths))
+    machine.result({"paths": paths, "cost": cost and asdict(cost)}, summary(paths))

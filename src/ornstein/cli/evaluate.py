@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ..tasks.options import EvaluateOptions, checked
-from .machine import FLAT, Machine, say
+from .machine import FLAT, Machine, say, watching
 
 
 def evaluate(
@@ -31,7 +31,8 @@ def evaluate(
     from ..evaluate.evaluation import evaluate as measure
     from ..evaluate.evaluation import write
 
-    found = measure(run, device=machine.device, say=say, **asdict(options))
+    with watching():
+        found = measure(run, device=machine.device, say=say, **asdict(options))
     report = write(found, out)
     values = {"report": report.resolve(), **found.facts}
     machine.result(values, [*found.lines(), f"Report: {report.resolve()}"])

@@ -2,17 +2,23 @@
 
 import os
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from ..errors import UsageError
 
+if TYPE_CHECKING:
+    from ..tasks.progress import Watch
+
 FLAT = Parameter(name="*")
 Flag = Annotated[bool, Parameter(show_default=False)]
+SILENCE = 10.0  # seconds between two lines about how far it is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +63,57 @@ class Machine:
 def say(line: str) -> None:
     """A line for the person who waits."""
     print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def watching() -> Iterator[None]:
+    """Show how far the task inside is: a bar in a terminal, else a line now and then."""
+    from ..tasks.progress import watched
+
+    if sys.stderr.isatty():
+        with _bar() as watch, watched(watch):
+            yield
+        return
+    with watched(_Lines()):
+        yield
+
+
+@contextmanager
+def _bar() -> "Iterator[Watch]":
+    """A bar that is gone when the task is done; lines that are said meanwhile stand above it."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task, last = progress.add_task("", total=1.0), 0.0
+
+        def watch(share: float) -> None:
+            nonlocal last
+            if share < last:
+                progress.reset(task)
+            progress.update(task, completed=share)
+            last = share
+
+        yield watch
+
+
+class _Lines:
+    """How far it is, as a line every `SILENCE` seconds."""
+
+    def __init__(self) -> None:
+        self.begun = self.said = time.monotonic()
+        self.last = 0.0
+
+    def __call__(self, share: float) -> None:
+        now = time.monotonic()
+        if share < self.last:  # another stage
+            self.begun = now
+        self.last = share
+        if now - self.said >= SILENCE and 0 < share < 1:
+            from ..train.progress import duration
+
+            self.said = now
+            say(f"{share:4.0%}  {duration((now - self.begun) * (1 - share) / share)} left")
 
 
 def summary(paths: Sequence[Path]) -> list[object]:

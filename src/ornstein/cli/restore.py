@@ -8,7 +8,7 @@ from typing import Annotated
 
 from ..errors import UsageError
 from ..tasks.options import RestoreOptions, checked
-from .machine import FLAT, Flag, Machine, pairs, say, summary
+from .machine import FLAT, Flag, Machine, pairs, say, summary, watching
 from .sample import show_plan
 
 
@@ -29,7 +29,8 @@ def restore(
     """Mend what FILES hold, several times over: each restoration explains what was measured.
 
     Say what was measured by --mask, --upscale, --deblur, --denoise, --colourise, --mri, --ct or
-    --operator. What is known exactly is kept to the last bit.
+    --operator. What is known exactly is kept to the last bit. A run of patches (--data.patch)
+    mends pictures of any size.
 
     Args:
         run: The run folder.
@@ -48,6 +49,7 @@ def restore(
     what = f"{calibrate} held-out examples" if not files else ", ".join(map(str, files[:3]))
     machine.start(f"Restoring {what} with {run}")
     from ..evaluate.calibration import calibrate as measure
+    from ..tasks.restore import by_size
     from ..tasks.restore import restore as mend
     from ..tasks.sample import opened, write_picture
 
@@ -57,14 +59,21 @@ def restore(
         return
     given = {k: v for k, v in asdict(options).items() if v != getattr(RestoreOptions(), k)}
     if calibrate is not None:
-        found = measure(model, calibrate, mask, **given)
+        with watching():
+            found = measure(model, calibrate, mask, **given)
         machine.result(found.facts, [*pairs(found.facts), found.verdict])
         return
     assert model.run is not None
-    restored = mend(model, files or [], mask, **given)
-    paths = restored.save(out or model.run.samples / "restored", uncertainty)
-    if grid is not None:
-        paths.append(write_picture(restored.panel(), grid))
-    cost = restored.cost
-    say(f"It took {cost}.")
-    machine.result({"paths": paths, "cost": cost and asdict(cost)}, summary(paths))
+    lists, paths, costs = by_size(model, files or []), list[Path](), []
+    if grid is not None and len(lists) > 1:
+        raise UsageError("--grid is for pictures of one size: leave it out, or give fewer files.")
+    for alike in lists:
+        with watching():
+            restored = mend(model, alike, mask, **given)
+        paths += restored.save(out or model.run.samples / "restored", uncertainty)
+        if grid is not None:
+            paths.append(write_picture(restored.panel(), grid))
+        say(f"It took {restored.cost}.")
+        costs.append(restored.cost and asdict(restored.cost))
+    cost = costs[0] if len(costs) == 1 else costs
+    machine.result({"paths": paths, "cost": cost}, summary(paths))

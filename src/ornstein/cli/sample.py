@@ -2,20 +2,18 @@
 
 # ruff: noqa: B008 (frozen dataclasses are fit to be defaults)
 
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from ..tasks.options import DrawOptions, SampleOptions, checked
-from .machine import FLAT, Flag, Machine, pairs, say, summary
+from .machine import FLAT, Flag, Machine, pairs, say, summary, watching
 
 if TYPE_CHECKING:
     from ..runs.model import Model
 
 MOST_IN_A_GRID = 1024  # examples in one picture
 MOST_PATHS = 1024  # that are remembered, to be printed
-SILENCE = 10.0  # seconds between two lines about how it goes
 
 
 def sample(
@@ -54,7 +52,7 @@ def sample(
         return
     assert model.run is not None
     written, shown = Written(count), []
-    with written:
+    with written, watching():
         for part in task.cascade(models, options):
             written.add(part.save(out or model.run.samples), part.first, len(part))
             if grid is not None and sum(map(len, shown)) < MOST_IN_A_GRID:
@@ -66,7 +64,7 @@ def sample(
 
 
 class Written:
-    """What has been written so far, in memory that does not grow with it; and how fast it goes.
+    """What has been written so far, in memory that does not grow with it.
 
     Every file is whole. If it is stopped, it says which examples are left.
 
@@ -77,17 +75,11 @@ class Written:
     def __init__(self, total: int) -> None:
         self.total, self.done, self.next, self.files = total, 0, 0, 0
         self.paths: list[Path] = []
-        self.begun = self.said = time.monotonic()
 
     def add(self, paths: list[Path], first: int, count: int) -> None:
         """`count` examples from number `first` on are written, in `paths`."""
         self.done, self.next = self.done + count, first + count
         self.remember(paths)
-        now = time.monotonic()
-        if now - self.said > SILENCE and self.done < self.total:
-            self.said, pace = now, self.done / (now - self.begun)
-            left = (self.total - self.done) / pace / 60
-            say(f"{self.done:,} of {self.total:,} examples  {pace:,.0f}/s  {left:,.0f} min left")
 
     def remember(self, paths: list[Path]) -> None:
         """Of many paths, the first ones and the last."""

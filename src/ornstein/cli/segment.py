@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ..tasks.options import SegmentOptions, checked
-from .machine import FLAT, Machine, summary
+from .machine import FLAT, Machine, say, summary, watching
 
 
 def segment(
@@ -40,7 +40,10 @@ def segment(
 
     model = opened(run, machine.device)
     assert model.run is not None
-    found = segment(model, pictures, **asdict(options))
+    with watching():
+        found = segment(model, pictures, **asdict(options))
+    if cost := found.cost:
+        say(f"It took {cost}.")
     paths = found.save(out or model.run.samples / "masks")
     if grid is not None:
         paths.append(write_picture(found.panel(), grid))
@@ -49,4 +52,4 @@ def segment(
     if scores:
         mean = sum(scores) / len(scores)
         lines.append(f"Dice with {truth}: {mean:.3f} ({min(scores):.3f} to {max(scores):.3f})")
-    machine.result({"paths": paths, "dice": scores}, lines)
+    machine.result({"paths": paths, "dice": scores, "cost": cost and asdict(cost)}, lines)

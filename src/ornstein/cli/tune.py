@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ..tasks.options import TuneOptions, checked
-from .machine import FLAT, Machine, say
+from .machine import FLAT, Machine, say, watching
 
 
 def tune(
@@ -26,5 +26,6 @@ def tune(
     machine.start(f"Fitting a sampler of {options.calls} calls to {run}")
     from ..tasks.tune import tune as fit
 
-    tuned = fit(run, device=machine.device, say=say, **asdict(options))
+    with watching():
+        tuned = fit(run, device=machine.device, say=say, **asdict(options))
     machine.result(asdict(tuned), tuned.lines())

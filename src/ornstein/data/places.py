@@ -4,7 +4,7 @@ import glob
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..errors import UsageError
+from ..errors import DataError, UsageError
 from .decode import is_picture
 from .names import hidden, natural, shown
 
@@ -24,6 +24,7 @@ def files_in(
 
     Raises:
         UsageError: If nothing is named, or a folder or a pattern holds no such file.
+        DataError: If a file is not there.
     """
     paths: list[Path] = []
     for place in map(Path, [places] if isinstance(places, (str, Path)) else places):
@@ -33,9 +34,10 @@ def files_in(
         elif not place.exists() and glob.has_magic(str(place)):
             found = [Path(p) for p in glob.glob(str(place), recursive=True)]  # noqa: PTH207 (of any root)
             found = [p for p in found if p.is_file()]
+        elif place.exists():
+            found = [place]
         else:
-            paths.append(place)
-            continue
+            raise DataError(f"There is no {shown(place)}.")
         if not found:
             what = "holds no examples" if place.is_dir() else "matches no files"
             raise UsageError(f"{shown(place)} {what}: give files, folders or patterns.")

@@ -1,7 +1,9 @@
 """Change pictures: go part of the way to noise, and come back by another road."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ from ..core.measure import LinearOperator, Mask, Stack
 from ..core.operators import downsample
 from ..core.posterior import PosteriorDenoiser
 from ..core.sample import Sampler, encode
+from ..core.tally import Tally
 from ..data.decode import cover, decode
 from ..data.files import read_file
 from ..data.image import ImageCodec
@@ -21,7 +24,8 @@ from ..errors import UsageError
 from ..runs.model import Model
 from .examples import Places, read_examples
 from .options import DrawOptions, EditOptions, checked
-from .restore import read_mask
+from .progress import pieces
+from .restore import Cost, read_mask, same_cut
 from .sample import (
     Run,
     Samples,
@@ -49,10 +53,12 @@ class Edited:
     Args:
         given: What was given, strokes included, ``(P, C, *S)``, as x.
         samples: The results, all of the first picture, then of the second.
+        cost: What they took.
     """
 
     given: Tensor
     samples: Samples
+    cost: Cost
 
     def panel(self, scale: int | None = None) -> "Image.Image":
         """One row for each picture: what was given, and the results."""
@@ -115,11 +121,12 @@ def edit(
     if strokes is not None:
         stored = painted(model, stored, Path(strokes))
     given = model.codec.pack(stored)
+    same_cut(mask, pictures)
     keep = None if mask is None else ~read_mask(model.shape, mask, len(given))
-    x = _edited(model, back, given, keep, chosen)
+    x, cost = _edited(model, back, given, keep, chosen)
     count = range(len(x))
     labels, made = label_names(back, chosen, count), maker(back, chosen.seed)
-    return Edited(given, Samples(x, back.codec, labels=labels, made=made))
+    return Edited(given, Samples(x, back.codec, labels=labels, made=made), cost)
 
 
 def between(
@@ -156,7 +163,8 @@ def between(
     if any(len(end) != 1 for end in ends):
         raise UsageError("Give one picture for each end.")
     sampler, times = _deterministic(model, chosen)
-    z = encoded(model, model.codec.pack(torch.cat(ends)), sampler, times, chosen)
+    x = model.codec.pack(torch.cat(ends))
+    z = encoded(model, model.denoiser, x, sampler, times, chosen)
     way = sphere(z[0], z[1], torch.linspace(0, 1, count))
 
     def told(examples: Sequence[int]) -> Denoiser:
@@ -174,12 +182,17 @@ def between(
 
 
 def encoded(
-    model: Model, x: Tensor, sampler: Sampler, times: Tensor, options: DrawOptions
+    model: Model,
+    prior: Denoiser,
+    x: Tensor,
+    sampler: Sampler,
+    times: Tensor,
+    options: DrawOptions,
 ) -> Tensor:
     """Where x ``(P, C, *S)`` comes from at the first of `times`, along the flow, on the CPU."""
     parts = []
-    for rows in torch.arange(len(x)).split(block(model)):
-        told = model.denoiser.given(**conditions(model, options, rows.tolist()))
+    for rows in pieces(torch.arange(len(x)).split(block(model))):
+        told = prior.given(**conditions(model, options, rows.tolist()))
         parts.append(encode(sampler, told, x[rows].to(model.device), times).cpu())
     return torch.cat(parts)
 
@@ -237,8 +250,9 @@ def _deterministic(model: Model, options: DrawOptions) -> tuple[Sampler, Tensor]
 
 def _edited(
     model: Model, back: Model, given: Tensor, keep: Tensor | None, options: EditOptions
-) -> Tensor:
-    """The results ``(P draws, C, *S)``."""
+) -> tuple[Tensor, Cost]:
+    """The results ``(P draws, C, *S)``, and what they took."""
+    begun, to, fro = time.perf_counter(), Tally(model.denoiser), Tally(plan(back, options)[0])
     encodes = options.how == "encode"
     sampler, times = _deterministic(model, options) if encodes else rule(model, options)
     steps = len(times) - 1
@@ -248,8 +262,8 @@ def _edited(
     latent = given
     if encodes:
         source = None if options.source is None else (options.source,)
-        latent = encoded(model, given, sampler, times, replace(options, label=source))
-    prior = plan(back, options)[0].along(schedule)
+        latent = encoded(model, to, given, sampler, times, replace(options, label=source))
+    prior = fro.along(schedule)
 
     def told(examples: Sequence[int]) -> Denoiser:
         one = prior.given(**conditions(back, options, examples))
@@ -265,8 +279,11 @@ def _edited(
 
     total = range(len(given) * options.draws)
     x = draw(back, told, sampler.plan(schedule, times), options.seed, total, begin=begin)
+    cost = Cost.of(fro, begun, len(given), options.draws, block(back))
+    if encodes:
+        cost = replace(cost, calls=cost.calls + to.calls / ceil(len(given) / block(model)))
     rows = torch.arange(len(x)) // options.draws
-    return x if keep is None else torch.where(keep[rows], given[rows], x)
+    return x if keep is None else torch.where(keep[rows], given[rows], x), cost
 
 
 def _known(

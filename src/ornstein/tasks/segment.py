@@ -1,5 +1,6 @@
 """Say what is where in a picture: masks drawn several times over, their vote and their doubt."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,7 +15,8 @@ from ..data.image import ImageCodec
 from ..data.places import Place, files_in
 from ..errors import UsageError
 from .options import DrawOptions, SampleOptions, SegmentOptions, checked
-from .sample import Run, context_from, opened, png, stream, write_picture
+from .restore import Cost
+from .sample import Run, context_from, opened, plan, png, stream, write_picture
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -33,6 +35,7 @@ class Segmented:
             ``(P, K, C, *S)``.
         codec: Of the masks.
         beside: Of the pictures.
+        cost: What they took; None if it was not counted.
     """
 
     names: tuple[str, ...]
@@ -40,6 +43,7 @@ class Segmented:
     shares: Tensor
     codec: Codec
     beside: ImageCodec
+    cost: Cost | None = None
 
     def __len__(self) -> int:
         return len(self.shares)
@@ -150,7 +154,7 @@ def segment(
     if codec.values is None or not isinstance(beside, ImageCodec):
         raise UsageError("This run does not make masks of pictures: train one with given and make.")
     names, stored = read(beside, pictures)
-    context, count = context_from(model, stored.numpy()), len(stored)
+    begun, count, context = time.perf_counter(), len(stored), context_from(model, stored.numpy())
     kept = {f.name: getattr(chosen, f.name) for f in fields(DrawOptions)}
     asked = SampleOptions(**kept, count=count * chosen.draws)
 
@@ -162,7 +166,10 @@ def segment(
     for part in stream(model, asked, context=given):
         said = torch.from_numpy(codec.stored(part.x)[:, None] == values)
         votes.index_add_(0, (part.first + torch.arange(len(part))) // chosen.draws, said.float())
-    return Segmented(names, stored, votes / chosen.draws, codec, beside)
+    cost, seconds = None, (time.perf_counter() - begun) / count
+    if (calls := plan(model, asked)[1].calls) is not None:
+        cost = Cost(calls=chosen.draws * calls, products=0, seconds=seconds)
+    return Segmented(names, stored, votes / chosen.draws, codec, beside, cost)
 
 
 def compare(found: Segmented, truth: Pictures) -> list[float]:
