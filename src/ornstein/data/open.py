@@ -59,6 +59,9 @@ def open_data(
     data = _open(source, options, progress)
     if options.patch is not None and data.patches is None:
         data = _patched(data)
+    if options.word is not None:
+        label = torch.zeros(len(data), dtype=torch.int64)
+        data = _marked(replace(data, label=label, classes=[options.word]))
     if options.given is not None and data.given is None:
         data = _with_derived(data, options.given)
     return data if options.duplicates == "keep" else data.without_copies()
@@ -86,9 +89,13 @@ def _with_derived(data: Dataset, word: str) -> Dataset:
             f"{shown(data.source)} has no {word!r} to be given: pairs are read from folders of "
             "pictures; or say small-8, or grey."
         )
-    told = derive(data, word)
-    mark = fingerprint(data.stored, data.ids, data.label, data.attributes, told)
-    return replace(data, given=told, fingerprint=mark)
+    return _marked(replace(data, given=derive(data, word)))
+
+
+def _marked(d: Dataset) -> Dataset:
+    """`d` with the fingerprint of what it is."""
+    mark = fingerprint(d.stored, d.ids, d.label, d.attributes, d.given, d.patches)
+    return replace(d, fingerprint=mark)
 
 
 def _open(source: Source, options: DataOptions, progress: Progress | None) -> Dataset:

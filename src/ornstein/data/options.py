@@ -28,6 +28,7 @@ class DataOptions:
         shift: Move pictures by up to so many pixels each way; the edge pixels are repeated.
         validation: Share held out from training, of each class.
         label: Name of the column (of metadata or a CSV) or of the array (of an npz) with classes.
+        word: What all examples are, whatever their files say: one class of this name.
         given: What the network is given beside the noise: the folder or, as `mask` for
             `mask_file_name`, the column of metadata with a picture for each example; or small-N,
             the example itself scaled to N pixels; or grey, its grey.
@@ -49,6 +50,7 @@ class DataOptions:
     shift: Annotated[int, Interval(ge=0, le=64)] = 0
     validation: Annotated[float, Interval(ge=0, le=0.5)] = 0.1
     label: Annotated[str, Len(1, 200)] = "label"
+    word: Annotated[str | None, Len(1, 200)] = None
     given: Annotated[str | None, Len(1, 200)] = None
     make: Annotated[str | None, Len(1, 200)] = None
     given_noise: Annotated[float, Interval(ge=0, lt=1)] = 0.0

@@ -172,20 +172,20 @@ class AdaptConfig:
 
     Args:
         base: A run folder; empty if this run begins anew.
+        seen: Of the checkpoint of the base.
         learn: All weights; additions of low rank to them; the new words alone; or a control
             branch. In all but the first, this run is an adapter: without its base it is nothing.
         rank: Of the additions.
         targets: Parts of the paths of the layers that get additions; all layers if empty.
-        word: What all examples are called: a new class.
-        like: The class that a new one begins as, and that is not to be forgotten: half of each
-            batch are examples of it that the base has drawn.
+        like: The class that new ones begin as, and that is not to be forgotten: it gets as large
+            a share of each batch as any of them, of examples that the base has drawn.
     """
 
     base: str = ""
+    seen: Annotated[int, Interval(ge=0)] = 0
     learn: Literal["all", "low-rank", "words", "control"] = "all"
     rank: Annotated[int, Interval(ge=1, le=1024)] = 8
     targets: tuple[Annotated[str, Len(1, 200)], ...] = ()
-    word: Annotated[str, Len(0, 200)] = ""
     like: Annotated[str, Len(0, 200)] = ""
 
     @property
