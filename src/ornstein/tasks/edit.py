@@ -25,7 +25,7 @@ from ..runs.model import Model
 from .examples import Places, read_examples
 from .options import DrawOptions, EditOptions, checked
 from .progress import pieces
-from .restore import Cost, read_mask, same_cut
+from .restore import Cost, named, read_mask, same_cut
 from .sample import (
     Run,
     Samples,
@@ -54,11 +54,13 @@ class Edited:
         given: What was given, strokes included, ``(P, C, *S)``, as x.
         samples: The results, all of the first picture, then of the second.
         cost: What they took.
+        names: Of the files given, to name the files written; empty if they are not different.
     """
 
     given: Tensor
     samples: Samples
     cost: Cost
+    names: tuple[str, ...] = ()
 
     def panel(self, scale: int | None = None) -> "Image.Image":
         """One row for each picture: what was given, and the results."""
@@ -67,8 +69,14 @@ class Edited:
         return self.samples.codec.preview(rows.flatten(0, 1), rows.shape[1], scale)
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write each result in the format of the data, and return the paths."""
-        return self.samples.save(folder)
+        """Write each result in the format of the data, and return the paths.
+
+        They are named after the files given: ``photo-0.png``, ``photo-1.png``, ...
+        """
+        draws = len(self.samples) // len(self.given)
+        return named(
+            self.samples.save(folder), [f"{name}-{i}" for name in self.names for i in range(draws)]
+        )
 
     def _repr_png_(self) -> bytes:
         return png(self.panel())
@@ -117,16 +125,18 @@ def edit(
     model = opened(run, device)
     back = model if to is None else opened(to, device)
     chosen = _settled(chosen, model, back, to is not None, mask is not None)
-    stored = read_examples(model, pictures).stored
+    same_cut(mask, pictures)
+    same_cut(strokes, pictures)
+    found = read_examples(model, pictures)
+    stored = found.stored
     if strokes is not None:
         stored = painted(model, stored, Path(strokes))
     given = model.codec.pack(stored)
-    same_cut(mask, pictures)
     keep = None if mask is None else ~read_mask(model.shape, mask, len(given))
     x, cost = _edited(model, back, given, keep, chosen)
     count = range(len(x))
     labels, made = label_names(back, chosen, count), maker(back, chosen.seed)
-    return Edited(given, Samples(x, back.codec, labels=labels, made=made), cost)
+    return Edited(given, Samples(x, back.codec, labels=labels, made=made), cost, found.names)
 
 
 def between(

@@ -39,6 +39,13 @@ class Examples:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """For what is made of each: the name of its file, with the page; none if two are alike."""
+        split = (name.partition("#") for name in self.ids)
+        names = [Path(path).stem + (page and f"-{page}") for path, _, page in split]
+        return tuple(names) if len(set(names)) == len(names) else ()
+
 
 def read_examples(model: Model, places: Places) -> Examples:
     """The examples in files, in the folders among them, and in what patterns match.

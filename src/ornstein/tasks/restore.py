@@ -143,11 +143,11 @@ class Restored:
         """
         folder = Path(folder)
         stems = [f"{name}-{i}" for name in self.names for i in range(self.draws)]
-        paths = _named(self.samples.save(folder), stems)
+        paths = named(self.samples.save(folder), stems)
         _tell([path for path in self.sources for _ in range(self.draws)], paths)
         if uncertainty:
             mean = replace(self.samples, x=self.mean, labels=None)
-            means = _named(mean.save(folder / "mean"), list(self.names))
+            means = named(mean.save(folder / "mean"), list(self.names))
             _tell(self.sources, means)
             paths += means
             numbered = self.names or tuple(f"{i:06d}" for i in range(len(self.given)))
@@ -163,7 +163,7 @@ class Restored:
         return png(self.panel())
 
 
-def _named(paths: list[Path], stems: list[str]) -> list[Path]:
+def named(paths: list[Path], stems: list[str]) -> list[Path]:
     """The files under their new names, if there is one for each."""
     if len(paths) != len(stems):
         return paths
@@ -412,7 +412,7 @@ def _compete(
 
 
 def same_cut(mask: object, files: Files) -> None:
-    """Refuse a picture of a mask that is not of the proportions of the pictures it is for.
+    """Refuse a mask, or another layer, that is not of the proportions of the pictures it is for.
 
     Both are scaled and cut to the size of the run, and would be cut differently.
     """
@@ -423,8 +423,8 @@ def same_cut(mask: object, files: Files) -> None:
         width, height = picture_size(path)
         if abs(wide * height - high * width) > max(wide, high, width, height):
             raise UsageError(
-                f"{mask} is of {wide} x {high} pixels and {path} of {width} x {height}: give a "
-                "mask of the size of the picture."
+                f"{mask} is of {wide} x {high} pixels and {path} of {width} x {height}: give one "
+                "of the size of the picture."
             )
 
 
