@@ -1,11 +1,14 @@
 """Untrained models that do something, to try tasks on."""
 
+from dataclasses import replace
+
 import torch
 
+from ornstein.data.codec import Codec
 from ornstein.data.image import ImageCodec
 from ornstein.data.options import DataOptions
 from ornstein.data.points import PointsCodec
-from ornstein.runs.config import NetConfig, RunConfig, SampleConfig
+from ornstein.runs.config import DistillConfig, NetConfig, RunConfig, SampleConfig
 from ornstein.runs.model import Model, Vocabulary, build_denoiser
 
 CLASSES = ("ant", "bee", "cat")
@@ -40,10 +43,27 @@ def tiny_model(
         stds=(10.0,),
         context=given[0] if given else 0,
     )
+    return of_random_weights(config, codec, words, grey_codec(given) if given else None)
+
+
+def tiny_student(kind: str = "unet", guidance: tuple[float, float] = (1.0, 3.0)) -> Model:
+    """A flow map with random weights, of two steps, told the weight of guidance."""
+    model = tiny_model(kind)
+    config = replace(
+        model.config,
+        sample=SampleConfig(sampler="leap", steps=2),
+        distill=DistillConfig(method="flow-map", guidance=guidance),
+    )
+    return of_random_weights(config, model.codec, model.vocabulary)
+
+
+def of_random_weights(
+    config: RunConfig, codec: Codec, words: Vocabulary, given: ImageCodec | None = None
+) -> Model:
     denoiser = build_denoiser(config, codec.shape, words)
     generator = torch.Generator().manual_seed(1)
     for parameter in denoiser.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.3, generator=generator)
     denoiser = denoiser.eval().requires_grad_(False)
-    return Model(denoiser, codec, words, config, given=grey_codec(given) if given else None)
+    return Model(denoiser, codec, words, config, given=given)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from ornstein.core.guide import ClassifierFree
+from ornstein.core.guide import ClassifierFree, LearnedGuidance
 from ornstein.core.sample import start
 from ornstein.errors import ModelFileError, UsageError
 from ornstein.runs.config import DenoiserConfig, ScheduleConfig
@@ -17,7 +17,7 @@ from ornstein.tasks import export as exporting
 from ornstein.tasks.export import Unrolled, export
 from ornstein.tasks.options import DrawOptions, ExportOptions
 from ornstein.tasks.sample import plan
-from untrained import tiny_model
+from untrained import tiny_model, tiny_student
 
 GUIDANCE = 2.5
 
@@ -64,6 +64,20 @@ def test_a_graph_knows_every_schedule_and_prediction_and_leaves_a_variance_out()
         found = Unrolled(model, options)(*inputs(model))
     expected = drawn(model, options, *inputs(model))
     assert_close(found, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+
+
+def test_a_graph_of_a_student_looks_ahead_and_guides_at_one_call():
+    model, weight = tiny_student("mlp"), 2.0
+    noise, label, attributes = inputs(model)
+    graph, calls = Unrolled(model, ExportOptions(guidance=weight)), []
+    graph.net.register_forward_hook(lambda *a: calls.append(1))
+    with torch.no_grad():
+        found = graph(noise, label, attributes)
+    assert len(calls) == len(graph.calls) == 2
+    steps, age = plan(model, DrawOptions())[1], (attributes - 40) / 10
+    denoiser = LearnedGuidance(model.denoiser, weight).given(label=label, attributes=age)
+    x = steps(denoiser, start(denoiser.schedule, steps.times[0], noise))
+    assert_close(found, torch.tensor([1.0, -1.0]) + torch.tensor([2.0, 0.5]) * x)
 
 
 @pytest.mark.slow
@@ -126,3 +140,5 @@ def test_places_and_runs_that_do_not_suit_are_refused(tmp_path):
         export(tiny_model("mlp"), to="torch")
     with pytest.raises(UsageError, match="given pictures"):
         export(tiny_model("unet", given=(1, 8, 8)), tmp_path / "a.pt2", to="torch")
+    with pytest.raises(UsageError, match="no equal in diffusers"):
+        export(tiny_model("unet"), to="diffusers")

@@ -14,8 +14,8 @@ from ornstein.core.noise import FlowSchedule
 from ornstein.errors import UsageError
 from ornstein.evaluate.distillation import distill, lesson_plan
 from ornstein.rng import generator
-from ornstein.runs.config import DenoiserConfig, DistillConfig, SampleConfig, ScheduleConfig
-from ornstein.runs.model import build_denoiser, load
+from ornstein.runs.config import DenoiserConfig, DistillConfig, ScheduleConfig
+from ornstein.runs.model import load
 from ornstein.tasks.sample import sample
 from ornstein.train import train
 from ornstein.train.device import World
@@ -25,7 +25,7 @@ from ornstein.train.recipes import ahead
 from ornstein.train.training import Training
 from train.tiny import labelled_points, points, tiny_config
 from truths import F64, exact_map, mixture, normal
-from untrained import tiny_model
+from untrained import tiny_model, tiny_student
 
 
 def flow_config(**changes):
@@ -179,14 +179,8 @@ class Guided(Denoiser):
 
 
 def test_a_student_draws_guided_at_one_call_a_step():
-    model = tiny_model("mlp")
-    config = replace(model.config, distill=DistillConfig(method="flow-map", guidance=(1.0, 3.0)))
-    config = replace(config, sample=SampleConfig(sampler="leap", steps=2))
-    denoiser = build_denoiser(config, model.shape, model.vocabulary).eval()
-    for p in denoiser.parameters():
-        nn.init.normal_(p, std=0.3, generator=seeded())
-    student, calls = replace(model, denoiser=denoiser, config=config), []
-    denoiser.net.register_forward_hook(
+    student, calls = tiny_student("mlp"), []
+    student.denoiser.net.register_forward_hook(
         lambda net, args, kwargs, out: calls.append(kwargs), with_kwargs=True
     )
     drawn = {w: sample(student, 4, "bee", guidance=w).x for w in (1.0, 2.0, 3.0)}
@@ -196,7 +190,7 @@ def test_a_student_draws_guided_at_one_call_a_step():
     with pytest.raises(UsageError, match="learned weights from"):
         sample(student, 4, "bee", guidance=5.0)
     with pytest.raises(UsageError, match="learned to look ahead"):
-        sample(model, 4, sampler="leap")
+        sample(tiny_model("mlp"), 4, sampler="leap")
 
 
 @pytest.mark.parametrize("method", ["flow-map", "mean-flow"])

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..core.denoise import LOG_SNR_LIMIT, Denoiser
+from ..core.denoise import LOG_SNR_LIMIT, Denoiser, flow_time
 from ..core.noise import Schedule
 from ..core.sample import Plan
 from ..core.trajectory import instants
@@ -71,6 +71,12 @@ def export(
         ModelFileError: If what was written does not draw what the run draws.
     """
     chosen = checked(ExportOptions, options)
+    if chosen.to == "diffusers":
+        raise UsageError(
+            "Networks of ours have no equal in diffusers, whose own are built of other blocks and "
+            "which opens no others without running their code: write --to onnx or --to torch, "
+            "which other programs run as they are."
+        )
     if chosen.to == "onnx":
         _onnx()
     model = opened(run, device)
@@ -111,14 +117,15 @@ def export(
 class Call(NamedTuple):
     """All that one call of the network needs to know of its time, as numbers.
 
-    ``x_hat = skip x_t + out F(inp x_t, log_snr)``; `weight` is that of guidance.
+    ``x_hat = skip x_t + out F(inp x_t, log_snr)``; `span` is how far to look, None for networks
+    that know no such thing.
     """
 
     inp: float
     skip: float
     out: float
     log_snr: float
-    weight: float
+    span: float | None
 
 
 class Unrolled(nn.Module):
@@ -157,7 +164,8 @@ class Unrolled(nn.Module):
                 raise UsageError(f"guidance = {weight}: this run has no condition to go to.")
             weight = 1.0
         self.steps, self.variance = len(self.plan.times) - 1, denoiser.variance_steps is not None
-        self.calls = [_call(model, t, weight) for t in called(self.plan, denoiser.schedule)]
+        self.weight, self.told_weight = weight, model.config.distill.told_guidance
+        self.calls = [_call(model, *call) for call in called(self.plan, denoiser.schedule)]
         [first] = instants(denoiser.schedule, self.plan.times[:1])
         self.first = hypot(first.alpha, first.sigma)
         wide = (-1, *(1 for _ in model.shape[1:]))
@@ -196,20 +204,27 @@ class Placed(Denoiser):
 
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
         call = next(self.calls)
+        [graph] = self.graph
         F = self._net(x_t, call, self.cond)
-        if call.weight != 1:
+        if graph.weight != 1 and not graph.told_weight:
             reference = self._net(x_t, call, {})
-            F = reference + call.weight * (F - reference)
+            F = reference + graph.weight * (F - reference)
         return call.skip * x_t + call.out * F
 
     def _net(self, x_t: Tensor, call: Call, cond: dict[str, Tensor]) -> Tensor:
         [graph] = self.graph
-        F = graph.net(call.inp * x_t, x_t.new_full((x_t.shape[0],), call.log_snr), **cond)
+
+        def each(value: float) -> Tensor:
+            return x_t.new_full((x_t.shape[0],), value)
+
+        told = {} if call.span is None else {"span": each(call.span)}
+        told |= {"guidance": each(graph.weight)} if graph.told_weight else {}
+        F = graph.net(call.inp * x_t, each(call.log_snr), **cond, **told)
         return F.chunk(2, 1)[0] if graph.variance else F
 
 
-def called(steps: Plan, schedule: Schedule) -> list[Tensor]:
-    """The times at which a plan calls its denoiser, one after the other.
+def called(steps: Plan, schedule: Schedule) -> list[tuple[Tensor, Tensor | None]]:
+    """The times at which a plan calls its denoiser, one after the other; and how far to look.
 
     Raises:
         UsageError: If it adapts them to what it sees, or draws noise.
@@ -220,18 +235,18 @@ def called(steps: Plan, schedule: Schedule) -> list[Tensor]:
     x = torch.zeros(1, 1, device=steps.times.device)
     for step in steps.transitions:
         x = step(watch, x, past, refuse_noise)
-    return watch.times
+    return watch.calls
 
 
 class Watch(Denoiser):
-    """Remembers at which times it was called."""
+    """Remembers at which times it was called, and to look until when."""
 
     def __init__(self, schedule: Schedule) -> None:
         super().__init__()
-        self.schedule, self.times = schedule, list[Tensor]()
+        self.schedule, self.calls = schedule, list[tuple[Tensor, Tensor | None]]()
 
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
-        self.times.append(t.reshape(-1)[:1])
+        self.calls.append((t.reshape(-1)[:1], cond.get("until")))
         return x_t
 
 
@@ -240,11 +255,13 @@ def refuse_noise(like: Tensor) -> Tensor:
     raise UsageError("The sampler draws noise, which a graph cannot: take ddim or dpm++2m.")
 
 
-def _call(model: Model, t: Tensor, weight: float) -> Call:
+def _call(model: Model, t: Tensor, until: Tensor | None) -> Call:
     schedule = model.denoiser.schedule
     inp, skip, out = (c.item() for c in model.denoiser.prediction(*schedule(t)))
-    log_snr = schedule.log_snr(t).clamp(-LOG_SNR_LIMIT, LOG_SNR_LIMIT).item()
-    return Call(inp, skip, out, log_snr, weight)
+    log_snr, span = schedule.log_snr(t), None
+    if model.denoiser.ahead and until is not None:
+        span = (flow_time(log_snr) - flow_time(schedule.log_snr(until))).item()
+    return Call(inp, skip, out, log_snr.clamp(-LOG_SNR_LIMIT, LOG_SNR_LIMIT).item(), span)
 
 
 # --- Files ---------------------------------------------------------------------------------------
@@ -306,7 +323,7 @@ def _about(model: Model, graph: Unrolled, options: ExportOptions) -> dict[str, A
         "classes": model.vocabulary.classes,
         "attributes": model.vocabulary.attributes,
         "calls": len(graph.calls),
-        "guidance": graph.calls[0].weight,
+        "guidance": graph.weight,
     }
 
 

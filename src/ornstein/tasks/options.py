@@ -330,14 +330,14 @@ class ExportOptions:
     """Which sampler to write as a graph. What is left out is as the run says.
 
     Args:
-        to: onnx, for ONNX Runtime; or torch, for `torch.export.load`.
+        to: onnx, for ONNX Runtime; torch, for `torch.export.load`; diffusers says why not.
         sampler: Rule for one transition, which draws no noise.
         steps: Steps of the time grid, laid one after the other in the graph.
         time_grid: Where the steps lie; what `ornstein tune` has fitted is taken if there is such.
         guidance: Weight of classifier-free guidance; 1 is none, at half the calls.
     """
 
-    to: Literal["onnx", "torch"] = "onnx"
+    to: Literal["onnx", "torch", "diffusers"] = "onnx"
     sampler: str | None = None
     steps: Annotated[int, Interval(ge=1, le=1000)] | None = None
     time_grid: TimeGridName | None = None
