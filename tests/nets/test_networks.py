@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from ornstein.nets import MLP, NETS, Conditions, DiT, UNet
 
-EVERYTHING = Conditions(classes=10, attributes=3, context=2, augment=4)
+EVERYTHING = Conditions(classes=10, attributes=3, context=2, augment=4, words=20, length=6)
 CASES = [
     (MLP, (1,)),
     (MLP, (2,)),
@@ -44,6 +44,8 @@ def inputs(shape, batch=4, dtype=torch.float64):
         "attributes": draw(batch, 3),
         "context": draw(batch, 2, *shape[1:]),
         "augment": draw(batch, 4),
+        "text": torch.tensor([[3, 1, 4, -1, -1, -1]] * batch),
+        "emphasis": draw(batch, 6).exp(),
     }
     return draw(batch, *shape), 5 * draw(batch), cond
 
@@ -94,9 +96,11 @@ def test_not_given_is_left_out(kind, shape):
         "attributes": torch.full_like(cond["attributes"], torch.nan),
         "context": torch.full_like(cond["context"], torch.nan),
         "augment": torch.zeros_like(cond["augment"]),
+        "text": torch.full_like(cond["text"], -1),
     }
     without = net(x, log_snr)
     assert_close(net(x, log_snr, **absent), without, rtol=0, atol=0)
+    assert torch.equal(net(x, log_snr, emphasis=cond.pop("emphasis")), without)  # of no text
     for name, value in cond.items():
         assert (net(x, log_snr, **{name: value}) - without).flatten(1).norm(dim=1).min() > 1e-6
 
@@ -105,7 +109,7 @@ def test_not_given_is_left_out(kind, shape):
 def test_conditions_are_given_example_by_example(kind, shape):
     net, (x, log_snr, cond) = build(kind, shape), inputs(shape)
     some = {name: value.clone() for name, value in cond.items()}
-    some["label"][1], some["augment"][1] = -1, 0
+    some["label"][1], some["augment"][1], some["text"][1] = -1, 0, -1
     some["attributes"][1] = some["context"][1].view(-1)[0] = torch.nan
     output, given, without = net(x, log_snr, **some), net(x, log_snr, **cond), net(x, log_snr)
     assert_close(output[1], without[1])
@@ -141,6 +145,9 @@ def test_unknown_conditions_are_refused(kind, shape):
         ({"log_snr": lambda s: s[:1]}, r"expected log_snr \(4,\)"),
         ({"log_snr": lambda s: s[0]}, r"expected log_snr \(4,\)"),
         ({"log_snr": lambda s: s.long()}, "floating"),
+        ({"text": lambda c: c + 20}, r"text in \[0, 20\).*got 24"),
+        ({"text": lambda c: c[:, :2]}, r"expected text \(4, 6\)"),
+        ({"emphasis": lambda c: c[:, :2]}, r"expected emphasis \(4, 6\)"),
         ({"label": lambda c: c + 10}, r"\[0, 10\).*got 13"),
         ({"label": lambda c: c - 2}, "got -2"),
         ({"label": lambda c: c[:1]}, r"expected label \(4,\)"),

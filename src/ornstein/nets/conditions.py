@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import FourierFeatures, Linear, zero
+from .blocks import FourierFeatures, Heard, Linear, Told, zero
+from .text import TextEncoder
 
 LARGEST_EXAMPLE = 2**28  # numbers: a gibibyte in float32
 WAVES = 8
@@ -62,10 +63,13 @@ class Conditions:
             Left out is 0, as a denoiser looks.
         guidance: 1 for ``guidance`` ``(B,)``, the weight of a guidance that the network has
             learned to do by itself. Left out is 1, none.
+        words: ``text`` ``(B, length)``, int64, the numbers of its pieces in [0, words) and -1
+            behind the last; and ``emphasis`` ``(B, length)``, > 0, left out 1.
+        length: Pieces of a text at most; 0 without `words`.
 
     Raises:
-        ValueError: If a count is negative or beyond 100,000 classes, 4096 of the others, 1 of the
-            last two.
+        ValueError: If a count is negative or beyond 100,000 classes and words, 4096 of the
+            others, 1 of `span` and `guidance`; if only one of `words` and `length` is 0.
     """
 
     classes: int = 0
@@ -74,11 +78,15 @@ class Conditions:
     augment: int = 0
     span: int = 0
     guidance: int = 0
+    words: int = 0
+    length: int = 0
 
     def __post_init__(self) -> None:
-        most = {"classes": 100_000, "span": 1, "guidance": 1}
+        most = {"classes": 100_000, "words": 100_000, "span": 1, "guidance": 1}
         for field in fields(self):
             check_range(field.name, getattr(self, field.name), 0, most.get(field.name, 4096))
+        if (self.words == 0) != (self.length == 0):
+            raise ValueError(f"expected both or none, got {self.words} words of {self.length}")
 
 
 UNCONDITIONAL = Conditions()
@@ -121,6 +129,8 @@ class Inputs(nn.Module):
             self.span = zero(Linear(WAVES, width, bias=False))
         if conditions.guidance:
             self.guidance = zero(Linear(WAVES, width, bias=False))
+        if conditions.words:
+            self.text = TextEncoder(conditions.words, conditions.length, width)
         self.out = Linear(width, width)
 
     def forward(
@@ -133,14 +143,31 @@ class Inputs(nn.Module):
         augment: Tensor | None = None,
         span: Tensor | None = None,
         guidance: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """x with its context ``(B, channels, *S)``, and the embedding ``(B, width)``."""
+        text: Tensor | None = None,
+        emphasis: Tensor | None = None,
+    ) -> tuple[Tensor, Told]:
+        """x with its context ``(B, channels, *S)``, and all the rest embedded."""
         self._check(x, log_snr)
         if self.conditions.span:
             log_snr = log_snr.clamp_min(LEAST_LOG_SNR)
         told = self.log_snr(self.features(log_snr).to(x))
         told = told + self._embed(x, label, attributes, augment) + self._dials(x, span, guidance)
-        return self._join(x, context), F.silu(self.out(F.silu(told)))
+        whole, heard = self._read(x, text, emphasis)
+        told = F.silu(self.out(F.silu(told + whole)))
+        return self._join(x, context), Told(told, heard)
+
+    def _read(
+        self, x: Tensor, text: Tensor | None, emphasis: Tensor | None
+    ) -> tuple[Tensor, Heard | None]:
+        """What the text says as a whole ``(B, width)`` or, of none, ``()``; and piece by piece."""
+        told, shape = self.conditions, (x.shape[0], self.conditions.length)
+        absent = x.new_full(shape, -1, dtype=torch.int64)
+        emphasis = _or_absent("emphasis", emphasis, told.words, x.new_ones(shape))
+        if (text := _or_absent("text", text, told.words, absent)) is None or emphasis is None:
+            return x.new_zeros(()), None
+        _check_tensor("emphasis", emphasis, shape)
+        self._check_numbers("text", text, shape, told.words)
+        return self.text(text, emphasis.to(x))
 
     def _embed(
         self, x: Tensor, label: Tensor | None, attributes: Tensor | None, augment: Tensor | None
@@ -149,7 +176,7 @@ class Inputs(nn.Module):
         told, batch, known = self.conditions, x.shape[0], x.new_zeros(())
         absent = x.new_full((batch,), -1, dtype=torch.int64)
         if (label := _or_absent("label", label, told.classes, absent)) is not None:
-            self._check_label(label, batch)
+            self._check_numbers("label", label, (batch,), told.classes)
             known = known + self.label(label.clamp_min(0)) * (label >= 0)[:, None]
         absent = x.new_full((batch, told.attributes), torch.nan)
         attributes = _or_absent("attributes", attributes, told.attributes, absent)
@@ -193,18 +220,17 @@ class Inputs(nn.Module):
             raise ValueError(f"expected x of {dtype}, like the network, got {x.dtype}")
         _check_tensor("log_snr", log_snr, (x.shape[0],))
 
-    def _check_label(self, label: Tensor, batch: int) -> None:
-        if label.shape != (batch,) or label.dtype != torch.int64:
+    def _check_numbers(self, name: str, value: Tensor, shape: tuple[int, ...], count: int) -> None:
+        if value.shape != shape or value.dtype != torch.int64:
             raise ValueError(
-                f"expected label {(batch,)} of torch.int64, "
-                f"got {tuple(label.shape)} of {label.dtype}"
+                f"expected {name} {shape} of torch.int64, got {tuple(value.shape)} of {value.dtype}"
             )
-        if label.device.type != "cpu" or torch.compiler.is_compiling() or not batch:
+        if value.device.type != "cpu" or torch.compiler.is_compiling() or not value.numel():
             return  # to look would be to wait for the device, which traps what is out of range
-        low, high = (int(end) for end in label.aminmax())
-        if low < -1 or high >= self.conditions.classes:
+        low, high = (int(end) for end in value.aminmax())
+        if low < -1 or high >= count:
             raise ValueError(
-                f"expected label in [0, {self.conditions.classes}), or -1 for not given, "
+                f"expected {name} in [0, {count}), or -1 for not given, "
                 f"got {low if low < -1 else high}"
             )
 

@@ -7,7 +7,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import AdaptiveBranch, Attention, Linear, Modulation, feed_forward, modulate, run, zero
+from .blocks import (
+    AdaptiveBranch,
+    Attention,
+    Linear,
+    Modulation,
+    Reading,
+    Told,
+    feed_forward,
+    modulate,
+    run,
+    zero,
+)
 from .conditions import UNCONDITIONAL, Conditions, Inputs, check_range, check_shape, check_size
 
 MOST_TOKENS = 2**14
@@ -64,6 +75,8 @@ class DiT(nn.Module):
         self.blocks = nn.ModuleList()
         for _ in range(depth):
             self.blocks.append(AdaptiveBranch(Attention(size), size, size, 1))
+            if conditions.words:
+                self.blocks.append(Reading(size, size))
             self.blocks.append(AdaptiveBranch(feed_forward(size, 4), size, size, 1))
         self.modulation = Modulation(size, size, 2, 1)
         self.last = zero(Linear(size, out_channels * points))
@@ -79,9 +92,13 @@ class DiT(nn.Module):
         augment: Tensor | None = None,
         span: Tensor | None = None,
         guidance: Tensor | None = None,
+        text: Tensor | None = None,
+        emphasis: Tensor | None = None,
         added: Sequence[Tensor] = (),
     ) -> Tensor:
-        x, told = self.inputs(x, log_snr, label, attributes, context, augment, span, guidance)
+        x, told = self.inputs(
+            x, log_snr, label, attributes, context, augment, span, guidance, text, emphasis
+        )
         h = self.first(self._patches(x)) + self.position
         for i, block in enumerate(self.blocks):
             h = run(block, h, told, self.recompute)
@@ -89,7 +106,7 @@ class DiT(nn.Module):
                 h = h + added[i]
         return self._assemble(self.last(modulate(h, *self.modulation(told))), x.shape[2:])
 
-    def encode(self, x: Tensor, told: Tensor) -> list[Tensor]:
+    def encode(self, x: Tensor, told: Told) -> list[Tensor]:
         """The output of each block, from what `inputs` gives."""
         h, outputs = self.first(self._patches(x)) + self.position, []
         for block in self.blocks:

@@ -53,8 +53,12 @@ class MLP(nn.Module):
         augment: Tensor | None = None,
         span: Tensor | None = None,
         guidance: Tensor | None = None,
+        text: Tensor | None = None,
+        emphasis: Tensor | None = None,
     ) -> Tensor:
-        x, told = self.inputs(x, log_snr, label, attributes, context, augment, span, guidance)
+        x, told = self.inputs(
+            x, log_snr, label, attributes, context, augment, span, guidance, text, emphasis
+        )
         h = self.first(x)
         for block in self.blocks:
             h = block(h, told)

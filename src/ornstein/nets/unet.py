@@ -11,7 +11,9 @@ from .blocks import (
     MEMORY_FORMATS,
     AdaptiveBranch,
     Attention,
+    Reading,
     ResidualBlock,
+    Told,
     convolution,
     normalise,
     run,
@@ -20,6 +22,7 @@ from .blocks import (
 from .conditions import UNCONDITIONAL, Conditions, Inputs, check_range, check_shape, check_size
 
 MOST_ATTENDED = 4096  # points; the memory attention takes grows as their square
+MOST_READING = 256  # points of a level that attends to a text
 
 
 class UNet(nn.Module):
@@ -77,6 +80,7 @@ class UNet(nn.Module):
         told, self.depth = 4 * size, depth
         kernel = tuple(3 if n > 1 else 1 for n in _lift(shape[1:]))
         attends = [prod(s) <= attended for s in spaces]
+        reads = [conditions.words > 0 and prod(s) <= MOST_READING for s in spaces]
         self.inputs = Inputs(shape, conditions, told)
         self.steps, self.down, self.up = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         channels, skips = self.inputs.channels + 1, list[int]()
@@ -84,14 +88,16 @@ class UNet(nn.Module):
             stride = _stride(spaces[max(i - 1, 0)], spaces[i])
             reach = tuple(5 if s == 4 else k for k, s in zip(kernel, stride, strict=True))
             self.steps.append(convolution(channels, width, reach, stride))
-            self.down.extend(Stage(width, width, told, kernel, attends[i]) for _ in range(depth))
+            for _ in range(depth):
+                self.down.append(Stage(width, width, told, kernel, attends[i], reads[i]))
             channels = width
             skips += [width] * depth
         few = prod(spaces[-1]) <= MOST_ATTENDED
-        self.middle = Stage(channels, channels, told, kernel, few)
+        self.middle = Stage(channels, channels, told, kernel, few, conditions.words > 0)
         for i, width in reversed(list(enumerate(widths))):
             for _ in range(depth):
-                self.up.append(Stage(channels + skips.pop(), width, told, kernel, attends[i]))
+                before = channels + skips.pop()
+                self.up.append(Stage(before, width, told, kernel, attends[i], reads[i]))
                 channels = width
         self.last = zero(convolution(channels, out_channels, kernel))
 
@@ -106,9 +112,13 @@ class UNet(nn.Module):
         augment: Tensor | None = None,
         span: Tensor | None = None,
         guidance: Tensor | None = None,
+        text: Tensor | None = None,
+        emphasis: Tensor | None = None,
         added: Sequence[Tensor] = (),
     ) -> Tensor:
-        x, told = self.inputs(x, log_snr, label, attributes, context, augment, span, guidance)
+        x, told = self.inputs(
+            x, log_snr, label, attributes, context, augment, span, guidance, text, emphasis
+        )
         space, skips = x.shape[2:], self.encode(x, told)
         if added:  # by a control branch, to what `encode` gives
             skips = [skip + more for skip, more in zip(skips, added, strict=True)]
@@ -121,7 +131,7 @@ class UNet(nn.Module):
         h = self.last(F.silu(normalise(h.movedim(1, -1))).movedim(-1, 1))
         return h.view(h.shape[0], -1, *space) if h.ndim == len(space) + 3 else h
 
-    def encode(self, x: Tensor, told: Tensor) -> list[Tensor]:
+    def encode(self, x: Tensor, told: Told) -> list[Tensor]:
         """The output of each stage on the way down, and of the middle, from what `inputs` gives."""
         # ones, which the zeros beyond the border are not; and two channels have a memory format
         h = torch.cat([x, torch.ones_like(x[:, :1])], 1)
@@ -138,21 +148,38 @@ class UNet(nn.Module):
 
 
 class Stage(nn.Module):
-    """A residual block and, where the level attends, self-attention of all its points."""
+    """A residual block and, where the level does so, attention of all its points.
+
+    Args:
+        channels: Of the input.
+        width: Of the output.
+        told: Width of the embedding.
+        kernel: Of the block.
+        attends: To each other.
+        reads: The text.
+    """
 
     def __init__(
-        self, channels: int, width: int, told: int, kernel: tuple[int, ...], attends: bool
+        self,
+        channels: int,
+        width: int,
+        told: int,
+        kernel: tuple[int, ...],
+        attends: bool,
+        reads: bool,
     ) -> None:
         super().__init__()
         self.block = ResidualBlock(channels, width, told, kernel)
         self.attention = AdaptiveBranch(Attention(width), told, width, 1) if attends else None
+        self.reading = Reading(width, told) if reads else None
 
-    def forward(self, x: Tensor, told: Tensor) -> Tensor:
+    def forward(self, x: Tensor, told: Told) -> Tensor:
         x = self.block(x, told)
-        if self.attention is None:
-            return x
-        points = self.attention(x.flatten(2).transpose(1, 2), told)
-        return points.transpose(1, 2).unflatten(2, x.shape[2:])
+        for branch in (self.attention, self.reading):
+            if branch is not None:
+                points = branch(x.flatten(2).transpose(1, 2), told)
+                x = points.transpose(1, 2).unflatten(2, x.shape[2:])
+        return x
 
 
 def coarsen(space: tuple[int, ...], levels: int | None = None) -> list[tuple[int, ...]]:

@@ -1,0 +1,53 @@
+"""What networks read of a text."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from ornstein.nets.text import TextEncoder
+
+WORDS, LENGTH, WIDTH = 20, 6, 16
+
+
+@pytest.fixture
+def encode():
+    torch.manual_seed(0)
+    return TextEncoder(WORDS, LENGTH, WIDTH).double()
+
+
+def text(*pieces):
+    return torch.tensor([[*pieces, *[-1] * (LENGTH - len(pieces))]])
+
+
+def ones():
+    return torch.ones(1, LENGTH, dtype=torch.float64)
+
+
+def test_no_text_says_nothing_as_a_whole(encode):
+    whole, heard = encode(text(), ones())
+    assert not whole.any()
+    assert heard.bias.isfinite().sum() == 1  # the piece that is always there
+
+
+def test_the_room_behind_a_text_says_nothing(encode):
+    """A longer text in the same batch changes nothing."""
+    both = torch.cat([text(3, 1), text(3, 1, 4, 1, 5, 9)])
+    whole, heard = encode(both, ones().expand(2, -1))
+    alone, heard_alone = encode(both[:1], ones())
+    assert_close(whole[:1], alone)
+    assert_close(heard.pieces[:1, :3], heard_alone.pieces[:, :3])
+
+
+def test_the_order_of_words_is_heard(encode):
+    assert (encode(text(3, 1), ones())[0] - encode(text(1, 3), ones())[0]).abs().max() > 0.01
+
+
+def test_emphasis_multiplies_the_attention_to_a_piece(encode):
+    """With ``softmax(scores + log w)``, a piece of weight w counts as w pieces like it."""
+    weight = torch.tensor([[1.0, 2.5, 1, 1, 1, 1]]).double()
+    _, heard = encode(text(3, 1, 4), weight)
+    scores = torch.randn(1, 1, 1, LENGTH + 1, dtype=torch.float64)
+    share = torch.softmax(scores + heard.bias, -1)[0, 0, 0]
+    plain = torch.softmax(scores + encode(text(3, 1, 4), ones())[1].bias, -1)[0, 0, 0]
+    assert_close(share[2] / share[1], 2.5 * plain[2] / plain[1])
+    assert share[4:].sum() == 0
