@@ -6,6 +6,7 @@ They know no diffusion: the log-SNR and the conditions are what they are told, a
 from torch import nn
 
 from .conditions import Conditions
+from .control import Controlled
 from .curves import MonotoneCurve, Uncertainty
 from .dit import DiT
 from .mlp import MLP
@@ -13,4 +14,4 @@ from .unet import UNet
 
 NETS: dict[str, type[nn.Module]] = {"mlp": MLP, "unet": UNet, "dit": DiT}
 
-__all__ = ["MLP", "NETS", "Conditions", "DiT", "MonotoneCurve", "UNet", "Uncertainty"]
+__all__ = ["MLP", "NETS", "Conditions", "Controlled", "DiT", "MonotoneCurve", "UNet", "Uncertainty"]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from functools import cache
+from dataclasses import dataclass, fields, replace
+from functools import cache, partial
 from math import isnan, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from ..core import noise, times
 from ..core.denoise import PREDICTIONS, WEIGHTINGS, NetDenoiser, PredictMean, Variational
 from ..data.codec import Codec
 from ..errors import ModelFileError, StorageError, UsageError
-from ..nets import NETS, Conditions, MonotoneCurve, Uncertainty
+from ..nets import NETS, Conditions, Controlled, MonotoneCurve, Uncertainty
 from .checkpoint import Checkpoint
 from .config import RunConfig, ScheduleConfig, TimesConfig
 from .folder import RunFolder
@@ -24,6 +24,8 @@ from .posthoc import posthoc
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
+
+    from .adapters import Adapter
 
 WEIGHTS = "ema-0"  # the part of a checkpoint that a model is made of
 
@@ -138,6 +140,18 @@ class Model:
     def device(self) -> torch.device:
         return next(self.denoiser.parameters()).device
 
+    @property
+    def samples(self) -> Path:
+        """The folder for what is drawn from it; of what is no run, one where we are."""
+        return Path("samples") if self.run is None else self.run.samples
+
+    @property
+    def folder(self) -> RunFolder:
+        """The run. Raises `UsageError` if the model is another library's."""
+        if self.run is None:
+            raise UsageError("This needs a run of ours, with its data: a pipeline has none.")
+        return self.run
+
 
 def load(
     run: str | Path,
@@ -145,35 +159,35 @@ def load(
     seen: int | None = None,
     sigma_rel: float | None = None,
     device: str | torch.device = "cpu",
+    adapters: Sequence[Adapter] = (),
 ) -> Model:
     """Open a trained run.
 
     Args:
-        run: The run folder.
+        run: The run folder; an adapter's opens its base too.
         seen: Which checkpoint, by examples seen; the newest that verifies by default. With
             `sigma_rel`, the position of a kept average: an early one makes a weak model, as
             `core.guide.Autoguidance` wants it.
         sigma_rel: Relative width of the average of the weights, rebuilt from those kept; the
             first of ``[train] ema`` by default.
         device: Where to put the network.
+        adapters: What to put on, one after the other: folders, each perhaps with its strength.
 
     Raises:
-        UsageError: If `run` is no run folder, or has no such average.
+        UsageError: If `run` is no run folder, or has no such average; or if an adapter was
+            learned on another run.
         StorageError: If it has no checkpoint that verifies.
         ModelFileError: If its weights do not fit its configuration.
     """
     folder = RunFolder.open(run)
     config = RunConfig.from_toml(folder.config_toml, str(folder.path / "config.toml"))
-    weights = None if sigma_rel is None else posthoc(folder, sigma_rel, seen)
-    if seen is None or weights is not None:  # kept averages outlive their checkpoints
-        checkpoint = folder.latest(WEIGHTS)
-    else:
-        checkpoint = folder.checkpoint(seen)
-    if checkpoint is None:
-        raise StorageError(
-            f"{folder.path} has no checkpoint that verifies. Train it with `ornstein train`."
-        )
-    codec, given, vocabulary = _words(folder)
+    if adapters or config.adapt.is_adapter:
+        from .adapters import load_adapted
+
+        choice: dict[str, Any] = {"seen": seen, "sigma_rel": sigma_rel, "device": device}
+        return load_adapted(folder, config, adapters, **choice)
+    checkpoint, weights = chosen_weights(folder, seen, sigma_rel)
+    codec, given, vocabulary = read_words(folder)
     _refuse_to_build(config, codec.shape, vocabulary, checkpoint)
     denoiser = build_denoiser(config, codec.shape, vocabulary)
     try:
@@ -186,7 +200,23 @@ def load(
     return Model(denoiser, codec, vocabulary, config, seen, folder, given)
 
 
-def _words(folder: RunFolder) -> tuple[Codec, Codec | None, Vocabulary]:
+def chosen_weights(
+    folder: RunFolder, seen: int | None, sigma_rel: float | None
+) -> tuple[Checkpoint, dict[str, Tensor] | None]:
+    """The checkpoint that `load` wants and, if they are not in it, the weights."""
+    weights = None if sigma_rel is None else posthoc(folder, sigma_rel, seen)
+    if seen is None or weights is not None:  # kept averages outlive their checkpoints
+        checkpoint = folder.latest(WEIGHTS)
+    else:
+        checkpoint = folder.checkpoint(seen)
+    if checkpoint is None:
+        raise StorageError(
+            f"{folder.path} has no checkpoint that verifies. Train it with `ornstein train`."
+        )
+    return checkpoint, weights
+
+
+def read_words(folder: RunFolder) -> tuple[Codec, Codec | None, Vocabulary]:
     """What ``run.json`` says of the data; it may come from a stranger."""
     codec, words = folder.identity.get("codec"), folder.identity.get("vocabulary")
     beside = folder.identity.get("given")
@@ -290,9 +320,11 @@ def build_net(config: RunConfig, shape: tuple[int, ...], vocabulary: Vocabulary)
             span=int(config.distill.looks_ahead),
             guidance=int(config.distill.told_guidance),
         )
-        return net(
-            shape, size=config.net.size, conditions=conditions, out_channels=channels, **options
-        )
+        build = partial(net, shape, size=config.net.size, out_channels=channels, **options)
+        if config.adapt.learn == "control":
+            alone = replace(conditions, context=0)
+            return Controlled(build(conditions=alone), build(conditions=conditions))
+        return build(conditions=conditions)
     except ValueError as error:
         raise UsageError(f"[net] of the configuration does not fit the data: {error}.") from None
 

@@ -1,0 +1,239 @@
+"""Adapters: runs that hold only what they add to another run, their base.
+
+An adapter is put on a model as weights: what comes out is a model like any other. A control
+branch alone stays beside the network.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..data.names import shown
+from ..errors import ModelFileError, UsageError
+from ..nets import Controlled
+from ..nets.adapters import grown
+from .config import AdaptConfig, RunConfig
+from .folder import RunFolder
+from .model import WEIGHTS, Model, Vocabulary, build_denoiser, chosen_weights, load, read_words
+
+Adapter = str | Path | tuple[str | Path, float]
+"""An adapter's folder, with its strength; as text ``FOLDER:STRENGTH``. 1 if it is not said."""
+
+LABELS = "inputs.label.weight"
+
+
+def base_facts(model: Model) -> dict[str, Any]:
+    """What an adapter remembers of the model that it was learned on."""
+    if model.run is None:
+        raise UsageError("Only a run that lies in a folder can be gone on from: give the folder.")
+    seal = model.run.checkpoint(model.seen).sealed.seals[WEIGHTS]
+    data = model.run.identity.get("fingerprint")
+    return {
+        "run": model.run.identity["id"],
+        "seen": model.seen,
+        "sha256": seal.sha256,
+        "fingerprint": data,
+    }
+
+
+def load_adapted(
+    folder: RunFolder,
+    config: RunConfig,
+    adapters: Sequence[Adapter],
+    *,
+    seen: int | None = None,
+    sigma_rel: float | None = None,
+    device: str | torch.device = "cpu",
+) -> Model:
+    """As `load`, of an adapter's own folder, or with adapters put on."""
+    others = [(RunFolder.open(place), strength) for place, strength in map(parsed, adapters)]
+    if not config.adapt.is_adapter:
+        if seen is None and sigma_rel is None:  # the run may have learned on since
+            then = _identity(others[0][0]).get("seen")
+            seen = then if then in folder.saved() else None
+        return _with(load(folder.path, seen=seen, sigma_rel=sigma_rel, device=device), others)
+    checkpoint, weights = chosen_weights(folder, seen, sigma_rel)
+    learned = checkpoint.load(WEIGHTS) if weights is None else weights
+    base = load_base(folder, config)
+    base.denoiser.to(device)
+    model = _with(put_on(base, folder, learned=learned), others)
+    own = {name: getattr(config, name) for name in ("source", "seed", "data", "train", "sample")}
+    config = replace(model.config, **own, adapt=config.adapt)
+    seen = checkpoint.seen if seen is None else seen
+    return replace(model, run=folder, seen=seen, config=config)
+
+
+def _with(model: Model, adapters: Sequence[tuple[RunFolder, float]]) -> Model:
+    for adapter, strength in adapters:
+        model = put_on(model, adapter, strength)
+    return model
+
+
+def load_base(folder: RunFolder, config: RunConfig) -> Model:
+    """The model that the adapter in `folder` was learned on.
+
+    Raises:
+        UsageError: If it is no longer where it was.
+    """
+    place = Path(config.adapt.base)
+    if not (place / "run.json").is_file():
+        raise UsageError(
+            f"{shown(place)}, the base of {shown(folder.path)}, is no longer there: put it back, "
+            f"or say where it is with --adapter {shown(folder.path)} after the base."
+        )
+    return load(place, seen=config.adapt.seen)
+
+
+def put_on(
+    model: Model,
+    adapter: RunFolder,
+    strength: float = 1.0,
+    learned: dict[str, Tensor] | None = None,
+) -> Model:
+    """`model` with an adapter on.
+
+    Args:
+        model: The adapter's base, perhaps with other adapters on.
+        adapter: The adapter's run.
+        strength: What it adds is multiplied by. Its new words are there at any strength.
+        learned: Its weights; those of its newest checkpoint by default.
+
+    Raises:
+        UsageError: If it is no adapter, or was learned on something else.
+        ModelFileError: If its weights do not fit.
+    """
+    config = RunConfig.from_toml(adapter.config_toml, str(adapter.path / "config.toml"))
+    _refuse_another_base(model, adapter, config)
+    if learned is None:
+        learned = chosen_weights(adapter, None, None)[0].load(WEIGHTS)
+    _, given, own = read_words(adapter)
+    words, built = _joined(model.vocabulary, own, learned, adapter), model.config
+    if config.adapt.learn == "control":
+        if isinstance(model.denoiser.net, Controlled):
+            raise UsageError(f"{shown(adapter.path)} is a second control branch: leave one out.")
+        words = replace(words, context=own.context)
+        built = replace(built, adapt=replace(built.adapt, learn="control"))
+    denoiser = build_denoiser(built, model.shape, words)
+    try:
+        denoiser.load_state_dict(_assembled(model, learned, strength, config.adapt.learn))
+    except (ValueError, RuntimeError) as error:
+        reason = shown(str(error).splitlines()[-1].strip(), 200)
+        raise ModelFileError(f"{shown(adapter.path)} does not fit its base: {reason}.") from None
+    denoiser.to(model.device).eval().requires_grad_(False)
+    beside = given if config.adapt.learn == "control" else model.given
+    return replace(model, denoiser=denoiser, vocabulary=words, given=beside, config=built)
+
+
+def _assembled(
+    model: Model, learned: dict[str, Tensor], strength: float, kind: str
+) -> dict[str, Tensor]:
+    """The weights of a model with those of an adapter, by name."""
+    state = model.denoiser.state_dict()
+    if kind == "control":
+        state = {_within(name): value for name, value in state.items()}
+        state |= {k: strength * v if k.startswith("net.out.") else v for k, v in learned.items()}
+    else:
+        if isinstance(model.denoiser.net, Controlled):
+            learned = {_within(name): value for name, value in learned.items()}
+        state = grown(state, learned, strength)
+    known, heard = state.get(f"net.net.{LABELS}"), state.get(f"net.branch.{LABELS}")
+    if known is not None and heard is not None:  # words that the branch has never heard
+        state[f"net.branch.{LABELS}"] = torch.cat([heard, known[len(heard) :]])
+    return state
+
+
+def _within(name: str) -> str:
+    """The name of a weight of a network that is now inside a controlled one."""
+    return f"net.{name}" if name.startswith("net.") else name
+
+
+def _joined(
+    words: Vocabulary, own: Vocabulary, learned: dict[str, Tensor], adapter: RunFolder
+) -> Vocabulary:
+    """The words of a model and the new ones of an adapter."""
+    count = sum(len(v) for name, v in learned.items() if name == "net.inputs.label.new")
+    new = own.classes[len(own.classes) - count :]
+    if both := set(new) & set(words.classes):
+        raise UsageError(
+            f"{shown(adapter.path)} brings the class {shown(min(both))!r}, which is there already."
+        )
+    return replace(words, classes=words.classes + new)
+
+
+def _identity(adapter: RunFolder) -> dict[str, Any]:
+    """What an adapter says of its base."""
+    known, config = adapter.identity.get("base"), RunConfig.from_toml(adapter.config_toml)
+    if not isinstance(known, dict) or not config.adapt.is_adapter:
+        raise UsageError(
+            f"{shown(adapter.path)} is a whole run, no adapter: make one with `ornstein train DATA "
+            "--from RUN --lora 8`."
+        )
+    return known
+
+
+def _refuse_another_base(model: Model, adapter: RunFolder, config: RunConfig) -> None:
+    known, here = _identity(adapter), base_facts(model)
+    if known.get("sha256") != here["sha256"]:
+        assert model.run is not None
+        raise UsageError(
+            f"{shown(adapter.path)} was learned on {shown(config.adapt.base)} at "
+            f"{shown(known.get('seen'))} examples, not on {shown(model.run.path)} at {model.seen}: "
+            "an adapter fits the weights that it was learned on, and no others."
+        )
+
+
+def parsed(adapter: Adapter) -> tuple[Path, float]:
+    """The folder of an adapter and its strength.
+
+    Raises:
+        UsageError: If the strength is no number that can be meant.
+    """
+    if isinstance(adapter, tuple):
+        place, strength = Path(adapter[0]), float(adapter[1])
+    else:
+        before, colon, last = str(adapter).rpartition(":")
+        place, strength = Path(adapter), 1.0
+        if colon and not place.exists():
+            with suppress(ValueError):
+                place, strength = Path(before), float(last)
+    if not isfinite(strength) or abs(strength) > 100:
+        raise UsageError(f"The strength {strength} of {shown(place)} must lie in [-100, 100].")
+    return place, strength
+
+
+def merge(run: str | Path, adapters: Sequence[Adapter] = (), *, out: str | Path) -> RunFolder:
+    """Write a run with adapters as a run of its own, which needs neither.
+
+    Args:
+        run: The run folder; or an adapter's, to write it with its base.
+        adapters: What to put on.
+        out: The new run folder.
+
+    Raises:
+        UsageError: If there is nothing to merge, or a control branch, which is no weights of the
+            network; or if there is something at `out`.
+    """
+    model = load(run, adapters=adapters)
+    assert model.run is not None
+    if isinstance(model.denoiser.net, Controlled):
+        raise UsageError("A control branch cannot be merged: it stays beside the network.")
+    named = [parsed(adapter) for adapter in adapters]
+    if not named and "base" not in model.run.identity:
+        raise UsageError(f"There is nothing to merge into {shown(run)}: name an --adapter.")
+    kept = ("codec", "given", "fingerprint", "examples", "held_out", "threads")
+    identity = {k: v for k, v in model.run.identity.items() if k in kept} | {
+        "vocabulary": asdict(model.vocabulary),
+        "parameters": sum(p.numel() for p in model.denoiser.parameters()),
+        "merged": [[RunFolder.open(place).identity["id"], strength] for place, strength in named],
+    }
+    config = replace(model.config, adapt=AdaptConfig())
+    folder = RunFolder.create(out, config_toml=config.to_toml(), identity=identity)
+    with folder.lock():
+        folder.save(model.seen, {WEIGHTS: model.denoiser.state_dict()}, {})
+    return folder
