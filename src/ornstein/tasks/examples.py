@@ -63,7 +63,8 @@ def read_examples(model: Model, places: Places) -> Examples:
         return Examples(places, [f"row-{i:06d}" for i in range(len(places))])
     parts, ids = [], []
     for path in _files(model, places):
-        _refuse_another_size(model, path)
+        if len(model.shape) == 3 and model.config.data.size is None:
+            refuse_another_size(model.shape, path)
         found = model.codec.read(path)
         parts.append(found)
         ids += [str(path)] if len(found) == 1 else [f"{path}#{i}" for i in range(len(found))]
@@ -91,18 +92,18 @@ def _could_be(name: str, picture: bool) -> bool:
     return is_picture(name) if picture else name.lower().endswith(TABLES)
 
 
-def _refuse_another_size(model: Model, path: Path) -> None:
+def refuse_another_size(shape: tuple[int, ...], path: Path) -> None:
     """A picture that would be scaled, although those of the training were not, looks strange."""
-    if len(model.shape) != 3 or model.config.data.size is not None or path.suffix == ".npy":
+    if path.suffix == ".npy":
         return
     try:
         with strict_decoders():
-            pages = decode(read_file(path), model.shape[0])
+            pages = decode(read_file(path), shape[0])
     except (Unreadable, OSError):
         return  # the codec says it better
     for page in pages:
-        if page.shape[:2] != model.shape[1:]:
-            (height, width), (h, w) = page.shape[:2], model.shape[1:]
+        if page.shape[:2] != shape[1:]:
+            (height, width), (h, w) = page.shape[:2], shape[1:]
             raise DataError(
                 f"{shown(path)} is {width} x {height}, but the run was trained on pictures of "
                 f"{w} x {h} that nothing was done to: cut it to that size, or train with --size."

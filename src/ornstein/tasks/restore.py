@@ -70,10 +70,8 @@ class Cost:
         return cls(calls=tally.calls * share, products=tally.products * share, seconds=seconds)
 
     def __str__(self) -> str:
-        return (
-            f"{self.calls:,.0f} denoiser calls and {self.products:,.0f} Jacobian products, "
-            f"{self.seconds:.2g} seconds a picture"
-        )
+        products = f" and {self.products:,.0f} Jacobian products" if self.products else ""
+        return f"{self.calls:,.0f} denoiser calls{products}, {self.seconds:.2g} seconds a picture"
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ from ..data.codec import Codec
 from ..data.image import ImageCodec
 from ..data.places import Place, files_in
 from ..errors import UsageError
+from .examples import refuse_another_size
 from .options import DrawOptions, SampleOptions, SegmentOptions, checked
 from .restore import Cost
 from .sample import Run, context_from, opened, plan, png, stream, write_picture
@@ -153,7 +154,7 @@ def segment(
     codec, beside = model.codec, model.given
     if codec.values is None or not isinstance(beside, ImageCodec):
         raise UsageError("This run does not make masks of pictures: train one with given and make.")
-    names, stored = read(beside, pictures)
+    names, stored = read(beside, pictures, as_it_is=model.config.data.size is None)
     begun, count, context = time.perf_counter(), len(stored), context_from(model, stored.numpy())
     kept = {f.name: getattr(chosen, f.name) for f in fields(DrawOptions)}
     asked = SampleOptions(**kept, count=count * chosen.draws)
@@ -178,23 +179,30 @@ def compare(found: Segmented, truth: Pictures) -> list[float]:
     Raises:
         UsageError: If there are not as many as pictures.
     """
-    _, true = read(found.codec, truth)
+    _, true = read(found.codec, truth, as_it_is=True)
     if len(true) != len(found):
         raise UsageError(f"{len(true)} true masks for {len(found)} pictures: give one for each.")
     return found.overlap(true.numpy())
 
 
-def read(codec: Codec, pictures: Pictures) -> tuple[tuple[str, ...], Tensor]:
+def read(codec: Codec, pictures: Pictures, as_it_is: bool) -> tuple[tuple[str, ...], Tensor]:
     """A name for each picture, and the pictures ``(P, C, *S)`` as stored.
 
+    Args:
+        codec: Of such pictures.
+        pictures: Where they lie, or what they hold.
+        as_it_is: Whether those of the training were not scaled, so that these must not be.
+
     Raises:
-        DataError: If one cannot be read.
+        DataError: If one cannot be read, or is of another size.
         UsageError: If there is none.
     """
     if isinstance(pictures, Tensor):
         return tuple(f"{i:06d}" for i in range(len(pictures))), pictures
     names, found = [], []
     for path in files_in(pictures):
+        if as_it_is:
+            refuse_another_size(codec.shape, path)
         pages = codec.read(path)
         many = len(pages) > 1
         names += [f"{path.stem}-{i}" if many else path.stem for i in range(len(pages))]
