@@ -10,10 +10,11 @@ from PIL import Image
 from torch.testing import assert_close
 
 import pipelines
+from ornstein.cli import run_command
 from ornstein.core.guide import ClassifierFree
 from ornstein.core.noise import FlowSchedule, TableSchedule
 from ornstein.core.sample import SAMPLERS
-from ornstein.errors import ModelFileError, UsageError
+from ornstein.errors import DataError, ModelFileError, UsageError
 from ornstein.interop.diffusers import load_diffusers
 from ornstein.tasks.edit import between, edit
 from ornstein.tasks.restore import restore
@@ -293,3 +294,31 @@ def test_a_label_is_asked_for_where_no_class_is_not_known(tmp_path):
     assert sample(model, 2, label=2, steps=2).arrays.shape == (2, 8, 8)
     with pytest.raises(UsageError, match="give a label"):
         sample(model, 2, steps=2)
+
+
+def test_the_commands_open_a_pipeline_as_they_open_a_run(stable, ddpm, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    few = ["--steps", "2", "-n", "1"]
+    assert run_command(["sample", str(stable), "--label", "a red cat", *few]) == 0
+    (drawn,) = (tmp_path / "samples").glob("*.png")
+    assert Image.open(drawn).size == (8, 8)
+    expected = sample(load_diffusers(stable, ["a red cat"]), 1, label="a red cat", steps=2)
+    assert (np.asarray(Image.open(drawn)) == expected.arrays[0]).all()
+    edited = ["edit", str(stable), str(drawn), "--how", "encode", "--source", "a red cat"]
+    assert run_command([*edited, "--label", "a blue cat", *few]) == 0
+    assert list((tmp_path / "samples" / "edited").glob("*.png"))
+    grey, mask = tmp_path / "grey.png", tmp_path / "mask.png"
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(grey)
+    Image.fromarray(np.eye(8, dtype=np.uint8) * 255).save(mask)
+    assert run_command(["restore", str(ddpm), str(grey), "--mask", str(mask), *few]) == 0
+    (mended,) = (tmp_path / "samples" / "restored").glob("*.png")
+    known = np.eye(8) == 0
+    assert (np.asarray(Image.open(mended))[known] == np.asarray(Image.open(grey))[known]).all()
+
+
+@pytest.mark.parametrize("command", ["classify", "detect", "evaluate", "distill"])
+def test_what_needs_a_runs_data_says_so_of_a_pipeline(ddpm, tmp_path, command):
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a.png")
+    pictures = [str(tmp_path / "a.png")] if command in ("classify", "detect") else []
+    code = run_command([command, str(ddpm), *pictures])
+    assert code in (UsageError.exit_code, DataError.exit_code)

@@ -32,8 +32,7 @@ def classify(
     from ..tasks.sample import opened
 
     model = opened(run, machine.device)
-    assert model.run is not None
     with watching():
         found = tell(model, examples, say=say, **asdict(options))
-    (path,) = found.save(out or model.run.path / "classified")
+    (path,) = found.save(out or model.folder.path / "classified")
     machine.result({"classes": path, **found.facts}, [*found.lines(), f"Classes: {path}"])

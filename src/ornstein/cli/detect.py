@@ -32,10 +32,9 @@ def detect(
     from ..tasks.sample import opened
 
     model = opened(run, machine.device)
-    assert model.run is not None
     with watching():
         found = look(model, examples, say=say, **asdict(options))
-    (scores, *overlays) = found.save(out or model.run.path / "detected")
+    (scores, *overlays) = found.save(out or model.folder.path / "detected")
     lines = [*found.lines(), f"Scores: {scores}"]
     if overlays:
         lines.append(f"Overlays: {overlays[0].parent}")

@@ -42,9 +42,9 @@ def edit(
     from ..tasks import edit as task
     from ..tasks.sample import opened, write_picture
 
-    model = opened(run, machine.device)
-    assert model.run is not None
-    folder, cost = out or model.run.samples / "edited", None
+    asked = [*(options.label or ()), options.source]
+    model = opened(run, machine.device, asked)
+    folder, cost = out or model.samples / "edited", None
     if between is not None:
         if len(pictures) != 2:
             raise UsageError(f"--between goes from one picture to another; got {len(pictures)}.")

@@ -53,7 +53,7 @@ def restore(
     from ..tasks.restore import restore as mend
     from ..tasks.sample import opened, write_picture
 
-    model = opened(run, machine.device)
+    model = opened(run, machine.device, options.label)
     if dry_run:
         show_plan(model, options, machine)
         return
@@ -63,14 +63,13 @@ def restore(
             found = measure(model, calibrate, mask, **given)
         machine.result(found.facts, [*pairs(found.facts), found.verdict])
         return
-    assert model.run is not None
     lists, paths, costs = by_size(model, files or []), list[Path](), []
     if grid is not None and len(lists) > 1:
         raise UsageError("--grid is for pictures of one size: leave it out, or give fewer files.")
     for alike in lists:
         with watching():
             restored = mend(model, alike, mask, **given)
-        paths += restored.save(out or model.run.samples / "restored", uncertainty)
+        paths += restored.save(out or model.samples / "restored", uncertainty)
         if grid is not None:
             paths.append(write_picture(restored.panel(), grid))
         say(f"It took {restored.cost}.")

@@ -29,7 +29,7 @@ def sample(
     """Draw new examples from the trained RUN.
 
     Args:
-        run: The run folder.
+        run: The run folder; or a pipeline of diffusers, or hf:user/name.
         cascade: Runs trained on pairs, each of which is given what the one before drew.
         out: Folder for the examples, in the format of the data; samples/ of the last run if not
             given.
@@ -45,16 +45,15 @@ def sample(
 
     from ..tasks import sample as task
 
-    models = [task.opened(run, machine.device) for run in runs]
+    models = [task.opened(run, machine.device, options.label) for run in runs]
     model = models[-1]
     if dry_run:
         show_plan(models[0], options, machine)
         return
-    assert model.run is not None
     written, shown = Written(count), []
     with written, watching():
         for part in task.cascade(models, options):
-            written.add(part.save(out or model.run.samples), part.first, len(part))
+            written.add(part.save(out or model.samples), part.first, len(part))
             if grid is not None and sum(map(len, shown)) < MOST_IN_A_GRID:
                 shown.append(part.x)
     if grid is not None:

@@ -39,12 +39,11 @@ def segment(
     from ..tasks.segment import compare, segment
 
     model = opened(run, machine.device)
-    assert model.run is not None
     with watching():
         found = segment(model, pictures, **asdict(options))
     if cost := found.cost:
         say(f"It took {cost}.")
-    paths = found.save(out or model.run.samples / "masks")
+    paths = found.save(out or model.samples / "masks")
     if grid is not None:
         paths.append(write_picture(found.panel(), grid))
     scores = [] if truth is None else compare(found, truth)

@@ -20,6 +20,8 @@ from .draws import Batch
 NOISE = 0.2  # share of the leaps that begin in pure noise, as every drawing does
 NEAR = 0.25  # that lead nowhere: what a denoiser learns
 FAR = 0.25  # that lead all the way to the data
+SHORT = 0.25  # in flow time: leaps that a teacher shows
+FINE = 4  # steps of the teacher in which it shows one
 EARLIEST = 1e-3  # flow time at which one begins
 SHORTEST = 1e-3  # in flow time; below it the answer is a quotient of roundings
 
@@ -174,9 +176,9 @@ class Starts(TimeDistribution):
 class Leaps(Lessons):
     """As far as any step leads, on the path of rectified flow.
 
-    What leads nowhere, a denoiser knows: the teacher or, without one, the data. All else the
-    student learns from itself: from two leaps half as long or, by slope, from how its answer
-    changes along the flow.
+    What leads nowhere, a denoiser knows: the teacher or, without one, the data. A teacher also
+    shows short leaps, in steps of its own. All else the student learns from itself: from two leaps
+    half as long or, by slope, from how its answer changes along the flow.
 
     Args:
         teacher: None to learn from data alone.
@@ -196,22 +198,38 @@ class Leaps(Lessons):
 
     @torch.no_grad()
     def __call__(self, batch: Batch, draws: Tensor, student: NetDenoiser) -> Batch:
-        until = ends(batch.t, draws)
-        near, y, schedule = until == batch.t, noised(batch, student.schedule), student.schedule
+        schedule, until = student.schedule, ends(batch.t, draws)
+        y = noised(batch, schedule)
+        x_hat, heard = (self._by_slope if self.by_slope else self._by_halves)(
+            y, until, batch, draws, student
+        )
+        lesson = taught(heard, schedule, y, x_hat)
+        return replace(lesson, cond=lesson.cond | {"until": until})
+
+    def _by_slope(
+        self, y: Tensor, until: Tensor, batch: Batch, draws: Tensor, student: NetDenoiser
+    ) -> tuple[Tensor, Batch]:
         x_hat = batch.x
         if self.teacher is not None:
             teacher, batch = self.teacher.on(batch, draws)
-            x_hat = teacher.along(schedule)(y, batch.t)
-        ahead = student.given(**batch.cond)
-        if self.by_slope:
-            tau = align(batch.t, y).to(y)
-            v = (y - x_hat) / tau
-            x_hat = mean_flow(partial(_look, ahead), y, batch.t, until, v)
-        else:
-            leap = two_in_one(ahead, y, batch.t, (batch.t + until) / 2, until)
-            x_hat = torch.where(align(near, y), x_hat, leap)
-        lesson = taught(batch, schedule, y, x_hat)
-        return replace(lesson, cond=lesson.cond | {"until": until})
+            x_hat = teacher.along(student.schedule)(y, batch.t)
+        v = (y - x_hat) / align(batch.t, y).to(y)
+        look = partial(_look, student.given(**batch.cond))
+        return mean_flow(look, y, batch.t, until, v), batch
+
+    def _by_halves(
+        self, y: Tensor, until: Tensor, batch: Batch, draws: Tensor, student: NetDenoiser
+    ) -> tuple[Tensor, Batch]:
+        x_hat, heard, span = batch.x.clone(), batch, batch.t - until
+        shown = span <= (SHORT if self.teacher else 0.0)
+        if self.teacher is not None:
+            heard = self.teacher.on(batch, draws)[1]
+            for here in (span == 0, shown & (span > 0)):
+                teacher = self.teacher.on(batch[here], draws[here])[0].along(student.schedule)
+                x_hat[here] = _shown(teacher, y[here], batch.t[here], until[here])
+        t, s, own = batch.t[~shown], until[~shown], student.given(**heard[~shown].cond)
+        x_hat[~shown] = two_in_one(own, y[~shown], t, (t + s) / 2, s)
+        return x_hat, heard
 
     def weigh(self, losses: Tensor) -> Tensor:
         """By slope, each over its size: a slope is now and then far off.
@@ -219,6 +237,14 @@ class Leaps(Lessons):
         Source: Geng et al. (2025), https://arxiv.org/abs/2505.13447, section 4.3, p = 1.
         """
         return losses / (losses.detach() + 1e-2) if self.by_slope else losses
+
+
+def _shown(teacher: Denoiser, y: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    """The x_hat of a leap that a teacher does in `FINE` steps; at s = t, what it says there."""
+    if not len(t) or s[0] == t[0]:
+        return teacher(y, t)
+    path = [t + (s - t) * i / FINE for i in range(FINE + 1)]
+    return aimed(teacher.schedule, y, followed(teacher, y, path), t, s)
 
 
 def _look(ahead: Denoiser, y: Tensor, tau: Tensor, rho: Tensor) -> Tensor:
