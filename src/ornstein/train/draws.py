@@ -38,7 +38,7 @@ class Batch:
         for start in range(0, len(self), size):
             yield self[start : start + size]
 
-    def __getitem__(self, here: slice) -> "Batch":
+    def __getitem__(self, here: slice | Tensor) -> "Batch":
         cond = {name: value[here] for name, value in self.cond.items()}
         return Batch(self.x[here], self.t[here], self.eps[here], cond)
 
