@@ -196,6 +196,17 @@ def test_a_ramp_costs_no_accuracy_at_the_steps_one_takes(name):
     assert math.log2(errors[2] / errors[3]) < sampler.order - 0.2
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 6, 7, 8, 15])
+def test_in_few_long_steps_adams_bashforth_is_of_a_lower_order(steps):
+    denoiser, x, _ = reference("ve")
+    times = karras_times(denoiser.schedule, steps)
+    ends = [AdamsBashforth(order=k)(denoiser, x, times) for k in (1, 2, 3, 4)]
+    highest = max(k for k in (1, 2, 3, 4) if steps >= 2**k - 1)
+    for order, end in enumerate(ends, 1):
+        assert torch.equal(end, ends[min(order, highest) - 1])
+    assert all(not torch.equal(a, b) for a, b in pairwise(ends[:highest]))
+
+
 @pytest.mark.parametrize("tolerance", [1e-4, 1e-6, 1e-8])
 def test_an_adaptive_sampler_keeps_to_its_tolerance(tolerance):
     denoiser, x, expected = reference("flow")

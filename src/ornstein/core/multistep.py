@@ -307,6 +307,8 @@ class AdamsBashforth(Sampler):
 
     The step to sigma = 0 is one like any other, which halves the error in few steps.
 
+    Long steps are no place for high orders: with a ramp, order k is for ``2^k - 1`` steps and more.
+
     Args:
         order: How many values to use, 1 to 4; of convergence, if `start_up` allows.
         start_up: What to do while there are fewer values; see `StartUp`.
@@ -328,10 +330,12 @@ class AdamsBashforth(Sampler):
         return self.order - 1
 
     def steps(self, schedule: Schedule, grid: Sequence[Instant]) -> list[Step]:
-        found = list[Step]()
-        for now, then, nodes in windows(grid, self.order):
-            if _starting(self.start_up, len(nodes), self.order, then):
-                found.append(RungeKuttaStep(self.order - 1, now, then, now.size))
+        found, order = list[Step](), self.order
+        if self.start_up == "ramp":
+            order = min(order, len(grid).bit_length() - 1)
+        for now, then, nodes in windows(grid, order):
+            if _starting(self.start_up, len(nodes), order, then):
+                found.append(RungeKuttaStep(order - 1, now, then, now.size))
                 continue
             weights = straight_weights(now, then, nodes)
             found.append(straight_transition(now, then, nodes, weights))
