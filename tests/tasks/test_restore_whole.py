@@ -13,6 +13,7 @@ from ornstein.data.image import ImageCodec
 from ornstein.data.options import DataOptions
 from ornstein.errors import UsageError
 from ornstein.tasks.restore import by_size, restore, space_of
+from ornstein.tasks.sample import sample
 from untrained import tiny_model
 
 VAR, MEAN, STD = 0.5, 100.0, 40.0
@@ -112,3 +113,18 @@ def test_pictures_of_several_sizes_are_named_and_taken_in_turn(model, photograph
 def test_a_picture_smaller_than_a_patch_is_refused(model):
     with pytest.raises(UsageError, match="7 x 30 is smaller than what the run was trained on, 8 x"):
         restore(model, torch.zeros(1, 3, 7, 30), denoise=9.0)
+
+
+def test_pictures_of_any_size_are_drawn_in_windows(model):
+    """Independent pixels: as drawn at any size, so of the same mean and variance."""
+    drawn = sample(model, 2, size="20x11", steps=8)
+    assert drawn.arrays.shape == (2, 20, 11, 3)
+    assert drawn.x.mean().item() == pytest.approx(0.3, abs=4 * (VAR / drawn.x.numel()) ** 0.5)
+    again = sample(model, 1, size="20x11", steps=8, examples="1")
+    assert torch.equal(again.x, drawn.x[1:])
+    with pytest.raises(UsageError, match="size = '20by11' is no height and width"):
+        sample(model, 1, size="20by11")
+    with pytest.raises(UsageError, match="20 x 7 is smaller than what the run was trained on"):
+        sample(model, 1, size="20x7")
+    with pytest.raises(UsageError, match="A run of pairs draws pictures of the size"):
+        sample(tiny_model(given=(1, 8, 8)), 1, size="16x16")

@@ -26,11 +26,17 @@ class DrawOptions:
 
     Args:
         label: Class by name or number, or `any`; several are dealt out in turn.
+        text: What to draw, in words, for a run trained with captions; several are dealt out in
+            turn. (red:1.4) lays emphasis on a word; AND and AND NOT put texts together.
+        negative: What to steer away from, in words.
         attributes: Numeric conditions by name, in their own units.
         given: Pictures to start from, files or folders of them, for a run trained on pairs;
             several are dealt out in turn.
         given_noise: Share of noise to mix into it, if the run was trained to forgive some.
         guidance: Weight of classifier-free guidance; 1 is none.
+        guidance_parallel: Share that is kept of the part of guidance that makes what is there
+            more so, and glaring, rather than changes it; 1 is all of it.
+        guidance_rescale: How far the contrast that guidance adds is taken back, from 0 to 1.
         threshold: Bring each estimate back into the range of the data, all but this share of it
             scaled and the rest clipped, as 0.995: against the glare of strong guidance.
         guidance_interval: Lowest and highest log-SNR at which guidance acts.
@@ -41,10 +47,14 @@ class DrawOptions:
     """
 
     label: Annotated[tuple[str, ...] | None, Len(1)] = None
+    text: Annotated[tuple[str, ...] | None, Len(1)] = None
+    negative: Annotated[str | None, Len(1)] = None
     attributes: dict[str, float] | None = None
     given: Annotated[tuple[str, ...] | None, Len(1), Parameter(consume_multiple=True)] = None
     given_noise: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     guidance: Weight | None = None
+    guidance_parallel: Annotated[float, Interval(ge=0, le=1)] = 1.0
+    guidance_rescale: Annotated[float, Interval(ge=0, le=1)] = 0.0
     threshold: Annotated[float | None, Interval(gt=0, le=1)] = None
     guidance_interval: tuple[float, float] | None = None
     sampler: str | None = None
@@ -60,6 +70,8 @@ class SampleOptions(DrawOptions):
     Args:
         count: Examples to draw.
         examples: Which ones, as in 8-15, in place of the first COUNT; work can be shared out so.
+        size: Height and width, as 96x128, of pictures larger than those of the training: drawn
+            in windows that agree where they overlap.
         precision: Of products in the network; auto is bf16 where the hardware has it: quicker,
             and not quite the same examples.
         compile: Compile the network, on a GPU: a minute once, for many examples.
@@ -69,6 +81,7 @@ class SampleOptions(DrawOptions):
 
     count: Annotated[int, Interval(ge=1, le=10_000_000), Parameter(alias="-n")] = 16
     examples: Annotated[str, Len(1, 40)] | None = None
+    size: Annotated[str, Len(1, 40)] | None = None
     batch: Annotated[int | None, Interval(ge=1, le=65536)] = None
     precision: Literal["auto", "f32", "bf16"] = "f32"
     compile: bool = False
@@ -82,6 +95,16 @@ class SampleOptions(DrawOptions):
         if first.isdecimal() and (last or first).isdecimal() and int(first) <= int(last or first):
             return range(int(first), int(last or first) + 1)
         raise UsageError(f"examples = {self.examples!r} is no range: write it as 8-15.")
+
+    @property
+    def space(self) -> tuple[int, ...] | None:
+        """The size asked for ``(*S)``. Raises `UsageError` if `size` is none."""
+        if self.size is None:
+            return None
+        sides = self.size.lower().split("x")
+        if all(side.isdecimal() and 0 < int(side) <= 65536 for side in sides):
+            return tuple(map(int, sides))
+        raise UsageError(f"size = {self.size!r} is no height and width: write it as 96x128.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -323,6 +346,43 @@ class DistillOptions:
     seen: Annotated[int | None, Interval(ge=1, le=10**13)] = None
     count: Annotated[int, Interval(ge=100, le=1_000_000)] = 1000
     seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptOptions:
+    """How to go on from a trained run. With nothing else said, all of its weights learn on.
+
+    Args:
+        base: The run to go on from.
+        lora: Learn additions of this rank to its layers instead of all its weights: an adapter of
+            a megabyte or less, to be put on with --adapter.
+        targets: The layers that get them, by parts of their paths, as qkv or middle.
+        control: Learn a control branch instead, which draws as the pictures of --given command.
+        word: What all of DATA are called: a new class. Alone, with neither of the above, the word
+            is all that is learned.
+        like: The class that the new one begins as, and that is not to be forgotten: half of what
+            the training sees are examples of it that the run has drawn.
+    """
+
+    base: Annotated[str | None, Len(1), Parameter(name="--from")] = None
+    lora: Annotated[int | None, Interval(ge=1, le=1024)] = None
+    targets: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = ()
+    control: Annotated[bool, Parameter(show_default=False)] = False
+    word: Annotated[str | None, Len(1)] = None
+    like: Annotated[str | None, Len(1)] = None
+
+    @property
+    def learn(self) -> Literal["all", "low-rank", "words", "control"]:
+        """What is learned. Raises `UsageError` if that is two things."""
+        if self.lora is not None and self.control:
+            raise UsageError("--lora and --control are two adapters: learn one after the other.")
+        if self.base is None and (self.lora or self.control or self.targets or self.like):
+            raise UsageError("An adapter adds to a trained run: name it with --from RUN.")
+        if self.targets and self.lora is None:
+            raise UsageError("--targets are of additions of low rank: say --lora 8 too.")
+        if self.control:
+            return "control"
+        return "low-rank" if self.lora else "words" if self.word else "all"
 
 
 @dataclass(frozen=True, kw_only=True)

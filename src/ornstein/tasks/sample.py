@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..core.denoise import Denoiser
 from ..core.fit import FittedRule
-from ..core.guide import ALWAYS, ClassifierFree, LearnedGuidance, Thresholded
+from ..core.guide import ALWAYS, ClassifierFree, Composed, LearnedGuidance, Thresholded
 from ..core.sample import SAMPLERS, OnStep, Plan, Sampler, start
 from ..data.codec import Codec, write_bytes
 from ..data.given import fitted, mixed
@@ -26,8 +26,10 @@ from ..rng import Streams, generator, normal
 from ..runs.fitted import kept_rule
 from ..runs.folder import RunFolder
 from ..runs.model import GRIDS, Model
+from ..runs.prompt import Prompt
 from ..runs.provenance import provenance, stamp
 from ..runs.quick import quick
+from ..runs.sized import sized
 from .options import DrawOptions, SampleOptions, checked, suggestion
 from .progress import counted, pieces
 
@@ -138,6 +140,7 @@ def stream(
     What is given is `context`, by default the pictures that the options name.
     """
     model, indices = opened(run, device, options.label), options.indices
+    model = sized(model, options.space or model.shape[1:])
     denoiser, steps = plan(model, options)
     context = context_of(model, options) if context is None else context
 
@@ -200,6 +203,8 @@ def _known_to(model: Model, options: SampleOptions) -> SampleOptions:
     return replace(
         options,
         label=options.label if known.classes else None,
+        text=options.text if known.words else None,
+        negative=options.negative if known.words else None,
         attributes={k: v for k, v in asked.items() if k in known.attributes},
         given=None,
     )
@@ -249,29 +254,71 @@ def plan(model: Model, options: DrawOptions) -> tuple[Denoiser, Plan]:
     Raises:
         UsageError: If there is no such sampler, or guidance has nothing to guide towards.
     """
-    denoiser: Denoiser = model.denoiser
-    told = options.label is not None or bool(options.attributes) or model.given is not None
-    if options.guidance not in (None, 1.0) and not told:
-        raise UsageError(f"guidance = {options.guidance} needs a label or an attribute to go to.")
-    weight = model.config.sample.guidance if options.guidance is None else options.guidance
-    low, high = options.guidance_interval or ALWAYS
-    if not low < high:
-        raise UsageError(f"guidance_interval = ({low}, {high}) must go from low to high log-SNR.")
-    if told and weight != 1:
-        kind = ClassifierFree
-        if model.config.distill.told_guidance:
-            least, most = model.config.distill.guidance
-            if not least <= weight <= most:
-                raise UsageError(
-                    f"guidance = {weight}: this run has learned weights from {least} to {most}."
-                )
-            kind = LearnedGuidance
-        denoiser = kind(denoiser, weight, (low, high))
+    denoiser = guided(model, options)
     if options.threshold is not None:
         if model.codec.range is None:
             raise UsageError("--threshold is for data of integers, whose range is known.")
         denoiser = Thresholded(denoiser, *model.codec.range, options.threshold)
     return denoiser, _steps(model, options)
+
+
+def guided(model: Model, options: DrawOptions) -> Denoiser:
+    """The denoiser of a run with the guidance that the options ask for.
+
+    Raises:
+        UsageError: If guidance has nothing to guide towards, or cannot be put together so.
+    """
+    prompts = prompts_of(options)
+    told = bool(options.label or prompts or options.attributes) or model.given is not None
+    if options.guidance not in (None, 1.0) and not told:
+        raise UsageError(
+            f"guidance = {options.guidance} needs a label, a text or an attribute to go to."
+        )
+    weight = model.config.sample.guidance if options.guidance is None else options.guidance
+    interval = options.guidance_interval or ALWAYS
+    if not interval[0] < interval[1]:
+        raise UsageError(f"guidance_interval = {interval} must go from low to high log-SNR.")
+    negative, net = _negative(model, options), model.denoiser
+    shaped = options.guidance_parallel != 1 or options.guidance_rescale != 0
+    composed = any(len(p.terms) > 1 or p.terms[0].share != 1 for p in prompts)
+    if model.config.distill.told_guidance:
+        least, most = model.config.distill.guidance
+        if not told or weight == 1:
+            return net
+        if not least <= weight <= most:
+            raise UsageError(
+                f"guidance = {weight}: this run has learned weights from {least} to {most}."
+            )
+        if negative or shaped or composed:
+            raise UsageError(
+                "This run has learned its guidance: it knows no other text to go away from, and "
+                "none to add."
+            )
+        return LearnedGuidance(net, weight, interval)
+    if composed:
+        if shaped:
+            raise UsageError("Texts put together with AND take no --guidance-parallel or -rescale.")
+        return Composed(net, ("text", "emphasis"), weight, interval, negative)
+    if not told or weight == 1:
+        return net
+    parallel, rescale = options.guidance_parallel, options.guidance_rescale
+    return ClassifierFree(net, weight, interval, negative, parallel, rescale)
+
+
+def prompts_of(options: DrawOptions) -> tuple[Prompt, ...]:
+    """The texts that the options ask for, read."""
+    return tuple(Prompt.read(text) for text in options.text or ())
+
+
+def _negative(model: Model, options: DrawOptions) -> dict[str, Tensor | None] | None:
+    """The conditions to steer away from, if the options name them."""
+    if options.negative is None:
+        return None
+    told = model.vocabulary.tensors(1, prompts=[Prompt.read(options.negative)])
+    if "shares" in told:
+        raise UsageError("--negative is one text, without AND.")
+    away: dict[str, Tensor | None] = {k: v.to(model.device) for k, v in told.items()}
+    return {"emphasis": None} | away
 
 
 def _steps(model: Model, options: DrawOptions) -> Plan:
@@ -356,7 +403,10 @@ def conditions(
     labels = options.label
     if labels is not None:
         labels = [labels[i % len(labels)] for i in indices]
-    told = model.vocabulary.tensors(len(indices), labels, options.attributes)
+    prompts = prompts_of(options)
+    if prompts:
+        prompts = [prompts[i % len(prompts)] for i in indices]
+    told = model.vocabulary.tensors(len(indices), labels, options.attributes, prompts)
     if context is not None:
         told["context"] = context(indices)
         if share := options.given_noise:
