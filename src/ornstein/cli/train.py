@@ -14,6 +14,7 @@ from cyclopts import Parameter
 
 from ..data.options import DataOptions
 from ..errors import UsageError
+from ..tasks.options import AdaptOptions, checked
 from .machine import FLAT, Flag, Machine
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def train(
     allow_data_change: Flag = False,
     track: Flag = False,
     dry_run: Flag = False,
+    adapt: Annotated[AdaptOptions, FLAT] = AdaptOptions(),
     options: Annotated[DataOptions, Parameter(name="data")] = DataOptions(),
     machine: Annotated[Machine, FLAT] = Machine(),
 ) -> None:
@@ -67,11 +69,16 @@ def train(
     from ..train import shown
     from ..train import train as fit
 
-    options = replace(options, given=given or options.given, make=make or options.make)
+    adapt = checked(AdaptOptions, asdict(adapt))
+    given, make, word = given or options.given, make or options.make, adapt.word or options.word
+    options = replace(options, given=given, make=make, word=word)
     changes = _changes(config, size, seed, options)
     wanted = None
-    if data is not None and (changes or recipe != "auto" or dry_run):
-        wanted = _configure(data, recipe, minutes, changes, str(config or "the command line"))
+    place = str(config or "the command line")
+    if adapt.learn != "all" or adapt.base is not None:
+        wanted = _going_on(adapt, options, changes, place)
+    elif data is not None and (changes or recipe != "auto" or dry_run):
+        wanted = _configure(data, recipe, minutes, changes, place)
     if dry_run:
         from ..runs.folder import RunFolder
 
@@ -132,6 +139,22 @@ def _configure(
     read_as = RunConfig.from_dict({"data": changes.get("data", {})}, place).data
     base = recipe_for(open_data(data, read_as), recipe, minutes)
     return RunConfig.from_dict(_merged(asdict(base), {"source": data} | changes), place)
+
+
+def _going_on(
+    adapt: AdaptOptions, options: DataOptions, changes: dict[str, Any], place: str
+) -> "RunConfig":
+    """The configuration of the run to go on from, with the changes, which came from `place`."""
+    from ..runs.config import RunConfig
+    from ..runs.model import load
+    from ..train.adapt import adaptation, options_of
+
+    base = load(adapt.base or "")
+    chosen = {"rank": adapt.lora or 8, "targets": adapt.targets, "like": adapt.like or ""}
+    config = asdict(adaptation(base, adapt.learn, **chosen))
+    read_as = RunConfig.from_dict({"data": asdict(options) | changes.get("data", {})}, place).data
+    changes = changes | {"data": asdict(options_of(base, read_as))}
+    return RunConfig.from_dict(_merged(config, changes), place)
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

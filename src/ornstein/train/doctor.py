@@ -81,6 +81,7 @@ class Doctor:
         count: Examples of each side; if there are fewer, they are used again with other noise.
         seed: Of the run.
         precision: Of the network's products.
+        own_units: Whether the data have mean 0 and variance 1, not those of the run's base.
     """
 
     def __init__(
@@ -93,12 +94,13 @@ class Doctor:
         count: int,
         seed: int,
         precision: Precision = "f32",
+        own_units: bool = True,
     ) -> None:
         schedule = denoiser.schedule
         self._precision: Precision = precision
         picked = torch.from_numpy(generator(seed, "doctor").permutation(len(train))[:MEMORY])
         data = train.batch(picked)[0]
-        self._objection = objection(data)
+        self._objection = objection(data) if own_units else ""
         with torch.no_grad():
             self.t = times((torch.arange(LEVELS).double() + 0.5) / LEVELS, schedule).to(data.device)
             self.log_snr = schedule.log_snr(self.t)

@@ -23,7 +23,9 @@ class Averages:
     def __init__(self, denoiser: NetDenoiser, sigma_rels: tuple[float, ...]) -> None:
         self._exponents = [exponent(s) for s in sigma_rels]
         self._weights: list[Tensor] = list(denoiser.parameters())
-        self.denoisers = [deepcopy(denoiser).eval().requires_grad_(False) for _ in sigma_rels]
+        constant = {id(value): value for value in denoiser.buffers()}  # in no need of a copy
+        copies = [deepcopy(denoiser, dict(constant)) for _ in sigma_rels]
+        self.denoisers = [copy.eval().requires_grad_(False) for copy in copies]
         self._averages: list[list[Tensor]] = [list(d.parameters()) for d in self.denoisers]
 
     @torch.no_grad()

@@ -1,0 +1,323 @@
+"""Going on from a run: what new data mean to it, and which of its weights are learned."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..core.denoise import NetDenoiser
+from ..core.sample import SAMPLERS, start
+from ..data.dataset import Attributes, Dataset
+from ..data.given import Given
+from ..data.image import ImageCodec
+from ..data.names import shown
+from ..data.options import DataOptions
+from ..errors import DataError, UsageError
+from ..nets import Controlled
+from ..nets.adapters import NewWords, add_low_rank, freeze
+from ..rng import normal
+from ..runs.adapters import base_facts
+from ..runs.config import AdaptConfig, RunConfig
+from ..runs.folder import RunFolder
+from ..runs.model import GRIDS, Model, load
+
+LABELS = "net.inputs.label.weight"
+DRAWN = 256  # examples that the base draws of the class that is not to be forgotten
+ROOM = 64  # of them at once
+
+# Of an update of all weights, of few, of an embedding; in units of the base's own learning rate.
+RATES = {"all": 0.25, "low-rank": 0.5, "words": 5.0, "control": 0.5}
+
+
+# --- What to do ----------------------------------------------------------------------------------
+
+
+def adaptation(
+    run: Model | str | Path,
+    learn: Literal["all", "low-rank", "words", "control"] = "low-rank",
+    *,
+    rank: int = 8,
+    targets: Sequence[str] = (),
+    like: str = "",
+) -> RunConfig:
+    """The configuration of a training that goes on from `run`, for `train`.
+
+    Args:
+        run: Its base, or where that lies.
+        learn: As in `AdaptConfig`, like all that follows.
+        rank: Of additions of low rank.
+        targets: Layers that get them, by parts of their paths; all by default.
+        like: The class that new ones begin as.
+
+    Raises:
+        UsageError: If the run is a student, or controlled; or there is no such class.
+    """
+    base = run if isinstance(run, Model) else load(run)
+    if base.run is None:
+        raise UsageError("Only a run that lies in a folder can be gone on from: give the folder.")
+    place, config = base.run.path, base.config
+    if config.distill.teacher or config.distill.looks_ahead:
+        raise UsageError(f"{place} is a student of few steps: go on from its teacher, then distil.")
+    if isinstance(base.denoiser.net, Controlled):
+        raise UsageError(f"{place} is a control branch: go on from its base, {config.adapt.base}.")
+    if learn == "control" and (base.given is not None or config.net.kind == "mlp"):
+        why = "is given pictures already" if base.given else "draws points, not pictures"
+        raise UsageError(f"{place} {why}: it takes no control branch.")
+    if like:
+        base.vocabulary.label(like)
+    adapt = AdaptConfig(
+        base=str(place), seen=base.seen, learn=learn, rank=rank, targets=tuple(targets), like=like
+    )
+    rate = RATES[learn] * config.train.learning_rate
+    kind = config.train.optimizer if learn in ("all", "control") else "adamw"
+    train = replace(config.train, learning_rate=rate, optimizer=kind)
+    if adapt.is_adapter:  # which stays small: one average, kept once
+        train = replace(train, ema=train.ema[:1], ema_snapshots=1)
+    return replace(config, data=options_of(base, DataOptions()), train=train, adapt=adapt)
+
+
+def options_of(base: Model, options: DataOptions) -> DataOptions:
+    """How to read data for a run to go on with: as its own, where `options` say nothing else."""
+    own, codec = base.config.data, base.codec
+    size, channels = options.size or own.size, options.channels or own.channels
+    if isinstance(codec, ImageCodec) and own.patch is None and options.patch is None:
+        square = codec.shape[1] == codec.shape[2]
+        size = size or (codec.shape[2] if square else None)
+        channels = channels or next((n for n in (1, 3, 4) if n == codec.shape[0]), None)
+    paired = own if base.given is not None else options
+    return replace(
+        options,
+        size=size,
+        channels=channels,
+        patch=options.patch or own.patch,
+        flip=own.flip,
+        shift=own.shift,
+        given=options.given or paired.given,
+        make=options.make or paired.make,
+        given_noise=own.given_noise,
+    )
+
+
+def base_of(config: RunConfig) -> Model:
+    """The run that a configuration goes on from.
+
+    Raises:
+        UsageError: If it is not there.
+    """
+    if not (Path(config.adapt.base) / "run.json").is_file():
+        raise UsageError(f"[adapt] base = {config.adapt.base!r} is no run: say where it is.")
+    return load(config.adapt.base, seen=config.adapt.seen or None)
+
+
+def check_same_base(config: RunConfig, folder: RunFolder) -> None:
+    """Refuse to go on with a run whose base is no longer what it was."""
+    if config.adapt.base and base_facts(base_of(config)) != folder.identity.get("base"):
+        raise UsageError(
+            f"{shown(config.adapt.base)} is not the run that {shown(folder.path)} goes on from: "
+            "put that one back."
+        )
+
+
+# --- What the data mean to it --------------------------------------------------------------------
+
+
+def in_words_of(base: Model, data: Dataset, adapt: AdaptConfig) -> Dataset:
+    """`data` as the network of `base` will see them.
+
+    In its units. A class keeps the number it has there by its name, and new ones come after; a
+    run without labels, and a control branch, hear of no new ones. Attributes keep their places by
+    their names too, and their scale; what the data do not have is not given.
+
+    Raises:
+        DataError: If the data are of another shape or type than the run draws.
+        UsageError: If nothing in them is new, where new words are to be learned.
+    """
+    assert base.run is not None
+    place, known, codec = base.run.path, base.vocabulary, data.codec
+    kinds = [(c.kind, c.shape, c.dtype, c.levels) for c in (codec, base.codec)]
+    if kinds[0] != kinds[1]:
+        ours, theirs = (
+            f"{c.shape} of {c.dtype}" + (f" in {c.levels} levels" if c.levels else "")
+            for c in (codec, base.codec)
+        )
+        raise DataError(
+            f"{shown(data.source)} holds {ours}, but {shown(place)} draws {theirs}: bring the data "
+            "to that, or begin anew without --from."
+        )
+    label, classes = None, list(known.classes)
+    if classes:
+        if adapt.learn != "control":
+            classes += [name for name in data.classes if name not in classes]
+        number = {name: i for i, name in enumerate(classes)}
+        lookup = torch.tensor([*(number.get(name, -1) for name in data.classes), -1])
+        label = torch.full((len(data),), -1) if data.label is None else lookup[data.label]
+    fresh = classes[len(known.classes) :]
+    if adapt.learn == "words" and not fresh:
+        raise UsageError(
+            f"{shown(data.source)} holds no class that {shown(place)} does not know: name a new "
+            "one with --word, or learn more than words, with --lora."
+        )
+    if (adapt.like or data.options.word) and not classes:
+        raise UsageError(f"{shown(place)} was trained without labels: it hears no words.")
+    return replace(
+        data,
+        codec=base.codec,
+        label=label,
+        classes=classes,
+        attributes=_attributes(base, data),
+        given=_given(base, data, adapt),
+    )
+
+
+def _attributes(base: Model, data: Dataset) -> Attributes | None:
+    """The attributes that the run knows, NaN where the data have none."""
+    known = base.vocabulary
+    if not known.attributes:
+        return None
+    values = torch.full((len(data), len(known.attributes)), torch.nan)
+    if data.attributes is not None:
+        for i, name in enumerate(known.attributes):
+            if name in data.attributes.names:
+                values[:, i] = data.attributes.values[:, data.attributes.names.index(name)]
+    return Attributes(names=known.attributes, values=values, mean=known.means, std=known.stds)
+
+
+def _given(base: Model, data: Dataset, adapt: AdaptConfig) -> Given | None:
+    """What is given, in the units of the run, or in its own to a control branch."""
+    assert base.run is not None
+    if adapt.learn == "control":
+        if data.given is None:
+            raise UsageError("A control branch is given pictures: say --given edges, or a folder.")
+        return data.given
+    if (data.given is None) != (base.given is None):
+        why = "is given pictures" if base.given else "is given no pictures, unless with --control"
+        raise UsageError(f"{shown(base.run.path)} {why}: {shown(data.source)} must fit.")
+    if data.given is None or base.given is None:
+        return None
+    if data.given.codec.shape != base.given.shape:
+        raise DataError(
+            f"What is given in {shown(data.source)} is {data.given.codec.shape}, but "
+            f"{shown(base.run.path)} is given {base.given.shape}."
+        )
+    return replace(data.given, codec=base.given)
+
+
+# --- What is not to be forgotten -----------------------------------------------------------------
+
+
+KEPT = "remembered"  # under this name in the run folder: what is drawn once is not drawn again
+
+
+def recall(config: RunConfig, data: Dataset, folder: RunFolder | None = None) -> Dataset:
+    """`data` and, if a class is not to be forgotten, the base's examples of it.
+
+    Args:
+        config: Of this run.
+        data: In the words of its base.
+        folder: Where they were kept, if they were; else they are drawn.
+    """
+    if not (name := config.adapt.like):
+        return data
+    if data.patches is not None or data.given is not None:
+        raise UsageError(f"--like {name} is for labelled examples, not for patches or pairs.")
+    if folder is not None and KEPT in folder.kept_names():
+        stored = folder.kept(KEPT)["stored"]
+    else:
+        stored = drawn(base_of(config), name, config.seed)
+    return with_memory(data, stored, name)
+
+
+def keep_memory(config: RunConfig, data: Dataset, folder: RunFolder) -> None:
+    """Keep what `recall` has added."""
+    if config.adapt.like and KEPT not in folder.kept_names():
+        folder.keep(KEPT, {"stored": data.stored[-DRAWN:]})
+
+
+def drawn(base: Model, name: str, seed: int) -> Tensor:
+    """Examples of the class `name` that `base` draws, as stored: ``(DRAWN, C, *S)``."""
+    plan, schedule = base.config.sample, base.denoiser.schedule
+    times = GRIDS[plan.grid](schedule, plan.steps)
+    label = torch.full((ROOM,), base.vocabulary.label(name))
+    parts: list[Tensor] = []
+    with torch.no_grad():
+        for first in range(0, DRAWN, ROOM):
+            x = start(schedule, times[0], normal((ROOM, *base.shape), seed, "remembered", first))
+            x = SAMPLERS["adams-bashforth"](base.denoiser.given(label=label), x, times)
+            parts.append(torch.from_numpy(base.codec.stored(x)))
+    return torch.cat(parts)
+
+
+def with_memory(data: Dataset, stored: Tensor, name: str) -> Dataset:
+    """`data` and examples of the class `name`; in training all classes come equally often.
+
+    Source: prior preservation: Ruiz et al. (2022), https://arxiv.org/abs/2208.12242, section 3.3.
+    """
+    count, attributes = len(stored), data.attributes
+    assert data.label is not None
+    label = torch.full((count,), data.classes.index(name), device=data.label.device)
+    if attributes is not None:
+        absent = attributes.values.new_full((count, attributes.values.shape[1]), torch.nan)
+        attributes = replace(attributes, values=torch.cat([attributes.values, absent]))
+    return replace(
+        data,
+        stored=torch.cat([data.stored, stored.to(data.stored)]),
+        ids=[*data.ids, *(f"drawn-{i:04d}" for i in range(count))],
+        label=torch.cat([data.label, label]),
+        attributes=attributes,
+        options=replace(data.options, balance=True),
+    )
+
+
+# --- What is learned -----------------------------------------------------------------------------
+
+
+def go_on_from(
+    base: Model, denoiser: NetDenoiser, config: RunConfig, classes: Sequence[str]
+) -> None:
+    """Give `denoiser` the weights of `base`, and freeze what is not to be learned.
+
+    Args:
+        base: The run to go on from.
+        denoiser: As `config` describes it, untrained.
+        config: Of this run.
+        classes: Of this run: those of the base, then new ones.
+
+    Raises:
+        UsageError: If there are no layers of the names in ``adapt.targets``, or `config` wants
+            another network.
+    """
+    for table in ("net", "denoiser", "schedule"):
+        if getattr(config, table) != getattr(base.config, table):
+            raise UsageError(f"[{table}] must be as in {config.adapt.base}: leave it out.")
+    adapt, state = config.adapt, base.denoiser.state_dict()
+    if adapt.learn == "control":
+        assert isinstance(denoiser.net, Controlled)
+        denoiser.net.net.load_state_dict(base.denoiser.net.state_dict())
+        denoiser.net.begin()
+        for part in (denoiser.uncertainty, denoiser.curve):
+            if part is not None:
+                freeze(part)
+        return
+    new = state.get(LABELS, torch.empty(0, 0))[:0]
+    if fresh := len(classes) - len(base.vocabulary.classes):
+        known = state[LABELS]
+        first = known[base.vocabulary.label(adapt.like)] if adapt.like else known.mean(0)
+        new = first.expand(fresh, -1)
+        state[LABELS] = torch.cat([known, new])
+    denoiser.load_state_dict(state)
+    if adapt.learn == "all":
+        return
+    freeze(denoiser)
+    if adapt.learn == "low-rank":
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(config.seed)
+                add_low_rank(denoiser.net, adapt.rank, adapt.targets)
+        except ValueError as error:
+            raise UsageError(f"[adapt] targets: {error}.") from None
+    if fresh:
+        inputs = denoiser.net.get_submodule("inputs")
+        inputs.label = NewWords(state[LABELS][:-fresh], new)
