@@ -112,6 +112,9 @@ def test_a_leap_that_leads_nowhere_is_what_a_denoiser_learns(teacher):
             else load(teacher.path).denoiser(x_t(before, schedule), before.t)
         )
         assert_close(after.x[near], said[near], rtol=1e-4, atol=1e-4)
+        for i in range(8):  # whatever kinds there are, and are not
+            alone = training.lessons(before[i : i + 1], draws[i : i + 1], training.denoiser)
+            assert_close(alone.x, after.x[i : i + 1], rtol=1e-4, atol=1e-4)
         assert not torch.allclose(after.x[~near], said[~near], atol=1e-2)
 
 

@@ -225,10 +225,12 @@ class Leaps(Lessons):
         if self.teacher is not None:
             heard = self.teacher.on(batch, draws)[1]
             for here in (span == 0, shown & (span > 0)):
-                teacher = self.teacher.on(batch[here], draws[here])[0].along(student.schedule)
-                x_hat[here] = _shown(teacher, y[here], batch.t[here], until[here])
-        t, s, own = batch.t[~shown], until[~shown], student.given(**heard[~shown].cond)
-        x_hat[~shown] = two_in_one(own, y[~shown], t, (t + s) / 2, s)
+                if here.any():
+                    teacher = self.teacher.on(batch[here], draws[here])[0].along(student.schedule)
+                    x_hat[here] = _shown(teacher, y[here], batch.t[here], until[here])
+        if not shown.all():
+            t, s, own = batch.t[~shown], until[~shown], student.given(**heard[~shown].cond)
+            x_hat[~shown] = two_in_one(own, y[~shown], t, (t + s) / 2, s)
         return x_hat, heard
 
     def weigh(self, losses: Tensor) -> Tensor:
@@ -241,7 +243,7 @@ class Leaps(Lessons):
 
 def _shown(teacher: Denoiser, y: Tensor, t: Tensor, s: Tensor) -> Tensor:
     """The x_hat of a leap that a teacher does in `FINE` steps; at s = t, what it says there."""
-    if not len(t) or s[0] == t[0]:
+    if s[0] == t[0]:
         return teacher(y, t)
     path = [t + (s - t) * i / FINE for i in range(FINE + 1)]
     return aimed(teacher.schedule, y, followed(teacher, y, path), t, s)

@@ -1,0 +1,259 @@
+"""How near students of few steps come to their teacher, and how soon they answer.
+
+*Quality*: a teacher is trained on digits and on one class of CIFAR-10 at 16 x 16; students learn
+from it as `ornstein distill` teaches them. The Frechet distance above the floor of real data, on
+the features and test data of `tasks.py`, as a multiple of the teacher's at 16 denoiser calls, with
+its interval from the scatter between sets of drawn examples; beside it the teacher untaught, by
+the sampler it has at as many calls. *Time*: one picture from a loaded run, alone in its batch, the
+whole call of `ou.sample`; in processor time of one thread, so that other programs disturb little.
+
+    python benchmarks/distillation.py digits [--seeds 3] [--methods flow-map ...]
+    python benchmarks/distillation.py horse         with ORNSTEIN_DATA; see `tasks.py`
+    python benchmarks/distillation.py time
+    python benchmarks/distillation.py table         into docs/distilling.md
+"""
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import torch
+from measure import environment, grid
+from torch import Tensor
+
+import ornstein as ou
+import tasks
+from ornstein.data import DataOptions, open_data
+from ornstein.data.image import ImageCodec
+from ornstein.evaluate.distances import frechet_distance
+from ornstein.evaluate.distillation import lesson_plan
+from ornstein.runs.config import DistillConfig, NetConfig, RunConfig
+from ornstein.runs.model import Model, Vocabulary, build_denoiser
+from ornstein.train import recipe
+from ornstein.train.recipes import ahead
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "distillation.json"
+PAGE = HERE.parent / "docs" / "distilling.md"
+STEPS = (4, 2, 1)
+GOALS = {4: 1.15, 2: 1.5, 1: 2.5}
+TEACHERS = {"digits": 40_000, "horse": 96_000}  # examples seen
+STUDENTS = {"digits": 40_000, "horse": 48_000}
+SETS = {"digits": 4, "horse": 2}
+METHODS = {"untaught": "the teacher untaught"}
+COUNT = 1000  # in a set: as many as the floor has
+
+
+# --- Quality -------------------------------------------------------------------------------------
+
+
+def task_of(name: str) -> tasks.Task:
+    """Digits; or horses, with the features and test data of the task that holds them."""
+    if name == "digits":
+        return tasks.load(name)
+    whole, (x, label) = tasks.load("cifar3"), tasks.pictures("cifar10-train.tar.gz", 16)
+    rows = torch.isin(label, torch.tensor((1, 7, 8))).nonzero()[:, 0]
+    train, test = (part[label[part] == 7] for part in (rows[:-3000], rows[-3000:]))
+    return replace(whole, name=name, train_x=x[train], test_x=x[test])
+
+
+def stored(name: str, x: Tensor) -> np.ndarray:
+    """Pictures in [-1, 1] as people have them."""
+    if name == "digits":
+        return ((x[:, 0] + 1) * 8).round().to(torch.uint8).numpy()
+    return ((x + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+
+
+def restored(name: str, arrays: np.ndarray) -> Tensor:
+    """The inverse of `stored`."""
+    x = torch.from_numpy(arrays.astype(np.float32))
+    return x[:, None] / 8 - 1 if name == "digits" else (x / 127.5 - 1).permute(0, 3, 1, 2)
+
+
+def trained(name: str, config: RunConfig, what: str) -> tuple[Model, float]:
+    """A run of this benchmark, which is not trained twice, and the seconds it took."""
+    place = tasks.CACHE / "distillation" / what
+    if not (place / "run.json").exists():
+        begun = time.process_time()
+        ou.train(stored(name, task_of(name).train_x), config=config, out=place, device="cpu")
+        (place / "seconds").write_text(f"{time.process_time() - begun:.1f}")
+    return ou.load(place), float((place / "seconds").read_text())
+
+
+def teacher_of(name: str, seed: int) -> tuple[Model, float]:
+    options = DataOptions(validation=0.0)
+    config = recipe(open_data(stored(name, task_of(name).train_x), options))
+    train = replace(config.train, seen=TEACHERS[name], precision="bf16")
+    config = replace(config, seed=seed, data=options, train=train)
+    return trained(name, config, f"{name}-{seed}-teacher")
+
+
+def students_of(name: str, seed: int, method: str) -> tuple[dict[int, Model], float]:
+    """A model for each number of steps, and the seconds all of them took."""
+    model, _ = teacher_of(name, seed)
+    assert model.run is not None
+    if method != "progressive":
+        plan = DistillConfig(method=method, teacher=str(model.run.path))  # pyright: ignore
+        config = lesson_plan(model.config, plan, STEPS[0], STUDENTS[name])
+        student, seconds = trained(name, config, f"{name}-{seed}-{method}")
+        return dict.fromkeys(STEPS, student), seconds
+    found, spent, teacher, before = dict[int, Model](), 0.0, model.run.path, 16
+    for steps in STEPS:
+        plan = DistillConfig(teacher=str(teacher), jump=before // steps)
+        config = lesson_plan(model.config, plan, steps, STUDENTS[name] // len(STEPS))
+        found[steps], seconds = trained(name, config, f"{name}-{seed}-{method}-{steps}")
+        run = found[steps].run
+        assert run is not None
+        teacher, before, spent = run.path, steps, spent + seconds
+    return found, spent
+
+
+def above_floor(name: str, model: Model, steps: int) -> list[float]:
+    """Of each set of examples drawn."""
+    task, sets = task_of(name), SETS[name]
+    drawn = restored(name, ou.sample(model, sets * COUNT, steps=steps, batch=64).arrays)
+    real = task.features(task.test_x)
+    distances = [frechet_distance(task.features(part), real) for part in drawn.split(COUNT)]
+    return [distance - task.floors["frechet"] for distance in distances]
+
+
+def over(found: Sequence[float], teacher: Sequence[float]) -> dict[str, Any]:
+    """The ratio of two means, and its interval of 95 %."""
+    ratio, spread = np.mean(found) / np.mean(teacher), 0.0
+    for values in (found, teacher):
+        spread += (np.std(values, ddof=1) / np.mean(values)) ** 2 / len(values)
+    width = 1.96 * float(ratio) * float(spread) ** 0.5
+    return {"ratio": float(ratio), "low": float(ratio) - width, "high": float(ratio) + width}
+
+
+def quality(name: str, seed: int, methods: Sequence[str]) -> dict[str, Any]:
+    """All figures of one seed."""
+    model, seconds = teacher_of(name, seed)
+    own = above_floor(name, model, 16)
+    found: dict[str, Any] = {"teacher": {"above_floor": own, "seconds": seconds}}
+    found["untaught"] = {n: over(above_floor(name, model, n), own) for n in STEPS}
+    for method in methods:
+        students, seconds = students_of(name, seed, method)
+        figures = {n: over(above_floor(name, students[n], n), own) for n in STEPS}
+        found[method] = figures | {"seconds": seconds}
+        print(name, seed, method, {n: round(f["ratio"], 2) for n, f in figures.items()}, flush=True)
+    return found
+
+
+# --- Time ----------------------------------------------------------------------------------------
+
+
+def times() -> dict[str, Any]:
+    """Milliseconds of a picture, and its share of the teacher's; untrained, which is as fast."""
+    found = dict[str, Any]()
+    for side in (16, 32):
+        teacher, student = (untrained(side, looks) for looks in (False, True))
+        whole = milliseconds(partial(ou.sample, teacher, 1))
+        rows: dict[str, Any] = {"teacher, 16 calls": {"ms": whole}}
+        for steps, (what, batch) in product((2, 1), (("in a full batch", None), ("alone", 1))):
+            ms = milliseconds(partial(ou.sample, student, 1, steps=steps, batch=batch))
+            name = f"student, {steps} step{'s' * (steps > 1)}, {what}"
+            rows[name] = {"ms": ms, "share": ms / whole}
+        call = partial(student.denoiser, torch.zeros(1, 3, side, side), torch.ones(()))
+        rows["one call of the network"] = {"ms": milliseconds(torch.no_grad()(call))}
+        found[f"{side} x {side}"] = rows
+    return found
+
+
+def untrained(side: int, looks: bool) -> Model:
+    config = RunConfig(net=NetConfig(kind="unet", size=32))
+    config = ahead(config, "flow-map") if looks else config
+    codec = ImageCodec(
+        shape=(3, side, side), dtype="uint8", mean=(127.5,) * 3, std=(60.0,) * 3, layout="HWC"
+    )
+    denoiser = build_denoiser(config, codec.shape, Vocabulary()).eval().requires_grad_(False)
+    return Model(denoiser, codec, Vocabulary(), config)
+
+
+def milliseconds(run: Any, rounds: int = 25) -> float:
+    """The median of some calls, after the first ones."""
+    spent = []
+    for _ in range(rounds + 2):
+        begun = time.process_time()
+        run()
+        spent.append(time.process_time() - begun)
+    return 1e3 * float(np.median(spent[2:]))
+
+
+# --- The page ------------------------------------------------------------------------------------
+
+
+def table(result: dict[str, Any]) -> str:
+    rows = list[tuple[str, ...]]()
+    for name in ("digits", "horse"):
+        seeds = list(result.get(name, {}).values())
+        for method in dict.fromkeys(m for seed in seeds for m in seed if m != "teacher"):
+            figures = [seed[method] for seed in seeds if method in seed]
+            cells = [told([f[str(n)] for f in figures]) for n in STEPS]
+            rows.append((name, METHODS.get(method, method), *cells))
+    rows.append(("", "goal", *(f"at most {GOALS[n]}" for n in STEPS)))
+    quality = grid(("data", "", "4 steps", "2 steps", "1 step"), rows)
+    speed = list[tuple[str, ...]]()
+    for side, figures in result.get("time", {}).items():
+        for what, row in figures.items():
+            share = f"1 / {1 / row['share']:.0f}" if "share" in row else ""
+            speed.append((side, what, f"{row['ms']:.1f}", share))
+    return f"{quality}\n\n{grid(('pictures', '', 'ms', 'of the teacher'), speed)}"
+
+
+def told(figures: Sequence[dict[str, Any]]) -> str:
+    """The mean over seeds and each one's; of one seed its interval."""
+    if len(figures) == 1:
+        (f,) = figures
+        return f"{f['ratio']:.2f} ({f['low']:.2f} to {f['high']:.2f})"
+    ratios = [f["ratio"] for f in figures]
+    return f"{np.mean(ratios):.2f} ({', '.join(f'{r:.2f}' for r in ratios)})"
+
+
+def put(text: str) -> None:
+    """Into the page, between its marks."""
+    start, stop = "<!-- distillation: begin -->", "<!-- distillation: end -->"
+    page = PAGE.read_text()
+    before, rest = page.split(start)
+    PAGE.write_text(f"{before}{start}\n{text}\n{stop}{rest.split(stop)[1]}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("digits", "horse", "time", "table"))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--methods", nargs="+", default=["flow-map"])
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    result = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    if arguments.what == "time":
+        result["time"] = times()
+    elif arguments.what != "table":
+        for seed in arguments.seeds:
+            found = quality(arguments.what, seed, arguments.methods)
+            kept = result.setdefault(arguments.what, {}).setdefault(str(seed), {})
+            kept.update(json.loads(json.dumps(found)))
+            keep(result)
+    keep(result)
+    put(table(json.loads(RESULTS.read_text())))
+
+
+def keep(result: dict[str, Any]) -> None:
+    result["place"] = environment(1)
+    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
