@@ -127,6 +127,89 @@ def test_a_negative_condition_takes_the_place_of_none_and_leaves_the_others():
     assert seen[-1] == {}
 
 
+def test_one_negative_condition_serves_a_whole_batch():
+    truth = mixture()
+    x_t, t, label = normal(2, 2), torch.tensor(0.5, dtype=F64), torch.tensor([0, 0])
+    for_all, of_each = (
+        guide.ClassifierFree(truth, 3.0, negative={"label": torch.tensor([1] * n)}) for n in (1, 2)
+    )
+    assert torch.equal(for_all(x_t, t, label=label), of_each(x_t, t, label=label))
+
+
+def test_without_its_parallel_part_guidance_leaves_the_component_along_the_estimate():
+    """APG: what is added is orthogonal to c, and the rest as without."""
+    truth = mixture()
+    x_t, t, label = normal(3, 2), torch.tensor(0.5, dtype=F64), torch.tensor([0, 1, 2])
+    c = truth(x_t, t, label=label)
+    whole = guide.ClassifierFree(truth, 4.0)(x_t, t, label=label) - c
+    across = guide.ClassifierFree(truth, 4.0, parallel=0.0)(x_t, t, label=label) - c
+    assert_close((across * c).sum(1), torch.zeros(3, dtype=F64), rtol=0, atol=1e-12)
+    along = whole - across
+    assert_close(along * (c * c).sum(1, True), (along * c).sum(1, True) * c)
+    half = guide.ClassifierFree(truth, 4.0, parallel=0.5)(x_t, t, label=label) - c
+    assert_close(half, across + 0.5 * along)
+
+
+def test_rescaled_guidance_has_the_spread_of_the_conditional_estimate():
+    truth = mixture()
+    x_t, t, label = 3 * normal(3, 2), torch.tensor(0.5, dtype=F64), torch.tensor([0, 1, 2])
+    c = truth(x_t, t, label=label)
+    full = guide.ClassifierFree(truth, 4.0, rescale=1.0)(x_t, t, label=label)
+    assert_close(full.std(1), c.std(1))
+    plain = guide.ClassifierFree(truth, 4.0)(x_t, t, label=label)
+    half = guide.ClassifierFree(truth, 4.0, rescale=0.5)(x_t, t, label=label)
+    assert_close(half, (plain + full) / 2)
+
+
+@pytest.mark.parametrize("options", [{"parallel": -0.1}, {"rescale": 1.1}])
+def test_a_share_of_guidance_that_is_none_is_refused(options):
+    with pytest.raises(ValueError, match="shares"):
+        guide.ClassifierFree(mixture(), 2.0, **options)
+
+
+class OneOfTwo(Denoiser):
+    """N(0, 1) without a text, N(text, 1/4) with one; in ``ve``."""
+
+    schedule = WIDE
+
+    def forward(self, x_t, t, *, text=None):
+        sigma = self.schedule(t)[1]
+        mean, var = (0.0, 1.0) if text is None else (text.to(x_t)[:, None], 0.25)
+        return (var * x_t + sigma**2 * mean) / (var + sigma**2)
+
+
+def test_composed_denoisers_add_up_to_the_product_of_what_they_condition_on():
+    """Where noise is small, p(x) p(a | x) p(b | x): precisions and means add up."""
+    a, b, x_t = 0.5, -1.0, normal(5, 1)
+    t = torch.tensor(0.53, dtype=F64)
+    sigma = WIDE(t)[1]
+    both = guide.Composed(OneOfTwo(), ["text"])
+    text, shares = torch.tensor([[a, b]]).expand(5, 2), torch.ones(5, 2)
+    precision = 1 + (4 - 1) + (4 - 1)
+    mean = (4 * a + 4 * b) / precision
+    exact = (x_t / sigma**2 + precision * mean) / (1 / sigma**2 + precision)
+    found = both(x_t, t, text=text, shares=shares)
+    assert_close(found, exact, rtol=0, atol=300 * sigma.item() ** 4)
+    assert (found - x_t).abs().max() > 30 * 300 * sigma.item() ** 4  # the bound says something
+
+
+def test_one_term_composed_is_classifier_free_guidance_and_absent_terms_count_nothing():
+    x_t, t = normal(5, 1), torch.tensor(0.5, dtype=F64)
+    text = torch.tensor([0.5]).expand(5)
+    want = guide.ClassifierFree(OneOfTwo(), 3.0)(x_t, t, text=text)
+    both = guide.Composed(OneOfTwo(), ["text"], weight=3.0)
+    several, shares = torch.stack([text, text + 1], 1), torch.tensor([[1.0, 0.0]]).expand(5, 2)
+    assert_close(both(x_t, t, text=several, shares=shares), want)
+
+
+def test_a_negative_share_goes_as_far_the_other_way():
+    x_t, t = normal(5, 1), torch.tensor(0.5, dtype=F64)
+    text, plain = torch.full((5, 1), 0.5), OneOfTwo()(x_t, t)
+    both = guide.Composed(OneOfTwo(), ["text"])
+    there, away = (both(x_t, t, text=text, shares=torch.full((5, 1), s)) for s in (1.0, -1.0))
+    assert_close(there - plain, plain - away)
+
+
 SCALINGS = [noise.CosineSchedule(), noise.FlowSchedule(), noise.KarrasSchedule()]
 
 
@@ -187,7 +270,8 @@ def test_every_rule_of_guidance_stands_in_the_list():
     rules = {
         v for v in vars(guide).values() if isinstance(v, type) and v.__module__ == guide.__name__
     }
-    assert rules == {type(make(mixture(), 1.0)) for make in RULES.values()} | {guide.Thresholded}
+    others = {guide.Thresholded, guide.LearnedGuidance, guide.Composed}
+    assert rules == {type(make(mixture(), 1.0)) for make in RULES.values()} | others
 
 
 @pytest.mark.parametrize("name", RULES)

@@ -8,7 +8,7 @@ Guidance does not sample ``p(x | c)^w p(x)^(1 - w)``: what it samples depends on
 For two Gaussians the truth is known, and is what the tests hold it to.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from math import inf
 
 import torch
@@ -34,13 +34,19 @@ class ClassifierFree(Denoiser):
         weight: w, a number or one for each example ``(B,)``; 1 is none, 0 drops the conditions.
         interval: The log-SNRs between which it acts. Both ends are often better left alone.
         negative: The conditions of u that differ from those of c: a tensor to steer away from,
-            or None for one to leave out; those not named are kept. By default, all left out.
+            of one example for all or of each, or None for one to leave out; those not named are
+            kept. By default, all left out.
+        parallel: Share that is kept of the part of ``c - u`` along c, which saturates; 1 is all.
+        rescale: How far the spread of x_hat over an example is brought back to that of c, from 0
+            to 1.
 
     Raises:
-        ValueError: If a weight is not finite, or the interval is empty.
+        ValueError: If a weight is not finite, the interval is empty, or a share is none.
 
     Source: Ho & Salimans (2022), https://arxiv.org/abs/2207.12598; interval: Kynkaanniemi et al.
-    (2024), https://arxiv.org/abs/2404.07724.
+    (2024), https://arxiv.org/abs/2404.07724; parallel: Sadat et al. (2024),
+    https://arxiv.org/abs/2410.02416, equation 7; rescale: Lin et al. (2023),
+    https://arxiv.org/abs/2305.08891, section 3.4, of data in place of noise.
     """
 
     def __init__(
@@ -49,11 +55,15 @@ class ClassifierFree(Denoiser):
         weight: float | Tensor,
         interval: Interval = ALWAYS,
         negative: Mapping[str, Tensor | None] | None = None,
+        parallel: float = 1.0,
+        rescale: float = 0.0,
     ) -> None:
         super().__init__()
+        if not (0 <= parallel <= 1 and 0 <= rescale <= 1):
+            raise ValueError(f"expected shares in [0, 1], got {parallel} and {rescale}")
         self.denoiser, self.schedule = denoiser, denoiser.schedule
         self.weight, self.interval = _weight(weight), _checked(interval)
-        self.negative = negative
+        self.negative, self.parallel, self.rescale = negative, parallel, rescale
 
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
         return self.moments(x_t, t, **cond)[0]
@@ -63,14 +73,82 @@ class ClassifierFree(Denoiser):
         weight = _weight_at(self.schedule.log_snr(t), self.weight, self.interval)
         if (not cond and self.negative is None) or (weight == 1).all():
             return x_hat, v
-        reference = self.denoiser(x_t, t, **self._negative(cond))
-        return torch.lerp(reference, x_hat, align(weight, x_t).to(x_hat)), v
+        reference = self.denoiser(x_t, t, **_steered(cond, self.negative, len(x_t)))
+        return self._away(x_hat, reference, align(weight, x_t).to(x_hat)), v
 
-    def _negative(self, cond: dict[str, Tensor]) -> dict[str, Tensor]:
-        if self.negative is None:
-            return {name: value for name, value in cond.items() if name == "until"}
-        merged = {**cond, **self.negative}
-        return {name: value for name, value in merged.items() if value is not None}
+    def _away(self, x_hat: Tensor, reference: Tensor, weight: Tensor) -> Tensor:
+        """From `reference` through `x_hat`."""
+        if self.parallel == 1:
+            out = torch.lerp(reference, x_hat, weight)
+        else:
+            apart, axes = x_hat - reference, tuple(range(1, x_hat.ndim))
+            along = (apart * x_hat).sum(axes, True) / x_hat.square().sum(axes, True) * x_hat
+            out = x_hat + (weight - 1) * (apart - (1 - self.parallel) * along)
+        if self.rescale:
+            axes = tuple(range(1, x_hat.ndim))
+            spread = x_hat.std(axes, keepdim=True) / out.std(axes, keepdim=True).clamp_min(1e-12)
+            out = torch.lerp(out, out * spread, self.rescale)
+        return out
+
+
+class Composed(Denoiser):
+    """Towards several conditions at once, and away from others: a sum of denoisers.
+
+        x_hat = u + w sum_k s_k (c_k - u)
+
+    For the scores this is that of ``p(x) prod_k (p(x | c_k) / p(x))^(w s_k)``, of x_t in place of
+    x. It costs one call for each condition and one for u.
+
+    Args:
+        denoiser: A denoiser trained with and without its conditions.
+        terms: The conditions that come with an axis of K terms behind the batch.
+        weight: w, a number or one for each example ``(B,)``.
+        interval: The log-SNRs between which w acts; elsewhere it is 1.
+        negative: As for `ClassifierFree`.
+
+    The shares s ``(B, K)`` are the condition ``shares``.
+
+    Raises:
+        ValueError: If a weight is not finite, or the interval is empty.
+
+    Source: Liu et al. (2022), https://arxiv.org/abs/2206.01714, equations 9 and 11.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        terms: Collection[str],
+        weight: float | Tensor = 1.0,
+        interval: Interval = ALWAYS,
+        negative: Mapping[str, Tensor | None] | None = None,
+    ) -> None:
+        super().__init__()
+        self.denoiser, self.schedule, self.terms = denoiser, denoiser.schedule, tuple(terms)
+        self.weight, self.interval = _weight(weight), _checked(interval)
+        self.negative = negative
+
+    def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
+        shares = cond.pop("shares")
+        several = {name: cond.pop(name) for name in self.terms if name in cond}
+        reference = self.denoiser(x_t, t, **_steered(cond, self.negative, len(x_t)))
+        weight = _weight_at(self.schedule.log_snr(t), self.weight, self.interval)
+        out = reference
+        for k, share in enumerate(shares.T):
+            if share.any():
+                one = {name: value[:, k] for name, value in several.items()}
+                gain = align((weight * share).expand(len(x_t)), x_t).to(x_t)
+                out = out + gain * (self.denoiser(x_t, t, **cond, **one) - reference)
+        return out
+
+
+def _steered(
+    cond: Mapping[str, Tensor], negative: Mapping[str, Tensor | None] | None, count: int
+) -> dict[str, Tensor]:
+    """The conditions of the reference that guidance goes away from."""
+    if negative is None:
+        return {name: value for name, value in cond.items() if name == "until"}
+    kept = {k: v for k, v in {**cond, **negative}.items() if v is not None}
+    return {k: v.expand(count, *v.shape[1:]) if v.shape[:1] == (1,) else v for k, v in kept.items()}
 
 
 class LearnedGuidance(Denoiser):

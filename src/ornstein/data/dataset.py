@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import DataError
 from ..rng import generator
+from .captions import Captions
 from .codec import Codec, movable
 from .given import Given
 from .names import Problem, natural, shown
@@ -125,6 +126,7 @@ class Dataset:
         label: ``(N,)``, int64, -1 where missing; None without classes.
         classes: Their names.
         attributes: Numbers known of each example.
+        captions: What people say of each example.
         given: What the network is given of each beside the noise.
         patches: What the examples are cut from, if they are patches of pictures.
         fingerprint: A hash of ids, labels, attributes and content of all that was opened.
@@ -140,6 +142,7 @@ class Dataset:
     label: Tensor | None = field(default=None, repr=False)
     classes: list[str] = field(default_factory=list)
     attributes: Attributes | None = field(default=None, repr=False)
+    captions: Captions | None = field(default=None, repr=False)
     given: Given | None = None
     patches: Patches | None = field(default=None, repr=False)
     fingerprint: str = ""
@@ -152,10 +155,11 @@ class Dataset:
         count = len(self.stored)
         lengths = [len(self.ids), count if self.label is None else len(self.label)]
         lengths.append(count if self.attributes is None else len(self.attributes.values))
-        lengths += [count if p is None else len(p) for p in (self.given, self.patches)]
+        others = (self.captions, self.given, self.patches)
+        lengths += [count if other is None else len(other) for other in others]
         if any(n != count for n in lengths):
             raise ValueError(
-                f"expected {count} ids, labels, attributes, given, patches; got {lengths}"
+                f"expected {count} ids, labels, attributes, captions, given, patches; got {lengths}"
             )
 
     def __len__(self) -> int:
@@ -187,19 +191,19 @@ class Dataset:
 
         Args:
             indices: ``(B,)``.
-            draws: ``(B, 3)`` from `draws_at`, to vary the examples by, patches by their place;
-                None leaves them as they are.
+            draws: ``(B, 4)`` from `draws_at`, to vary the examples by, patches by their place,
+                captions by which of several; None leaves them as they are.
 
         Returns:
             x ``(B, C, *S)`` and, as far as they exist, ``label`` ``(B,)``, ``attributes``
-            ``(B, A)`` of mean 0 and variance 1 with NaN for missing, ``context``
-            ``(B, Cg, *S)``: what is given, and ``augment`` ``(B, options.augmentations)``: how
-            each example was varied, zeros for untouched.
+            ``(B, A)`` of mean 0 and variance 1 with NaN for missing, ``text`` ``(B, L)``: the
+            pieces of a caption, ``context`` ``(B, Cg, *S)``: what is given, and ``augment``
+            ``(B, options.augmentations)``: how each example was varied, zeros for untouched.
         """
         indices = indices.to(self.stored.device)
         if self.patches is not None and draws is not None:
             draws = draws.to(self.stored.device)
-            stored = self.patches.drawn(indices, draws[:, 1:])
+            stored = self.patches.drawn(indices, draws[:, 1:3])
         else:
             stored = movable(self.stored)[indices].view(self.stored.dtype)
         cond: dict[str, Tensor] = {}
@@ -207,6 +211,9 @@ class Dataset:
             cond["label"] = self.label[indices]
         if self.attributes is not None:
             cond["attributes"] = self.attributes.standard(indices)
+        if self.captions is not None:
+            which = None if draws is None else draws[:, 3]
+            cond["text"] = self.captions.tensor(indices, which).to(indices.device)
         if self.given is not None:
             cond["context"] = self.given.context(indices, stored.shape[2:])
         if self.options.augmentations and stored.ndim == 4:
@@ -235,17 +242,21 @@ class Dataset:
             ids=[self.ids[i] for i in indices.tolist()],
             label=None if self.label is None else self.label[indices],
             attributes=attributes,
+            captions=None if self.captions is None else self.captions[indices],
             given=None if self.given is None else self.given[indices],
             patches=None if self.patches is None else self.patches[indices],
         )
 
     def without_copies(self) -> "Dataset":
-        """The examples that differ in content, in class or in what is given from those before."""
-        labels = [-1] * len(self) if self.label is None else self.label.tolist()
-        given = [b""] * len(self) if self.given is None else _rows(self.given.stored)
-        first: dict[tuple[bytes, bytes, int], int] = {}
-        for i, (row, told, c) in enumerate(zip(_rows(self.stored), given, labels, strict=True)):
-            first.setdefault((_digest(row, 0), _digest(told, 0), c), i)
+        """The examples that differ from those before in content, or in what is said of it."""
+        count = len(self)
+        labels = [-1] * count if self.label is None else self.label.tolist()
+        given = [b""] * count if self.given is None else _rows(self.given.stored)
+        texts = [()] * count if self.captions is None else self.captions.texts
+        first: dict[tuple[bytes, bytes, int, tuple[str, ...]], int] = {}
+        told = zip(_rows(self.stored), given, labels, texts, strict=True)
+        for i, (row, beside, label, text) in enumerate(told):
+            first.setdefault((_digest(row, 0), _digest(beside, 0), label, text), i)
         return self.subset(torch.tensor(list(first.values())))
 
     def split(self, fraction: float, seed: int) -> tuple["Dataset", "Dataset"]:
@@ -304,6 +315,7 @@ def fingerprint(
     attributes: Attributes | None,
     given: Given | None = None,
     patches: Patches | None = None,
+    captions: Captions | None = None,
 ) -> str:
     """A hash of everything training can see."""
     digest = blake2b(digest_size=16)
@@ -317,6 +329,8 @@ def fingerprint(
         digest.update(np.ascontiguousarray(given.stored.numpy()).view(np.uint8).reshape(-1).data)
     if patches is not None:
         digest.update(np.ascontiguousarray(patches.pixels.numpy()).view(np.uint8).reshape(-1).data)
+    if captions is not None:
+        digest.update(repr(captions.texts).encode(errors="surrogatepass"))
     return digest.hexdigest()
 
 
@@ -375,10 +389,10 @@ def _epoch(seed: int, epoch: int, count: int, label: bytes | None) -> Tensor:
 
 
 def draws_at(seed: int, positions: Sequence[int] | Tensor) -> Tensor:
-    """Uniform numbers ``(B, 3)`` in [0, 1), float64: row i a function of (seed, position i)."""
+    """Uniform numbers ``(B, 4)`` in [0, 1), float64: row i a function of (seed, position i)."""
     place = torch.as_tensor(positions, dtype=torch.int64)
     block, within = place // _BLOCK, place % _BLOCK
-    draws = torch.empty(len(place), 3, dtype=torch.float64)
+    draws = torch.empty(len(place), 4, dtype=torch.float64)
     for b in block.unique().tolist():
         here = block == b
         draws[here] = _block(seed, b)[within[here]]
@@ -387,7 +401,7 @@ def draws_at(seed: int, positions: Sequence[int] | Tensor) -> Tensor:
 
 @lru_cache(maxsize=4)
 def _block(seed: int, block: int) -> Tensor:
-    return torch.from_numpy(generator("augment", seed, block).random((_BLOCK, 3)))
+    return torch.from_numpy(generator("augment", seed, block).random((_BLOCK, 4)))
 
 
 def vary(stored: Tensor, draws: Tensor, options: DataOptions) -> tuple[Tensor, Tensor]:
@@ -395,7 +409,7 @@ def vary(stored: Tensor, draws: Tensor, options: DataOptions) -> tuple[Tensor, T
 
     Args:
         stored: ``(B, C, H, W)``.
-        draws: ``(B, 3)`` in [0, 1): for the mirror, the move down, the move right.
+        draws: ``(B, 4)`` in [0, 1): the first for the mirror, the move down, the move right.
         options: ``flip`` and ``shift``.
 
     Returns:
@@ -416,7 +430,7 @@ def vary(stored: Tensor, draws: Tensor, options: DataOptions) -> tuple[Tensor, T
         columns = torch.where(mirrored, columns.flip(1), columns)
         told.append(mirrored)
     if options.shift:
-        moves = torch.floor(draws[:, 1:] * (2 * options.shift + 1)).long() - options.shift
+        moves = torch.floor(draws[:, 1:3] * (2 * options.shift + 1)).long() - options.shift
         rows = (rows - moves[:, :1]).clamp(0, height - 1)
         # the mirror was made first: what moves right is the mirrored picture
         columns = columns.gather(

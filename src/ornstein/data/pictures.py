@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..errors import DataError
 from .arrays import fits_memory
+from .captions import Captions
 from .codec import few_values, measure, storage
 from .dataset import Attributes, Dataset, Labels, fingerprint, name_classes, number_classes
 from .decode import cover, decode, is_picture, rechannel, strict_decoders
@@ -30,6 +31,7 @@ from .table import MISSING, read_rows
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 METADATA_BYTES = 2**28
+TEXT, TEXT_FILE, TEXT_BYTES = "text", ".txt", 2**16
 FILE_NAME = "_file_name"  # ends the columns that name a second picture of an example
 TRAIN = ("train", "training")
 OTHER_SPLITS = ("validation", "valid", "val", "dev", "test", "testing")
@@ -46,12 +48,13 @@ def open_pictures(path: Path, options: DataOptions, progress: Progress | None = 
 
     A common folder around all is passed over. Of ``train``, ``validation`` and ``test``, the
     first is read. The folder next below names the class, unless ``metadata.jsonl`` or ``.csv``
-    has a column for it; its other numeric columns are attributes.
+    has a column for it; its other numeric columns are attributes. Captions are its column
+    ``text``, one or in JSON a list of them, or the lines of ``img.txt`` beside ``img.png``.
 
     Raises:
         DataError: Naming the file, unless ``on_bad = skip``; always, if none can be read.
     """
-    with open_files(path, lambda name: is_picture(name) or _is_metadata(name)) as files:
+    with open_files(path, lambda n: is_picture(n) or _is_metadata(n) or _is_text(n)) as files:
         names = sorted((n for n in files.sizes if is_picture(n)), key=natural)
         root, names = find_root(names)
         problems = [p for p in files.problems if p.path.startswith(root)]
@@ -77,6 +80,7 @@ def open_pictures(path: Path, options: DataOptions, progress: Progress | None = 
         sizes: Counter[tuple[int, int]] = Counter()
         found = _decode_all(files, chosen, options, progress, path, sizes)
         beside = [partner[n] for n in chosen if n in partner]
+        captions = _captions(files, chosen, rows, str(path))
         as_is = replace(options, channels=None)
         told = _decode_all(files, beside, as_is, progress, path, Counter()) if beside else []
     dataset = assemble(
@@ -91,7 +95,16 @@ def open_pictures(path: Path, options: DataOptions, progress: Progress | None = 
     origin = [i if i in files.sizes else i.rpartition("#")[0] for i in dataset.pictures]
     labels = _labels(origin, rows, root, str(path), options)
     dataset = replace(dataset, sizes=dict(sizes.most_common()))
+    if captions:
+        dataset = _captioned(dataset, [captions.get(n, ()) for n in origin])
     return describe(dataset, labels, _attributes(origin, rows, options))
+
+
+def _captioned(dataset: Dataset, texts: list[tuple[str, ...]]) -> Dataset:
+    """`dataset` with its captions; those without are told, and learned as not described."""
+    silent = [n for n, row in zip(dataset.ids, texts, strict=True) if not row]
+    problems = [Problem(n, "it has no caption, and is learned without") for n in silent]
+    return replace(dataset, captions=Captions.of(texts), problems=dataset.problems + problems)
 
 
 def _paired(made: Dataset, given: Dataset, partner: dict[str, str]) -> Dataset:
@@ -115,6 +128,10 @@ def _paired(made: Dataset, given: Dataset, partner: dict[str, str]) -> Dataset:
 
 def _is_metadata(name: str) -> bool:
     return name.rsplit("/", 1)[-1].lower() in METADATA
+
+
+def _is_text(name: str) -> bool:
+    return name.lower().endswith(TEXT_FILE)
 
 
 def _format(names: Sequence[str]) -> Format:
@@ -224,7 +241,8 @@ def _attributes(
     origin: Sequence[str], rows: dict[str, dict[str, Any]], options: DataOptions
 ) -> tuple[list[str], np.ndarray] | None:
     """The columns that hold numbers in every row that has them."""
-    names = dict.fromkeys(k for row in rows.values() for k in row if k != options.label)
+    apart = (options.label, TEXT)
+    names = dict.fromkeys(k for row in rows.values() for k in row if k not in apart)
     columns: dict[str, list[float]] = {}
     for name in names:
         values = [_measurement(rows.get(n, {}).get(name)) for n in origin]
@@ -237,6 +255,36 @@ def _attributes(
             f"The metadata hold {len(columns):,} columns of numbers; keep at most {ATTRIBUTES}."
         )
     return list(columns), np.stack([np.array(v) for v in columns.values()], 1)
+
+
+def _captions(
+    files: Files, names: Sequence[str], rows: dict[str, dict[str, Any]], place: str
+) -> dict[str, tuple[str, ...]]:
+    """What is said of each picture that something is said of."""
+    found = {n: _texts(rows[n][TEXT], n, place) for n in names if TEXT in rows.get(n, {})}
+    beside = {n.rpartition(".")[0] + TEXT_FILE: n for n in names}
+    for name, data in files.stream(sorted(n for n in beside if n in files.sizes)):
+        if isinstance(data, Problem) or len(data) > TEXT_BYTES:
+            raise DataError(f"{shown(place)}: {shown(name)} cannot be read; mend or remove it.")
+        try:
+            lines = [line.strip() for line in data.decode("utf-8-sig").splitlines()]
+        except UnicodeDecodeError:
+            raise DataError(
+                f"{shown(place)}: {shown(name)} is no text in UTF-8; save it as that."
+            ) from None
+        found[beside[name]] = found.get(beside[name], ()) + tuple(line for line in lines if line)
+    return {name: texts for name, texts in found.items() if texts}
+
+
+def _texts(value: Any, name: str, place: str) -> tuple[str, ...]:
+    """One caption, or a list of them."""
+    values = value if isinstance(value, list) else [value]
+    if any(v is not None and not isinstance(v, str) for v in values):
+        raise DataError(
+            f"{shown(place)}: the text of {shown(name)} is {shown(repr(value))}; write words in "
+            "quotes, or a list of them."
+        )
+    return tuple(text for v in values if v and (text := v.strip()))
 
 
 def _scalar(value: Any) -> object:
@@ -499,7 +547,8 @@ def describe(
     """`dataset` with its classes, attributes and fingerprint."""
     label, classes = labels
     known = None if attributes is None else Attributes.measured(*attributes)
-    mark = fingerprint(dataset.stored, dataset.ids, label, known, dataset.given, dataset.patches)
+    others = (dataset.given, dataset.patches, dataset.captions)
+    mark = fingerprint(dataset.stored, dataset.ids, label, known, *others)
     return replace(dataset, label=label, classes=classes, attributes=known, fingerprint=mark)
 
 

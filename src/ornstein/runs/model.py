@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..core import noise, times
 from ..core.denoise import PREDICTIONS, WEIGHTINGS, NetDenoiser, PredictMean, Variational
+from ..data.captions import Words
 from ..data.codec import Codec
 from ..errors import ModelFileError, StorageError, UsageError
 from ..nets import NETS, Conditions, Controlled, MonotoneCurve, Uncertainty
@@ -21,6 +22,7 @@ from .checkpoint import Checkpoint
 from .config import RunConfig, ScheduleConfig, TimesConfig
 from .folder import RunFolder
 from .posthoc import posthoc
+from .prompt import Prompt, told_by
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -59,6 +61,7 @@ class Vocabulary:
         means: Of each attribute in the training data, in its own unit.
         stds: Likewise, > 0.
         context: Channels of what is given beside the noise.
+        words: In which texts are read; None if the run knows no captions.
     """
 
     classes: tuple[str, ...] = ()
@@ -66,6 +69,7 @@ class Vocabulary:
     means: tuple[float, ...] = ()
     stds: tuple[float, ...] = ()
     context: int = 0
+    words: Words | None = None
 
     def label(self, name: str | int) -> int:
         """The number of a class given by its name or its number; -1 for ``any``."""
@@ -103,6 +107,16 @@ class Vocabulary:
                 row[i] = torch.nan if isnan(value) else (value - self.means[i]) / self.stds[i]
             cond["attributes"] = row.expand(count, -1)
         return cond
+
+    def texts(self, prompts: Sequence[Prompt], terms: int = 0) -> dict[str, Tensor]:
+        """The conditions of as many examples as there are prompts; see `told_by`.
+
+        Raises:
+            UsageError: If the run knows no captions.
+        """
+        if self.words is None:
+            raise UsageError("This run was trained without captions: leave --text out.")
+        return told_by(prompts, self.words, terms)
 
     def _known(self) -> str:
         shown = ", ".join(self.classes[:20])
@@ -317,6 +331,8 @@ def build_net(config: RunConfig, shape: tuple[int, ...], vocabulary: Vocabulary)
             attributes=len(vocabulary.attributes),
             context=vocabulary.context,
             augment=config.data.augmentations,
+            words=len(vocabulary.words) if vocabulary.words else 0,
+            length=vocabulary.words.length if vocabulary.words else 0,
             span=int(config.distill.looks_ahead),
             guidance=int(config.distill.told_guidance),
         )

@@ -26,7 +26,7 @@ from ..rng import Streams, generator, normal
 from ..runs.fitted import kept_rule
 from ..runs.folder import RunFolder
 from ..runs.model import GRIDS, Model
-from ..runs.prompt import Prompt
+from ..runs.prompt import Prompt, terms_of
 from ..runs.provenance import provenance, stamp
 from ..runs.quick import quick
 from ..runs.sized import sized
@@ -280,7 +280,7 @@ def guided(model: Model, options: DrawOptions) -> Denoiser:
         raise UsageError(f"guidance_interval = {interval} must go from low to high log-SNR.")
     negative, net = _negative(model, options), model.denoiser
     shaped = options.guidance_parallel != 1 or options.guidance_rescale != 0
-    composed = any(len(p.terms) > 1 or p.terms[0].share != 1 for p in prompts)
+    composed = terms_of(prompts) > 0
     if model.config.distill.told_guidance:
         least, most = model.config.distill.guidance
         if not told or weight == 1:
@@ -314,9 +314,10 @@ def _negative(model: Model, options: DrawOptions) -> dict[str, Tensor | None] | 
     """The conditions to steer away from, if the options name them."""
     if options.negative is None:
         return None
-    told = model.vocabulary.tensors(1, prompts=[Prompt.read(options.negative)])
-    if "shares" in told:
+    prompt = Prompt.read(options.negative)
+    if terms_of([prompt]):
         raise UsageError("--negative is one text, without AND.")
+    told = model.vocabulary.texts([prompt])
     away: dict[str, Tensor | None] = {k: v.to(model.device) for k, v in told.items()}
     return {"emphasis": None} | away
 
@@ -403,10 +404,10 @@ def conditions(
     labels = options.label
     if labels is not None:
         labels = [labels[i % len(labels)] for i in indices]
-    prompts = prompts_of(options)
-    if prompts:
-        prompts = [prompts[i % len(prompts)] for i in indices]
-    told = model.vocabulary.tensors(len(indices), labels, options.attributes, prompts)
+    told = model.vocabulary.tensors(len(indices), labels, options.attributes)
+    if prompts := prompts_of(options):
+        asked = [prompts[i % len(prompts)] for i in indices]
+        told |= model.vocabulary.texts(asked, terms_of(prompts))
     if context is not None:
         told["context"] = context(indices)
         if share := options.given_noise:

@@ -72,7 +72,8 @@ def draw(
     """
     count, share = len(indices), share or slice(None)
     positions = torch.arange(seen, seen + count)
-    moved = data.options.augmentations or data.patches is not None
+    others = data.patches is not None or data.captions is not None
+    moved = data.options.augmentations or others
     varied = draws_at(seed, positions)[share] if moved else None
     x, cond = data.batch(indices[share], varied)
     if most := data.options.given_noise:
@@ -92,8 +93,8 @@ def draw(
 
 
 def without(cond: dict[str, Tensor], hidden: Tensor) -> dict[str, Tensor]:
-    """`cond` with the label -1, all else NaN where `hidden` ``(B,)``: not given."""
-    absent = {"label": -1, "attributes": torch.nan, "context": torch.nan}
+    """`cond` with label and text -1, all else NaN where `hidden` ``(B,)``: not given."""
+    absent = {"label": -1, "text": -1, "attributes": torch.nan, "context": torch.nan}
     return {
         name: value.masked_fill(hidden.view(-1, *(1,) * (value.ndim - 1)), absent[name])
         if name in absent

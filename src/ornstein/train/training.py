@@ -14,6 +14,7 @@ from ..errors import UsageError
 from ..rng import generator
 from ..runs.config import RunConfig
 from ..runs.model import Vocabulary, build_denoiser, build_times
+from .adapt import base_of, go_on_from
 from .device import World, autocast
 from .draws import Batch, draw
 from .ema import Averages
@@ -94,6 +95,8 @@ class Training:
             )
         vocabulary = vocabulary_of(data)
         denoiser = build_denoiser(config, data.codec.shape, vocabulary)
+        if config.adapt.base:
+            go_on_from(base_of(config), denoiser, config, data.classes)
         self.denoiser = denoiser.to(self.device).train()
         self.lessons = lessons_of(config, vocabulary, self.device)
         if self.lessons is not None:
@@ -239,6 +242,7 @@ def vocabulary_of(data: Dataset) -> Vocabulary:
         means=known.mean if known else (),
         stds=known.std if known else (),
         context=data.given.codec.shape[0] if data.given else 0,
+        words=data.captions.words if data.captions else None,
     )
 
 

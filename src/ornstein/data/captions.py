@@ -1,0 +1,192 @@
+"""What people say of each example, and the pieces of words that a network reads of it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..errors import DataError
+from .names import shown
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+Spans = Sequence[tuple[str, float]]
+"""A text in parts, each with the emphasis that lies on it."""
+
+MERGES = 4096  # pieces beside the 256 bytes
+MOST_PIECES = 128  # of one text
+MOST_CHARACTERS = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Words:
+    """Byte pairs: the pieces in which a text is read, learned from captions. No text lacks one.
+
+    Args:
+        merges: The two pieces, with a space between, that make each piece beside the 256 bytes.
+        length: Pieces that are read of a text at most.
+
+    Raises:
+        ValueError: If a merge is none, or the length is out of its bounds.
+
+    Source: Sennrich et al. (2016), https://arxiv.org/abs/1508.07909; bytes: Radford et al. (2019),
+    "Language models are unsupervised multitask learners".
+    """
+
+    merges: tuple[str, ...]
+    length: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.length <= MOST_PIECES:
+            raise ValueError(f"a text must have 1 to {MOST_PIECES} pieces, got {self.length}")
+        if len(self.merges) > MERGES or any(len(m.split(" ")) != 2 for m in self.merges):
+            raise ValueError(f"expected at most {MERGES} merges of two pieces")
+
+    @classmethod
+    def learned(cls, texts: Sequence[str]) -> "Words":
+        """The pieces that occur most often in `texts`, as long as the longest of them.
+
+        Raises:
+            DataError: If the library `tokenizers` is not installed.
+        """
+        import json
+
+        from_scratch = _tokenizer({}, [])
+        trainers, alphabet = _library().trainers, _alphabet()
+        from_scratch.train_from_iterator(
+            texts,
+            trainers.BpeTrainer(
+                vocab_size=len(alphabet) + MERGES,
+                min_frequency=2,
+                initial_alphabet=alphabet,
+                show_progress=False,
+            ),
+        )
+        merges = json.loads(from_scratch.to_str())["model"]["merges"]
+        words = cls(merges=tuple(" ".join(pair) for pair in merges), length=MOST_PIECES)
+        longest = max((len(words.pieces(text)) for text in set(texts)), default=1)
+        return replace(words, length=min(MOST_PIECES, -(-longest // 8) * 8))
+
+    def __len__(self) -> int:
+        """How many pieces there are."""
+        return len(self._vocabulary)
+
+    @cached_property
+    def _vocabulary(self) -> dict[str, int]:
+        numbers = {letter: i for i, letter in enumerate(_alphabet())}
+        for merge in self.merges:
+            numbers.setdefault(merge.replace(" ", ""), len(numbers))
+        return numbers
+
+    @cached_property
+    def _tokenizer(self) -> "Tokenizer":
+        try:
+            pairs = [(a, b) for a, b in (merge.split(" ") for merge in self.merges)]
+            return _tokenizer(self._vocabulary, pairs)
+        except ValueError as error:  # of a merge of what is no piece
+            raise DataError(f"The words of the run are not valid: {shown(str(error))}.") from None
+
+    def pieces(self, text: str) -> list[int]:
+        """The numbers of the pieces of a text, all of them."""
+        return self._tokenizer.encode(text[:MOST_CHARACTERS]).ids
+
+    def tensor(self, texts: Iterable[str]) -> Tensor:
+        """The condition ``text`` ``(B, length)``, int64, -1 behind the last piece; cut to it."""
+        texts = list(texts)
+        numbers = torch.full((len(texts), self.length), -1)
+        for row, text in zip(numbers, texts, strict=True):
+            ids = self.pieces(text)[: self.length]
+            row[: len(ids)] = torch.tensor(ids, dtype=torch.int64)
+        return numbers
+
+    def emphasis(self, spans: Spans) -> Tensor:
+        """The condition ``emphasis`` ``(length,)`` of one text in parts: that of each piece."""
+        weights = torch.ones(self.length)
+        ends, total = [], 0
+        for part, weight in spans:
+            ends.append(((total := total + len(part)), weight))
+        found = self._tokenizer.encode("".join(part for part, _ in spans)[:MOST_CHARACTERS])
+        for i, (_, end) in enumerate(found.offsets[: self.length]):
+            weights[i] = next(weight for last, weight in ends if end <= last)
+        return weights
+
+    def unread(self, text: str) -> str:
+        """What is left of a text behind the pieces that are read; empty if it fits."""
+        offsets = self._tokenizer.encode(text[:MOST_CHARACTERS]).offsets
+        if len(offsets) <= self.length:
+            return text[MOST_CHARACTERS:]
+        return text[offsets[self.length - 1][1] :]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Captions:
+    """The captions of each example of a dataset.
+
+    Args:
+        words: In which they are read.
+        texts: Of each of the N examples; none where it is empty.
+    """
+
+    words: Words
+    texts: tuple[tuple[str, ...], ...] = field(repr=False)
+
+    @classmethod
+    def of(cls, texts: Sequence[Sequence[str]]) -> "Captions":
+        """With words learned from them."""
+        rows = tuple(tuple(row) for row in texts)
+        return cls(words=Words.learned([text for row in rows for text in row]), texts=rows)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getitem__(self, indices: Tensor) -> "Captions":
+        return replace(self, texts=tuple(self.texts[i] for i in indices.tolist()))
+
+    @cached_property
+    def _numbers(self) -> tuple[Tensor, Tensor, Tensor]:
+        """All captions as numbers, and of each example the first of its own and how many."""
+        count = torch.tensor([len(row) for row in self.texts])
+        numbers = self.words.tensor(text for row in self.texts for text in row)
+        empty = torch.full((1, self.words.length), -1)
+        return torch.cat([numbers, empty]), count.cumsum(0) - count, count
+
+    def tensor(self, indices: Tensor, draws: Tensor | None = None) -> Tensor:
+        """The condition ``text`` ``(B, length)`` of examples, -1 throughout where there is none.
+
+        Args:
+            indices: ``(B,)``.
+            draws: ``(B,)`` in [0, 1), which of its captions; the first if not given.
+        """
+        numbers, first, count = self._numbers
+        here, many = indices.cpu(), count[indices.cpu()]
+        which = torch.zeros_like(here) if draws is None else (draws.cpu() * many).long()
+        return numbers[torch.where(many > 0, first[here] + which, len(numbers) - 1)]
+
+
+def _library() -> Any:
+    try:
+        import tokenizers
+    except ImportError:
+        raise DataError(
+            "Captions are read with the library tokenizers, which is not installed: "
+            "pip install 'ornstein[text]'."
+        ) from None
+    return tokenizers
+
+
+def _alphabet() -> list[str]:
+    """A letter for each of the 256 bytes, in order."""
+    return sorted(_library().pre_tokenizers.ByteLevel.alphabet())
+
+
+def _tokenizer(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> "Tokenizer":
+    library = _library()
+    tokenizer = library.Tokenizer(library.models.BPE(vocabulary, merges))
+    normalizers = library.normalizers
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=True)
+    return tokenizer
