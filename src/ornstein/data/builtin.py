@@ -17,6 +17,7 @@ from .drawn import cells
 from .options import DataOptions
 from .pictures import assemble, conform, cover, describe, make_codec, pick
 from .points import PointsCodec
+from .scenes import scenes
 
 POINTS = 10_000
 PATCHES = 8_192
@@ -216,4 +217,6 @@ BUILT_IN: dict[str, Callable[[DataOptions], Dataset]] = {
     "photographs": photographs,
     "photographs-left-out": partial(photographs, left_out=True),
     "cells": cells,
+    "scenes": scenes,
+    "scenes-held-out": partial(scenes, held_out=True),
 } | {name: (lambda options, name=name: points(name, options)) for name in CURVES}
