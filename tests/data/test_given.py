@@ -9,6 +9,7 @@ from PIL import Image
 
 from ornstein.data import DataOptions, open_data
 from ornstein.data.dataset import draws_at
+from ornstein.data.given import edges, sketch
 from ornstein.errors import DataError, UsageError
 
 
@@ -136,3 +137,40 @@ def test_what_is_given_counts_in_the_fingerprint_and_in_copies(folders):
     assert len(after) == len(before) + 1
     write(folders / "low" / "6.png", 78)
     assert open_data(folders, options).fingerprint != after.fingerprint
+
+
+# --- Lines ---------------------------------------------------------------------------------------
+
+
+def step_picture(angle):
+    """A picture of two halves, on either side of a line through its centre, 16 x 16."""
+    rows, columns = torch.meshgrid(torch.arange(16) - 7.5, torch.arange(16) - 7.5, indexing="ij")
+    angle = torch.tensor(angle)
+    return torch.tanh(columns * angle.cos() + rows * angle.sin())[None, None]
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.785, 1.571, 2.356])
+def test_an_edge_is_a_thin_line_where_two_halves_meet(angle):
+    x = step_picture(angle)
+    lines = edges(x)[0, 0]
+    far = x[0, 0].abs() > 0.95
+    assert lines.max() > 0.9 and not lines[far].any()
+    assert 14 <= (lines > 0.5).sum() <= 34  # one or two pixels across
+    assert torch.equal(edges(3 * x + 1)[0, 0] > 0.5, lines > 0.5)
+
+
+def test_what_is_flat_has_no_edges_and_a_sketch_has_no_shades():
+    flat = torch.ones(1, 3, 8, 8)
+    assert not edges(flat).any() and not sketch(flat).any()
+    strokes = sketch(step_picture(0.5))
+    assert strokes.any() and set(strokes.unique().tolist()) == {0.0, 1.0}
+    assert (edges(step_picture(0.5))[strokes > 0] > 0).all()
+
+
+@pytest.mark.parametrize("word", ["edges", "sketch"])
+def test_lines_are_given_as_pictures_of_one_channel(word):
+    data = open_data("flower", DataOptions(limit=4, size=16, given=word))
+    assert data.given is not None and data.given.stored.shape == (4, 1, 16, 16)
+    assert data.given.stored.dtype == torch.uint8 and data.given.stored.max() == 255
+    _, cond = data.batch(torch.arange(4))
+    assert cond["context"].shape == (4, 1, 16, 16)

@@ -20,7 +20,8 @@ from .names import shown
 if TYPE_CHECKING:
     from .dataset import Dataset
 
-SMALL, GREY = "small-", "grey"
+SMALL, GREY, EDGES, SKETCH = "small-", "grey", "edges", "sketch"
+FAINT = 0.05  # a slope, of data of variance 1 each pixel, that is next to nothing
 PLAIN = ("image", "file", "picture")  # words for the picture that `file_name` names
 
 
@@ -74,7 +75,8 @@ def mixed(context: Tensor, noise: Tensor, share: float | Tensor) -> Tensor:
 
 def is_derived(word: str) -> bool:
     """Whether what is given follows from the example itself."""
-    return word == GREY or (word.startswith(SMALL) and word.removeprefix(SMALL).isdecimal())
+    small = word.startswith(SMALL) and word.removeprefix(SMALL).isdecimal()
+    return small or word in (GREY, EDGES, SKETCH)
 
 
 def derive(dataset: "Dataset", word: str) -> Given:
@@ -82,7 +84,8 @@ def derive(dataset: "Dataset", word: str) -> Given:
 
     Args:
         dataset: Of pictures.
-        word: ``small-N``, each picture scaled until its short side has N pixels; or ``grey``.
+        word: ``small-N``, each picture scaled until its short side has N pixels; ``grey``; or
+            `edges` and `sketch` of it, drawn in white on black in one channel of 8 bits.
 
     Raises:
         DataError: If the examples are no pictures, or have as few pixels, or no colour.
@@ -95,6 +98,10 @@ def derive(dataset: "Dataset", word: str) -> Given:
     if not isinstance(codec, ImageCodec):
         raise DataError(f"given = {word!r} is for pictures; {shown(dataset.source)} holds none.")
     channels, *space = codec.shape
+    if word in (EDGES, SKETCH):
+        lines = {EDGES: edges, SKETCH: sketch}[word](codec.pack(dataset.stored).cpu())
+        stored = (255 * lines).round().to(torch.uint8)
+        return Given(codec=make_codec(stored, "uint8", "png", "HWC"), stored=stored)
     if word == GREY:
         if channels != 3:
             raise DataError(f"given = 'grey' needs colour; the pictures have {channels} channels.")
@@ -118,6 +125,54 @@ def derive(dataset: "Dataset", word: str) -> Given:
     return Given(
         codec=make_codec(stored, codec.dtype, codec.format, layout, codec.levels), stored=stored
     )
+
+
+# --- Lines ---------------------------------------------------------------------------------------
+
+
+def edges(x: Tensor) -> Tensor:
+    """Where pictures ``(B, C, H, W)`` change, thin: ``(B, 1, H, W)`` in [0, 1].
+
+    The length of Sobel's gradient, in the channel where it is longest, over twice its root mean
+    square in the picture, if that is not faint; kept where it is largest across the edge.
+
+    Source: Canny (1986), https://doi.org/10.1109/TPAMI.1986.4767851, section 3, without its
+    hysteresis.
+    """
+    size, along = gradient(x)
+    size = (size / (2 * size.square().mean((2, 3), keepdim=True).sqrt() + FAINT)).clamp_max(1.0)
+    around = functional.pad(size, [1] * 4)
+    height, width = size.shape[2:]
+    thin = torch.zeros_like(size)
+    for sector, (down, right) in enumerate(((0, 1), (1, 1), (1, 0), (1, -1))):
+        one, other = (
+            around[..., 1 + s * down : 1 + s * down + height, 1 + s * right : 1 + s * right + width]
+            for s in (1, -1)
+        )
+        thin += size * ((along == sector) & (size >= one) & (size >= other))
+    return thin
+
+
+def gradient(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Sobel's: its length and to which of four axes it is nearest, each ``(B, 1, H, W)``."""
+    kernel = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]]) / 8
+    kernels = torch.stack([kernel, kernel.T])[:, None].to(x)
+    padded = functional.pad(x.flatten(0, 1)[:, None], [1] * 4, mode="replicate")
+    both = functional.conv2d(padded, kernels).unflatten(0, x.shape[:2])
+    size, channel = both.norm(dim=2).max(1, keepdim=True)
+    right, down = (both[:, :, i].gather(1, channel) for i in (0, 1))
+    return size, (torch.atan2(down, right) / (torch.pi / 4)).round().long() % 4
+
+
+def sketch(x: Tensor) -> Tensor:
+    """Strokes along the edges of pictures ``(B, C, H, W)``: ``(B, 1, H, W)``, 0 or 1.
+
+    White where an edge is about as strong as usual in its picture, or more: a pen has no shades.
+    """
+    lines = edges(x)
+    there = (lines > 0).sum((2, 3), keepdim=True).clamp_min(1)
+    usual = lines.sum((2, 3), keepdim=True) / there
+    return (lines > (0.9 * usual).clamp_min(0.1)).to(lines)
 
 
 # --- Which file goes with which ------------------------------------------------------------------
@@ -181,7 +236,7 @@ def find_pairs(
         raise DataError(
             f"{shown(place)} has no pairs of {given!r} and {make or PLAIN[0]!r}: name two folders "
             f"with --given and --make (there are: {known}), or columns such as mask_file_name of "
-            "the metadata; or give each picture's own small-8 or grey."
+            "the metadata; or give each picture's own small-8, grey, edges or sketch."
         )
     partner = {n: sources[stem] for n in targets if (stem := _stem(n, there)) in sources}
     return Pairs(root=there, partner=partner, unpaired=[n for n in targets if n not in partner])

@@ -87,7 +87,7 @@ def _with_derived(data: Dataset, word: str) -> Dataset:
     if not is_derived(word):
         raise DataError(
             f"{shown(data.source)} has no {word!r} to be given: pairs are read from folders of "
-            "pictures; or say small-8, or grey."
+            "pictures; or say small-8, grey, edges or sketch."
         )
     return _marked(replace(data, given=derive(data, word)))
 

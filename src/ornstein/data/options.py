@@ -31,7 +31,8 @@ class DataOptions:
         word: What all examples are, whatever their files say: one class of this name.
         given: What the network is given beside the noise: the folder or, as `mask` for
             `mask_file_name`, the column of metadata with a picture for each example; or small-N,
-            the example itself scaled to N pixels; or grey, its grey.
+            the example itself scaled to N pixels; grey, edges or sketch: what it is without colour,
+            as thin lines, as bold strokes.
         make: The folder or the column with the pictures to make, where there are two of them.
         given_noise: Noise up to this share of what is given is mixed into it, and the network
             told how much: so that a cascade forgives the flaws of the run before.

@@ -70,8 +70,8 @@ class Review:
                 validation.batch = training.lessons(validation.batch, same, training.denoiser)
             return cls(validation, None)
         count = min(max(c.train.seen // 2500, 8), 64)
-        own = {"own_units": not c.adapt.base}
-        doctor = Doctor(training.data, held, denoiser, training.times, count=count, **common, **own)
+        common |= {"count": count, "own_units": not c.adapt.base}
+        doctor = Doctor(training.data, held, denoiser, training.times, **common)
         return cls(validation, doctor)
 
     def recall(self, rows: Sequence[dict[str, Any]]) -> None:
