@@ -12,6 +12,7 @@ from ornstein.core.denoise import Denoiser
 from ornstein.data.image import ImageCodec
 from ornstein.data.options import DataOptions
 from ornstein.errors import UsageError
+from ornstein.tasks.edit import edit
 from ornstein.tasks.restore import by_size, restore, space_of
 from ornstein.tasks.sample import sample
 from untrained import tiny_model
@@ -128,3 +129,13 @@ def test_pictures_of_any_size_are_drawn_in_windows(model):
         sample(model, 1, size="20x7")
     with pytest.raises(UsageError, match="A run of pairs draws pictures of the size"):
         sample(tiny_model(given=(1, 8, 8)), 1, size="16x16")
+
+
+def test_a_large_picture_is_edited_as_it_is(model, photograph):
+    changed = edit(model, photograph, 0.5, draws=2, steps=8)
+    assert changed.samples.arrays.shape == (2, 19, 13, 3)
+    keep = torch.zeros(1, 19, 13, dtype=torch.bool)
+    keep[:, 9:] = True
+    part = edit(model, photograph, 0.5, mask=~keep, draws=1, steps=8)
+    same = part.samples.arrays[0] == np.asarray(Image.open(photograph))
+    assert same[9:].all() and not same[:9].all()

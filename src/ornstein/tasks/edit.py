@@ -25,7 +25,7 @@ from ..runs.model import Model
 from .examples import Places, read_examples
 from .options import DrawOptions, EditOptions, checked
 from .progress import pieces
-from .restore import Cost, named, read_mask, same_cut
+from .restore import Cost, fitting, named, read_mask, same_cut
 from .sample import (
     Run,
     Samples,
@@ -127,6 +127,7 @@ def edit(
     chosen = _settled(chosen, model, back, to is not None, mask is not None)
     same_cut(mask, pictures)
     same_cut(strokes, pictures)
+    model, back = (fitting(m, pictures) for m in (model, back))
     found = read_examples(model, pictures)
     stored = found.stored
     if strokes is not None:

@@ -243,11 +243,17 @@ def restore(
 
 
 def _at_size(model: Model, files: Files, options: RestoreOptions, masked: bool) -> Model:
-    """The model for pictures as large as those in `files`, if it is of patches of pictures."""
+    """The model for the pictures that were measured, if that says how large they are."""
     known = options.denoise or options.deblur or options.colourise or options.upscale
-    if model.config.data.patch is None or not (masked or known or options.simulate):
+    if not (masked or known or options.simulate):
         return model
-    by = options.upscale if options.upscale and not options.simulate else 1
+    return fitting(model, files, options.upscale if options.upscale and not options.simulate else 1)
+
+
+def fitting(model: Model, files: Files, by: int = 1) -> Model:
+    """The model for pictures `by` times as large as those in `files`, if it is one of patches."""
+    if model.config.data.patch is None:
+        return model
     return sized(model, tuple(by * n for n in space_of(files)))
 
 
