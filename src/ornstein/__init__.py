@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .interop.hub import pull as pull
     from .interop.hub import push as push
     from .rng import Streams as Streams
+    from .runs.adapters import merge as merge
     from .runs.config import RunConfig as RunConfig
     from .runs.folder import RunFolder as RunFolder
     from .runs.model import Model as Model
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from .tasks.segment import segment as segment
     from .tasks.tune import tune as tune
     from .train import train as train
+    from .train.adapt import adaptation as adaptation
 
 __version__ = "0.1.0.dev0"
 
@@ -63,6 +65,7 @@ _HOME = {
     "Samples": "tasks.sample",
     "Segmented": "tasks.segment",
     "Streams": "rng",
+    "adaptation": "train.adapt",
     "between": "tasks.edit",
     "compare": "evaluate.comparison",
     "distill": "evaluate.distillation",
@@ -71,6 +74,7 @@ _HOME = {
     "classify": "tasks.classify",
     "detect": "tasks.detect",
     "load": "runs.model",
+    "merge": "runs.adapters",
     "load_diffusers": "interop.diffusers",
     "open_data": "data.open",
     "profile_data": "data.profile",

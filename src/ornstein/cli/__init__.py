@@ -24,6 +24,7 @@ from .edit import edit
 from .evaluate import evaluate
 from .export import export
 from .machine import say
+from .merge import merge
 from .pull import pull
 from .push import push
 from .restore import restore
@@ -43,6 +44,7 @@ COMMANDS = (
     classify,
     augment,
     distill,
+    merge,
     evaluate,
     compare,
     show,

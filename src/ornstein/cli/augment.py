@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ..tasks.options import AugmentOptions, checked
-from .machine import FLAT, Machine, say, watching
+from .machine import FLAT, Opening, say, watching
 
 
 def augment(
@@ -16,7 +16,7 @@ def augment(
     options: Annotated[AugmentOptions, FLAT] = AugmentOptions(),
     *,
     out: Path,
-    machine: Annotated[Machine, FLAT] = Machine(),
+    machine: Annotated[Opening, FLAT] = Opening(),
 ) -> None:
     """Write a training set in which all classes have as many examples: real ones and drawn ones.
 
@@ -31,7 +31,7 @@ def augment(
     from ..tasks.augment import augment as draw
 
     with watching():
-        made = draw(run, device=machine.device, say=say, **asdict(options))
+        made = draw(machine.opened(run), device=machine.device, say=say, **asdict(options))
     paths = made.save(out)
     lines = [*made.lines(), f"Written: {len(paths):,} files to {out}"]
     machine.result({"out": out.resolve(), "files": len(paths), **made.facts}, lines)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ..tasks.options import ClassifyOptions, checked
-from .machine import FLAT, Machine, say, watching
+from .machine import FLAT, Opening, say, watching
 
 
 def classify(
@@ -17,7 +17,7 @@ def classify(
     options: Annotated[ClassifyOptions, FLAT] = ClassifyOptions(),
     *,
     out: Path | None = None,
-    machine: Annotated[Machine, FLAT] = Machine(),
+    machine: Annotated[Opening, FLAT] = Opening(),
 ) -> None:
     """Say which class each of the EXAMPLES is of, with a RUN that was trained with labels.
 
@@ -29,9 +29,8 @@ def classify(
     options = checked(ClassifyOptions, asdict(options))
     machine.start(f"Classifying {', '.join(str(p) for p in examples[:3])} with {run}")
     from ..tasks.classify import classify as tell
-    from ..tasks.sample import opened
 
-    model = opened(run, machine.device)
+    model = machine.opened(run)
     with watching():
         found = tell(model, examples, say=say, **asdict(options))
     (path,) = found.save(out or model.folder.path / "classified")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ..tasks.options import DetectOptions, checked
-from .machine import FLAT, Machine, say, watching
+from .machine import FLAT, Opening, say, watching
 
 
 def detect(
@@ -17,7 +17,7 @@ def detect(
     options: Annotated[DetectOptions, FLAT] = DetectOptions(),
     *,
     out: Path | None = None,
-    machine: Annotated[Machine, FLAT] = Machine(),
+    machine: Annotated[Opening, FLAT] = Opening(),
 ) -> None:
     """Say which EXAMPLES are unlike the data of the RUN, and where; a share alpha by mistake.
 
@@ -29,9 +29,8 @@ def detect(
     options = checked(DetectOptions, asdict(options))
     machine.start(f"Looking for anomalies in {', '.join(str(p) for p in examples[:3])} with {run}")
     from ..tasks.detect import detect as look
-    from ..tasks.sample import opened
 
-    model = opened(run, machine.device)
+    model = machine.opened(run)
     with watching():
         found = look(model, examples, say=say, **asdict(options))
     (scores, *overlays) = found.save(out or model.folder.path / "detected")

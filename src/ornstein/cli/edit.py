@@ -8,7 +8,7 @@ from typing import Annotated
 
 from ..errors import UsageError
 from ..tasks.options import DrawOptions, EditOptions, checked
-from .machine import FLAT, Machine, say, summary, watching
+from .machine import FLAT, Opening, say, summary, watching
 
 
 def edit(
@@ -23,7 +23,7 @@ def edit(
     between: int | None = None,
     out: Path | None = None,
     grid: Path | None = None,
-    machine: Annotated[Machine, FLAT] = Machine(),
+    machine: Annotated[Opening, FLAT] = Opening(),
 ) -> None:
     """Change PICTURES: vary them, finish a sketch or a stroke, make another class or style of them.
 
@@ -43,7 +43,7 @@ def edit(
     from ..tasks.sample import opened, write_picture
 
     asked = [*(options.label or ()), options.source]
-    model = opened(run, machine.device, asked)
+    model = machine.opened(run, asked)
     folder, cost = out or model.samples / "edited", None
     if between is not None:
         if len(pictures) != 2:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ..tasks.options import EvaluateOptions, checked
-from .machine import FLAT, Machine, say, watching
+from .machine import FLAT, Opening, say, watching
 
 
 def evaluate(
@@ -16,7 +16,7 @@ def evaluate(
     options: Annotated[EvaluateOptions, FLAT] = EvaluateOptions(),
     *,
     out: Path | None = None,
-    machine: Annotated[Machine, FLAT] = Machine(),
+    machine: Annotated[Opening, FLAT] = Opening(),
 ) -> None:
     """Measure how good the RUN is, how diverse, and whether it copies its training data.
 
@@ -32,7 +32,7 @@ def evaluate(
     from ..evaluate.evaluation import write
 
     with watching():
-        found = measure(run, device=machine.device, say=say, **asdict(options))
+        found = measure(machine.opened(run), device=machine.device, say=say, **asdict(options))
     report = write(found, out)
     values = {"report": report.resolve(), **found.facts}
     machine.result(values, [*found.lines(), f"Report: {report.resolve()}"])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ..tasks.options import ExportOptions, checked
-from .machine import FLAT, Machine, pairs
+from .machine import FLAT, Opening, pairs
 
 
 def export(
@@ -16,7 +16,7 @@ def export(
     options: Annotated[ExportOptions, FLAT] = ExportOptions(),
     *,
     out: Path | None = None,
-    machine: Annotated[Machine, FLAT] = Machine(),
+    machine: Annotated[Opening, FLAT] = Opening(),
 ) -> None:
     """Write the sampler of RUN as one graph, from unit noise to data, for other programs.
 
@@ -30,6 +30,6 @@ def export(
     machine.start(f"Exporting {run}")
     from ..tasks.export import export as write
 
-    exported = write(run, out, device=machine.device, **asdict(options))
+    exported = write(machine.opened(run), out, device=machine.device, **asdict(options))
     facts = asdict(exported)
     machine.result(facts, [exported.path, *pairs({k: v for k, v in facts.items() if k != "path"})])

@@ -14,6 +14,7 @@ from cyclopts import Parameter
 from ..errors import UsageError
 
 if TYPE_CHECKING:
+    from ..runs.model import Model
     from ..tasks.progress import Watch
 
 FLAT = Parameter(name="*")
@@ -58,6 +59,24 @@ class Machine:
         else:
             for line in lines:
                 print(line)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opening(Machine):
+    """How to open a run, to compute and to speak.
+
+    Args:
+        adapter: An adapter to put on the run, with its strength if that is not 1, as in
+            style:0.5; several are put on one after the other.
+    """
+
+    adapter: tuple[str, ...] = ()
+
+    def opened(self, run: Path, texts: "Sequence[str | None] | None" = None) -> "Model":
+        """The model at a place, with the adapters on; see `tasks.sample.opened`."""
+        from ..tasks.sample import opened
+
+        return opened(run, self.device, texts, self.adapter)
 
 
 def say(line: str) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from ..errors import UsageError
 from ..tasks.options import RestoreOptions, checked
-from .machine import FLAT, Flag, Machine, pairs, say, summary, watching
+from .machine import FLAT, Flag, Opening, pairs, say, summary, watching
 from .sample import show_plan
 
 
@@ -24,7 +24,7 @@ def restore(
     uncertainty: Flag = False,
     calibrate: int | None = None,
     dry_run: Flag = False,
-    machine: Annotated[Machine, FLAT] = Machine(),
+    machine: Annotated[Opening, FLAT] = Opening(),
 ) -> None:
     """Mend what FILES hold, several times over: each restoration explains what was measured.
 
@@ -51,9 +51,9 @@ def restore(
     from ..evaluate.calibration import calibrate as measure
     from ..tasks.restore import by_size
     from ..tasks.restore import restore as mend
-    from ..tasks.sample import opened, write_picture
+    from ..tasks.sample import write_picture
 
-    model = opened(run, machine.device, options.label)
+    model = machine.opened(run, options.label)
     if dry_run:
         show_plan(model, options, machine)
         return

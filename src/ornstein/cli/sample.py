@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from ..tasks.options import DrawOptions, SampleOptions, checked
-from .machine import FLAT, Flag, Machine, pairs, say, summary, watching
+from .machine import FLAT, Flag, Machine, Opening, pairs, say, summary, watching
 
 if TYPE_CHECKING:
     from ..runs.model import Model
@@ -24,7 +24,7 @@ def sample(
     out: Path | None = None,
     grid: Path | None = None,
     dry_run: Flag = False,
-    machine: Annotated[Machine, FLAT] = Machine(),
+    machine: Annotated[Opening, FLAT] = Opening(),
 ) -> None:
     """Draw new examples from the trained RUN.
 
@@ -45,7 +45,8 @@ def sample(
 
     from ..tasks import sample as task
 
-    models = [task.opened(run, machine.device, options.label) for run in runs]
+    models = [machine.opened(run, options.label)]
+    models += [task.opened(after, machine.device, options.label) for after in cascade]
     model = models[-1]
     if dry_run:
         show_plan(models[0], options, machine)

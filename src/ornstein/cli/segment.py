@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ..tasks.options import SegmentOptions, checked
-from .machine import FLAT, Machine, say, summary, watching
+from .machine import FLAT, Opening, say, summary, watching
 
 
 def segment(
@@ -19,7 +19,7 @@ def segment(
     truth: Path | None = None,
     out: Path | None = None,
     grid: Path | None = None,
-    machine: Annotated[Machine, FLAT] = Machine(),
+    machine: Annotated[Opening, FLAT] = Opening(),
 ) -> None:
     """Say what is where in PICTURES: a mask of each, its mean over several draws, and its doubt.
 
@@ -35,10 +35,10 @@ def segment(
     """
     options = checked(SegmentOptions, asdict(options))
     machine.start(f"Segmenting {', '.join(str(p) for p in pictures[:3])} with {run}")
-    from ..tasks.sample import opened, write_picture
+    from ..tasks.sample import write_picture
     from ..tasks.segment import compare, segment
 
-    model = opened(run, machine.device)
+    model = machine.opened(run)
     with watching():
         found = segment(model, pictures, **asdict(options))
     if cost := found.cost:

@@ -202,7 +202,7 @@ def lesson_plan(config: RunConfig, plan: DistillConfig, steps: int, seen: int) -
     )
     if plan.method != "progressive":
         config = ahead(config, plan.method)
-    return replace(config, distill=plan)
+    return replace(config, distill=plan, adapt=replace(config.adapt, learn="all"))
 
 
 class Gate:

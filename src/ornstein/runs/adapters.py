@@ -18,7 +18,7 @@ from ..data.names import shown
 from ..errors import ModelFileError, UsageError
 from ..nets import Controlled
 from ..nets.adapters import grown
-from .config import AdaptConfig, RunConfig
+from .config import RunConfig
 from .folder import RunFolder
 from .model import WEIGHTS, Model, Vocabulary, build_denoiser, chosen_weights, load, read_words
 
@@ -232,7 +232,7 @@ def merge(run: str | Path, adapters: Sequence[Adapter] = (), *, out: str | Path)
         "parameters": sum(p.numel() for p in model.denoiser.parameters()),
         "merged": [[RunFolder.open(place).identity["id"], strength] for place, strength in named],
     }
-    config = replace(model.config, adapt=AdaptConfig())
+    config = replace(model.config, adapt=replace(model.config.adapt, learn="all"))
     folder = RunFolder.create(out, config_toml=config.to_toml(), identity=identity)
     with folder.lock():
         folder.save(model.seen, {WEIGHTS: model.denoiser.state_dict()}, {})

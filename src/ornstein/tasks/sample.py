@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from io import BytesIO
 from itertools import pairwise
 from math import prod
@@ -16,6 +16,7 @@ from torch import Tensor
 from ..core.denoise import Denoiser
 from ..core.fit import FittedRule
 from ..core.guide import ALWAYS, ClassifierFree, Composed, LearnedGuidance, Thresholded
+from ..core.noise import Schedule
 from ..core.sample import SAMPLERS, OnStep, Plan, Sampler, start
 from ..data.codec import Codec, write_bytes
 from ..data.given import fitted, mixed
@@ -23,9 +24,10 @@ from ..data.places import files_in
 from ..errors import UsageError
 from ..interop.place import open_model
 from ..rng import Streams, generator, normal
+from ..runs.adapters import Adapter
 from ..runs.fitted import kept_rule
 from ..runs.folder import RunFolder
-from ..runs.model import GRIDS, Model
+from ..runs.model import GRIDS, Model, load
 from ..runs.prompt import Prompt, terms_of
 from ..runs.provenance import provenance, stamp
 from ..runs.quick import quick
@@ -224,7 +226,10 @@ def check_chain(before: Model, after: Model) -> None:
 
 
 def opened(
-    run: Run, device: str | torch.device = "auto", texts: Sequence[str | None] | None = None
+    run: Run,
+    device: str | torch.device = "auto",
+    texts: Sequence[str | None] | None = None,
+    adapters: Sequence[Adapter] = (),
 ) -> Model:
     """The model at a place, which is loaded if it is not yet; see `open_model`.
 
@@ -232,12 +237,15 @@ def opened(
         run: The run, or where it lies; or a pipeline of diffusers.
         device: Where to put it.
         texts: What will be asked of it, if it reads texts.
+        adapters: What to put on a run that is not loaded yet.
     """
     if isinstance(run, Model):
         return run
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     place = run.path if isinstance(run, RunFolder) else run
+    if adapters:
+        return load(place, device=device, adapters=adapters)
     return open_model(place, [text for text in texts or () if text], device=device)
 
 
@@ -327,8 +335,7 @@ def _steps(model: Model, options: DrawOptions) -> Plan:
     schedule = model.denoiser.schedule
     if fit := fitted_rule(model, options):
         return fit.plan(schedule, model.device)
-    sampler, times = rule(model, options)
-    return sampler.plan(schedule, times)
+    return _planned(*_names(model, options), schedule, model.device)
 
 
 def rule(model: Model, options: DrawOptions) -> tuple[Sampler, Tensor]:
@@ -337,6 +344,11 @@ def rule(model: Model, options: DrawOptions) -> tuple[Sampler, Tensor]:
     Raises:
         UsageError: If there is no such sampler, or no such grid.
     """
+    names = _names(model, options)
+    return SAMPLERS[names[0]], _planned(*names, model.denoiser.schedule, model.device).times
+
+
+def _names(model: Model, options: DrawOptions) -> tuple[str, str, int]:
     config = model.config.sample
     steps, grid = options.steps or config.steps, options.time_grid or config.grid
     name = options.sampler or config.sampler
@@ -352,11 +364,16 @@ def rule(model: Model, options: DrawOptions) -> tuple[Sampler, Tensor]:
             f"Nothing of {steps} steps was fitted to this run: fit it with `ornstein tune RUN "
             f"--calls {steps}`, and leave --sampler out."
         )
+    return name, grid, steps
+
+
+@lru_cache(maxsize=64)  # for who draws one picture after the other
+def _planned(name: str, grid: str, steps: int, schedule: Schedule, device: torch.device) -> Plan:
     try:
-        times = GRIDS[grid](model.denoiser.schedule, steps)
+        times = GRIDS[grid](schedule, steps)
     except ValueError as error:
         raise UsageError(f"This grid has no such steps: {error}.") from None
-    return SAMPLERS[name], times.to(model.device)
+    return SAMPLERS[name].plan(schedule, times.to(device))
 
 
 def fitted_rule(model: Model, options: DrawOptions) -> FittedRule | None:
