@@ -1,0 +1,187 @@
+"""Runs of pairs beside simple methods: enlarging digits, and finding cells.
+
+*Digits* of 8 x 8 from their 4 x 4, on those that training left out: decibels of the range of the
+data against the truth, and the Fréchet distance of all pixels to the real digits. One step gives
+the mean of all answers, a regression; draws are sharp and therefore further away in squares, but
+look like digits.
+
+*Cells*: Dice's coefficient with the true mask, on pictures that training left out, beside Otsu's
+threshold, of the picture as it is and smoothed by the Gaussian that serves best on these pictures.
+
+    python benchmarks/pairs.py [--digits] [--cells] [--docs docs/pairs.md]
+"""
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ornstein.data import DataOptions, open_data
+from ornstein.data.dataset import Dataset
+from ornstein.evaluate.distances import frechet_distance
+from ornstein.runs.model import Model, load
+from ornstein.tasks.options import SampleOptions
+from ornstein.tasks.sample import stream
+from ornstein.tasks.segment import segment
+from ornstein.train import recipe, train
+
+RESULT = Path("benchmarks/results/pairs.json")
+DIGITS = DataOptions(given="small-4", validation=0.25)
+CELLS = DataOptions(given="image", make="mask")
+SEEN = {"digits": 40_000, "cells": 20_000}
+DRAWS = 16
+
+Rows = dict[str, dict[str, float]]
+
+
+def trained(source: str, options: DataOptions) -> tuple[Model, Dataset, float]:
+    """A run of so many examples, what it left out, and the seconds it took."""
+    config = recipe(open_data(source, options), minutes=2)
+    settled = replace(config.train, seen=SEEN[source], precision="f32")
+    begin = time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        run = train(source, out=Path(folder) / "run", config=replace(config, train=settled))
+        model = replace(load(run.path), run=None)
+    _, held = open_data(source, options).split(options.validation, config.seed)
+    return model, held, time.process_time() - begin
+
+
+# --- Enlarging digits ----------------------------------------------------------------------------
+
+
+def digits() -> Rows:
+    """Decibels and Fréchet distance of each way to enlarge."""
+    model, held, seconds = trained("digits", DIGITS)
+    assert held.given is not None
+    truth = held.stored.numpy().astype(float)
+    context = held.given.context(torch.arange(len(held)), model.shape[1:])
+
+    def drawn(draws: int, **how: Any) -> np.ndarray:
+        """Answers ``(draws, N, C, H, W)``, each in whole levels."""
+        options = SampleOptions(count=draws * len(held), **how)
+        parts = stream(model, options, context=lambda i: context[torch.tensor(i) % len(held)])
+        x = torch.cat([part.x for part in parts])
+        return model.codec.stored(x).astype(float).reshape(draws, *truth.shape)
+
+    small = held.given.stored.numpy()[:, 0].astype(np.float32)
+    large = [Image.fromarray(p).resize((8, 8), Image.Resampling.BICUBIC) for p in small]
+    bicubic = np.clip(np.rint(np.stack([np.asarray(p) for p in large])), 0, 16)[:, None]
+    many = drawn(DRAWS)
+    ways = {
+        "bicubic": bicubic,
+        "one step: the mean of all answers": drawn(1, steps=1, sampler="euler")[0],
+        f"mean of {DRAWS} draws": many.mean(0),
+        "one draw": many[0],
+    }
+    rows = {name: enlarged(truth, found) for name, found in ways.items()}
+    train = open_data("digits", DIGITS).split(DIGITS.validation, 0)[0].stored.numpy()
+    order = np.random.default_rng(0).permutation(len(train))[: len(truth)]
+    rows["other real digits"] = {"frechet": distance(truth, train[order].astype(float))}
+    rows["one draw"]["seconds"] = seconds
+    return rows
+
+
+def enlarged(truth: np.ndarray, found: np.ndarray) -> dict[str, float]:
+    error = float(np.square(found - truth).mean())
+    return {"psnr": 10 * float(np.log10(16**2 / error)), "frechet": distance(truth, found)}
+
+
+def distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Fréchet distance of all pixels, over the largest value there is."""
+    return frechet_distance(a.reshape(len(a), -1) / 16, b.reshape(len(b), -1) / 16)
+
+
+# --- Finding cells -------------------------------------------------------------------------------
+
+
+def cells() -> Rows:
+    """Dice's coefficient of each way to find them."""
+    from scipy.ndimage import gaussian_filter
+    from skimage.filters import threshold_otsu
+
+    model, held, seconds = trained("cells", CELLS)
+    assert held.given is not None
+    truth, pictures = held.stored.numpy(), held.given.stored
+
+    def threshold(sigma: float) -> float:
+        masks = []
+        for picture in pictures.numpy()[:, 0].astype(float):
+            smooth = gaussian_filter(picture, sigma) if sigma else picture
+            masks.append(smooth > threshold_otsu(smooth))
+        return dice(np.stack(masks)[:, None], truth > 0)
+
+    smoothed = {sigma: threshold(sigma) for sigma in (0.5, 0.75, 1.0, 1.5, 2.0)}
+    found = {n: segment(model, pictures, draws=n).overlap(truth) for n in (1, 8)}
+    return {
+        "Otsu's threshold": {"dice": threshold(0)},
+        f"the same, smoothed by {max(smoothed, key=smoothed.__getitem__)} pixels": {
+            "dice": max(smoothed.values())
+        },
+        "one mask drawn": {"dice": fmean(found[1])},
+        "vote of 8 masks": {"dice": fmean(found[8]), "seconds": seconds},
+    }
+
+
+def dice(masks: np.ndarray, truth: np.ndarray) -> float:
+    """The mean over pictures of ``2 |A and B| / (|A| + |B|)``."""
+    both, size = (masks & truth).sum((1, 2, 3)), masks.sum((1, 2, 3)) + truth.sum((1, 2, 3))
+    return float((2 * both / size).mean())
+
+
+# --- Report --------------------------------------------------------------------------------------
+
+
+def digits_table(rows: Rows) -> str:
+    lines = ["| 4 x 4 to 8 x 8 | PSNR, dB | Fréchet distance |", "|---|---|---|"]
+    for name, row in rows.items():
+        psnr = f"{row['psnr']:.2f}" if "psnr" in row else ""
+        lines.append(f"| {name} | {psnr} | {row['frechet']:.3f} |")
+    return "\n".join(lines)
+
+
+def cells_table(rows: Rows) -> str:
+    lines = ["| cells | Dice |", "|---|---|"]
+    return "\n".join(lines + [f"| {name} | {row['dice']:.3f} |" for name, row in rows.items()])
+
+
+def put(page: Path, name: str, text: str) -> None:
+    """The text between the markers of that name."""
+    first, last = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    head, rest = page.read_text().split(first)
+    _, tail = rest.split(last)
+    page.write_text(f"{head}{first}\n\n{text}\n\n{last}{tail}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Runs of pairs beside simple methods.")
+    parser.add_argument("--digits", action="store_true", help="Enlarge digits.")
+    parser.add_argument("--cells", action="store_true", help="Find cells.")
+    parser.add_argument("--docs", type=Path, help="Put the tables into this page.")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    result: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    result |= {"machine": {"torch": torch.__version__, "cpu": platform.machine()}, "seen": SEEN}
+    for name, measure in {"digits": digits, "cells": cells}.items():
+        if getattr(arguments, name):
+            result[name] = measure()
+            print(json.dumps(result[name], indent=1), flush=True)
+            RESULT.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    if arguments.docs:
+        put(arguments.docs, "digits", digits_table(result["digits"]))
+        put(arguments.docs, "cells", cells_table(result["cells"]))
+
+
+if __name__ == "__main__":
+    main()
