@@ -65,10 +65,10 @@ class Thing:
     size: str
 
     @property
-    def kept_back(self) -> bool:
+    def held_out(self) -> bool:
         """Whether it is of the kinds and colours that are never together in `scenes`.
 
-        Each is there with others: of each colour two kinds are kept back, 12 of 84 in all.
+        Each is there with others: of each colour two kinds are held out, 12 of 84 in all.
         """
         return (KINDS.index(self.kind) + 2 * list(COLOURS).index(self.colour)) % 7 == 0
 
@@ -108,12 +108,16 @@ class Scene:
         )[phrasing]
 
 
-def scenes(options: DataOptions) -> Dataset:
+def scenes(options: DataOptions, held_out: bool = False) -> Dataset:
     """One or two things on a dark grey ground, 32 x 32, each with three captions.
 
     Things are circles, squares, triangles, crosses and real scans of digits, in six colours and
     two sizes: "a small red 7 left of a blue square". Some kinds and colours are never together:
-    see `Thing.kept_back`. Scene i is a function of the seed and i alone.
+    see `Thing.held_out`. Scene i is a function of the seed and i alone.
+
+    Args:
+        options: `limit` says how many.
+        held_out: Those with a thing of such a kind and colour instead.
 
     Raises:
         DataError: If another size than 32 or other than three channels are asked for.
@@ -122,10 +126,11 @@ def scenes(options: DataOptions) -> Dataset:
     """
     if options.size not in (None, SIDE) or options.channels not in (None, 3):
         raise DataError(f"scenes are {SIDE} x {SIDE} in colour: leave size and channels out.")
+    name = "scenes-held-out" if held_out else "scenes"
     pictures, texts, count = [], [], options.limit or SCENES
     for i in range(count):
-        draw = generator("scenes", options.seed, i)
-        scene = draw_scene(draw)
+        draw = generator(name, options.seed, i)
+        scene = draw_scene(draw, held_out)
         pictures.append(paint(scene, draw, scans()))
         texts.append(scene.captions(draw))
     stored = torch.from_numpy(np.stack(pictures))
@@ -134,18 +139,18 @@ def scenes(options: DataOptions) -> Dataset:
         stored=stored,
         ids=[f"scene-{i:05d}" for i in range(count)],
         captions=Captions.of(texts),
-        source="scenes",
+        source=name,
         options=options,
     )
     return describe(dataset)
 
 
-def draw_scene(draw: np.random.Generator, kept_back: bool = False) -> Scene:
+def draw_scene(draw: np.random.Generator, held_out: bool = False) -> Scene:
     """Any scene, half of its things digits.
 
     Args:
         draw: Gives the chances.
-        kept_back: Whether one of its things is to be kept back, else none is.
+        held_out: Whether one of its things is to be one held out, else none is.
     """
     while True:
         first, second = _thing(draw), _thing(draw)
@@ -153,7 +158,7 @@ def draw_scene(draw: np.random.Generator, kept_back: bool = False) -> Scene:
         things = (first,) if alone else (first, second)
         relation = None if alone else tuple(OPPOSITE)[draw.integers(4)]
         same = (first.kind, first.colour) == (second.kind, second.colour)
-        if not same and any(t.kept_back for t in things) == kept_back:
+        if not same and any(t.held_out for t in things) == held_out:
             return Scene(things, relation)
 
 
