@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..errors import DataError
+from ..errors import DataError, ModelFileError
 from .names import shown
 
 if TYPE_CHECKING:
@@ -79,16 +79,16 @@ class Words:
     def _vocabulary(self) -> dict[str, int]:
         numbers = {letter: i for i, letter in enumerate(_alphabet())}
         for merge in self.merges:
-            numbers.setdefault(merge.replace(" ", ""), len(numbers))
+            first, second = merge.split(" ")
+            if first not in numbers or second not in numbers:
+                raise ModelFileError(f"The words of the run merge {shown(merge)}: no two pieces.")
+            numbers.setdefault(first + second, len(numbers))
         return numbers
 
     @cached_property
     def _tokenizer(self) -> "Tokenizer":
-        try:
-            pairs = [(a, b) for a, b in (merge.split(" ") for merge in self.merges)]
-            return _tokenizer(self._vocabulary, pairs)
-        except ValueError as error:  # of a merge of what is no piece
-            raise DataError(f"The words of the run are not valid: {shown(str(error))}.") from None
+        pairs = [(a, b) for a, b in (merge.split(" ") for merge in self.merges)]
+        return _tokenizer(self._vocabulary, pairs)
 
     def pieces(self, text: str) -> list[int]:
         """The numbers of the pieces of a text, all of them."""

@@ -96,15 +96,9 @@ def open_pictures(path: Path, options: DataOptions, progress: Progress | None = 
     labels = _labels(origin, rows, root, str(path), options)
     dataset = replace(dataset, sizes=dict(sizes.most_common()))
     if captions:
-        dataset = _captioned(dataset, [captions.get(n, ()) for n in origin])
+        said = Captions.of([captions.get(n, ()) for n in origin])
+        dataset = replace(dataset, captions=said)
     return describe(dataset, labels, _attributes(origin, rows, options))
-
-
-def _captioned(dataset: Dataset, texts: list[tuple[str, ...]]) -> Dataset:
-    """`dataset` with its captions; those without are told, and learned as not described."""
-    silent = [n for n, row in zip(dataset.ids, texts, strict=True) if not row]
-    problems = [Problem(n, "it has no caption, and is learned without") for n in silent]
-    return replace(dataset, captions=Captions.of(texts), problems=dataset.problems + problems)
 
 
 def _paired(made: Dataset, given: Dataset, partner: dict[str, str]) -> Dataset:

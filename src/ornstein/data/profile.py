@@ -29,6 +29,23 @@ class Channel:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Said:
+    """The captions of a dataset.
+
+    Args:
+        count: Of all examples together.
+        length: Pieces of the longest, or that are read of it.
+        cut: Captions that are longer than what is read.
+        some: A few.
+    """
+
+    count: int
+    length: int
+    cut: int
+    some: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Profile:
     """A dataset in figures. `lines` puts them into words.
 
@@ -42,6 +59,8 @@ class Profile:
         classes: Examples of each class by name.
         unlabelled: Examples without a class, where others have one.
         attributes: For each attribute, the examples that lack it.
+        captions: How many there are, the pieces that are read of one, and some of them.
+        silent: Ids without a caption, where others have one.
         channels: The range, mean and deviation of each.
         constant: Examples in which every value is the same.
         duplicates: Groups of ids with equal content.
@@ -61,6 +80,8 @@ class Profile:
     classes: dict[str, int]
     unlabelled: int
     attributes: dict[str, int]
+    captions: Said | None
+    silent: list[str]
     channels: list[Channel]
     constant: list[str]
     duplicates: list[list[str]]
@@ -97,6 +118,14 @@ class Profile:
             text.append(f"largest class over smallest: {self.imbalance:.3g}{missing}")
         for name, missing in self.attributes.items():
             text.append(f"attribute {shown(name, 40)}: missing in {missing:,}")
+        if said := self.captions:
+            some = "; ".join(shown(text, 80) for text in said.some)
+            text.append(f"{said.count:,} captions of up to {said.length} pieces: {some}")
+            if said.cut:
+                text.append(f"longer than what is read of a caption: {said.cut:,}")
+        if self.silent:
+            some = ", ".join(shown(i, 60) for i in self.silent[:10])
+            text.append(f"without a caption, and learned so: {len(self.silent):,}, such as {some}")
         for channel in self.channels[:16]:
             text.append(
                 f"{shown(channel.name, 40)}: from {channel.low:.6g} to {channel.high:.6g}, "
@@ -148,6 +177,8 @@ def profile_data(dataset: Dataset) -> Profile:
         classes={name: sizes[i] for i, name in enumerate(dataset.classes)},
         unlabelled=sizes[-1],
         attributes=dict(zip(attributes.names if attributes else (), lacks, strict=True)),
+        captions=_said(dataset),
+        silent=_silent(dataset),
         channels=[
             Channel(name=n, low=a, high=b, mean=m, std=s)
             for n, a, b, m, s in zip(names, low, high, codec.mean, codec.std, strict=True)
@@ -162,6 +193,25 @@ def profile_data(dataset: Dataset) -> Profile:
     )
     profile.advice.extend(_advice(profile, dataset))
     return profile
+
+
+def _said(dataset: Dataset) -> Said | None:
+    if (captions := dataset.captions) is None:
+        return None
+    texts = [text for row in captions.texts for text in row]
+    return Said(
+        count=len(texts),
+        length=captions.words.length,
+        cut=sum(bool(captions.words.unread(text)) for text in set(texts)),
+        some=list(dict.fromkeys(row[0] for row in captions.texts if row))[:3],
+    )
+
+
+def _silent(dataset: Dataset) -> list[str]:
+    if dataset.captions is None:
+        return []
+    rows = zip(dataset.pictures, dataset.captions.texts, strict=True)
+    return [name for name, texts in rows if not texts]
 
 
 def _channel_names(kind: str, count: int) -> list[str]:

@@ -1,0 +1,164 @@
+"""Captions: from the files of people to the numbers that networks read, and which of several."""
+
+import io
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from ornstein.data import open_data, profile_data
+from ornstein.data.captions import Captions, Words
+from ornstein.data.dataset import draws_at
+from ornstein.errors import DataError, ModelFileError
+
+TEXTS = ["a small red 7 left of a blue square", "a red circle above a green 3", "a blue 7"]
+
+
+def picture(value: int) -> bytes:
+    out = io.BytesIO()
+    Image.new("L", (6, 4), value).save(out, "PNG")
+    return out.getvalue()
+
+
+def folder(root, files):
+    for name, data in files.items():
+        (root / name).write_bytes(data.encode() if isinstance(data, str) else data)
+    return root
+
+
+@pytest.fixture(scope="module")
+def words():
+    return Words.learned(TEXTS * 3)
+
+
+# --- Pieces --------------------------------------------------------------------------------------
+
+
+def test_the_same_texts_give_the_same_words_and_their_plain_values_give_them_back(words):
+    again = Words.learned(TEXTS * 3)
+    assert again == words
+    plain = json.loads(json.dumps({"merges": words.merges, "length": words.length}))
+    back = Words(merges=tuple(plain["merges"]), length=plain["length"])
+    assert torch.equal(back.tensor(TEXTS), words.tensor(TEXTS))
+
+
+def test_words_that_are_often_there_become_one_piece_and_no_text_lacks_pieces(words):
+    assert len(words.pieces("red")) == 1
+    strange = words.pieces("Ünder 火 🙂")
+    assert strange and max(strange) < len(words)
+
+
+def test_case_is_not_heard_and_order_is(words):
+    assert words.pieces("A RED 7") == words.pieces("a red 7")
+    assert words.pieces("a 7 red") != words.pieces("a red 7")
+
+
+def test_a_text_ends_in_nothing_and_one_too_long_is_cut_where_it_is_said_to_be(words):
+    assert words.length % 8 == 0
+    numbers = words.tensor(["a red 7", "", TEXTS[0] + ", and " + TEXTS[1]])
+    assert (numbers[0] >= 0).sum() == 3 and (numbers[1] == -1).all() and (numbers[2] >= 0).all()
+    long = TEXTS[0] + ", and " + TEXTS[1]
+    rest = words.unread(long)
+    assert rest and long.endswith(rest) and words.unread(TEXTS[0]) == ""
+    assert torch.equal(words.tensor([long.removesuffix(rest)]), words.tensor([long]))
+
+
+def test_emphasis_lies_on_the_pieces_of_its_words(words):
+    spans = [("a small ", 1.0), ("red", 1.4), (" 7", 1.0)]
+    weights = words.emphasis(spans)
+    assert weights[:5].tolist() == pytest.approx([1, 1, 1.4, 1, 1])
+
+
+def test_words_from_a_stranger_are_checked():
+    with pytest.raises(ValueError, match="merges"):
+        Words(merges=("abc",), length=8)
+    with pytest.raises(ValueError, match="pieces"):
+        Words(merges=(), length=0)
+    with pytest.raises(ModelFileError, match="no two pieces"):
+        Words(merges=("nothing ofthis",), length=8).pieces("a")
+
+
+# --- Which caption -------------------------------------------------------------------------------
+
+
+def test_each_of_several_captions_is_told_about_as_often():
+    captions = Captions.of([["red", "blue", "green"], [], ["one"]])
+    draws = draws_at(0, torch.arange(3000))[:, 3]
+    told = captions.tensor(torch.zeros(3000, dtype=torch.int64), draws)
+    first = captions.words.tensor(["red", "blue", "green"])
+    shares = torch.stack([(told == f).all(1).double().mean() for f in first])
+    assert shares.sum() == 1 and (shares - 1 / 3).abs().max() < 0.04
+    assert (captions.tensor(torch.tensor([1])) == -1).all()
+    assert torch.equal(captions.tensor(torch.tensor([2, 0])), captions.words.tensor(["one", "red"]))
+
+
+def test_which_caption_is_a_function_of_seed_and_position_alone():
+    draws = draws_at(3, torch.arange(5000, 5100))
+    assert torch.equal(draws_at(3, torch.arange(5050, 5060)), draws[50:60])
+    assert not torch.equal(draws[:, 3], draws[:, 0])
+
+
+# --- Files ---------------------------------------------------------------------------------------
+
+
+def test_captions_are_read_from_metadata_and_from_files_beside_the_pictures(tmp_path):
+    rows = [{"file_name": "a.png", "text": "a red 7"}, {"file_name": "b.png", "text": ["x", "y"]}]
+    data = open_data(
+        folder(
+            tmp_path,
+            {
+                "a.png": picture(1),
+                "b.png": picture(2),
+                "c.png": picture(3),
+                "d.png": picture(4),
+                "c.txt": "first line\n\n second line \n",
+                "README.txt": "nothing of a picture",
+                "metadata.jsonl": "\n".join(map(json.dumps, rows)),
+            },
+        )
+    )
+    assert data.captions is not None
+    said = dict(zip(data.ids, data.captions.texts, strict=True))
+    assert said == {
+        "a.png": ("a red 7",),
+        "b.png": ("x", "y"),
+        "c.png": ("first line", "second line"),
+        "d.png": (),
+    }
+    _, cond = data.batch(torch.tensor([0, 3]))
+    assert (cond["text"][0] >= 0).any() and (cond["text"][1] == -1).all()
+    profile = profile_data(data)
+    assert profile.silent == ["d.png"] and profile.captions.count == 5
+    assert any("without a caption" in line and "d.png" in line for line in profile.lines())
+
+
+def test_captions_in_a_table_are_no_attributes_and_change_the_fingerprint(tmp_path):
+    files = {"a.png": picture(1), "b.png": picture(2)}
+    marks = set()
+    for text in ("7", "8"):
+        files["metadata.csv"] = f"file_name,text\na.png,{text}\nb.png,9\n"
+        data = open_data(folder(tmp_path, files))
+        assert data.attributes is None and data.captions is not None
+        marks.add(data.fingerprint)
+    assert len(marks) == 2
+
+
+def test_pictures_alike_with_other_captions_are_no_copies():
+    from dataclasses import replace
+
+    data = open_data("digits").subset(torch.tensor([0, 0, 0]))
+    data = replace(data, captions=Captions.of([["a zero"], ["an oval"], ["a zero"]]))
+    assert len(data.without_copies()) == 2
+
+
+@pytest.mark.parametrize("text", [7, {"a": 1}, ["x", 3]])
+def test_a_caption_that_is_no_text_is_refused_by_name(tmp_path, text):
+    rows = json.dumps({"file_name": "a.png", "text": text})
+    with pytest.raises(DataError, match=r"text of a\.png is .*; write words in quotes"):
+        open_data(folder(tmp_path, {"a.png": picture(1), "metadata.jsonl": rows}))
+
+
+def test_a_caption_file_that_is_no_text_is_refused_by_name(tmp_path):
+    with pytest.raises(DataError, match=r"a\.txt is no text in UTF-8"):
+        open_data(folder(tmp_path, {"a.png": picture(1), "a.txt": b"\xff\xfe\x00"}))
