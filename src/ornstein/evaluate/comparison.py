@@ -20,15 +20,13 @@ from ..train.device import choose_device
 from .contest import OF_MODES, Contest, contests, number, verdict
 from .copies import FEWEST, Copies, look_for_copies
 from .cost import peak_memory
+from .encoders import encoders_of
 from .evaluation import rounded
-from .features import Encoder, fixed_features, train_labeller
-from .figures import LEARNERS, Figure, Side, Spaces, measure_figures
+from .figures import Figure, Side, Spaces, measure_figures
 from .modes import Judge, Modes, judge_of
 from .rivals import RIVALS, Budget, Diffusion, Likelihood, Rival, now, plan
 from .twosample import COMPONENTS
 
-CLASSES = 100  # more are not told apart
-EXAMPLES_OF_A_CLASS = 10  # on average, for an encoder to learn from
 SHOWN = 48  # samples kept of the first seed, or
 POINTS = 2000  # of points
 JUDGED = 400
@@ -273,7 +271,8 @@ class _Ground:
         self, train: Dataset, held_out: Dataset, options: CompareOptions, device: torch.device
     ) -> None:
         self.options, self.device, self.codec = options, device, train.codec
-        spaces = Spaces(self.codec, _encoders(train, held_out), train)
+        encoders, _ = encoders_of(self.codec, train, held_out)
+        spaces = Spaces(self.codec, encoders, train)
         self.spaces = spaces
         pack = self.codec.pack
         self.sides: tuple[Side, Side] = spaces(pack(train.stored)), spaces(pack(held_out.stored))
@@ -373,25 +372,6 @@ def _some(side: Side, count: int) -> Side:
     """`count` of the examples, the same in each space."""
     rows = generator("judged").permutation(len(side["flat"]))[:count]
     return {name: x[rows] for name, x in side.items()}
-
-
-def _encoders(train: Dataset, held_out: Dataset) -> dict[str, Encoder]:
-    """Fixed features, and learned ones where there are labels to learn from."""
-    pack = train.codec.pack
-    encoders: dict[str, Encoder] = {"fixed": fixed_features(train.codec.shape)}
-    if train.label is None or held_out.label is None or not (held_out.label >= 0).any():
-        return encoders
-    there = train.label[train.label >= 0].unique()
-    if not 2 <= len(there) <= CLASSES or len(train) < EXAMPLES_OF_A_CLASS * len(there):
-        return encoders
-    order = torch.from_numpy(generator("learners").permutation(len(train))[:LEARNERS].copy())
-    labeller = train_labeller(
-        pack(train.stored[order]).numpy(),
-        train.label[order].numpy(),
-        pack(held_out.stored).numpy(),
-        held_out.label.numpy(),
-    )
-    return {"learned": labeller.features, **encoders}
 
 
 # --- Writing -------------------------------------------------------------------------------------

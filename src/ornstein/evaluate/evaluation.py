@@ -19,19 +19,16 @@ from ..tasks.options import EvaluateOptions, checked
 from ..tasks.sample import Run, Samples, opened, sample
 from .bits import Bits, losses, measure_bits
 from .copies import FEWEST, Copies, look_for_copies, most_alike
-from .features import Encoder, Labeller, fixed_features, train_labeller
-from .figures import LEARNERS, Figure, Side, Spaces, measure_figures
-from .foundation import Foundation, open_foundation
+from .encoders import encoders_of, packed
+from .features import Encoder
+from .figures import Figure, Side, Spaces, measure_figures
+from .foundation import Foundation
 from .groups import Grouping, group
 from .marginals import Check, Marginals, measure_marginals
 from .twosample import COMPONENTS
-from .unlabelled import train_self_taught
 
 SHOWN = 8  # samples beside their nearest training examples
 MEMBERS = 2000  # examples of which the loss is compared, at most
-CLASSES = 100  # more are not told apart in a table
-EXAMPLES_OF_A_CLASS = 10  # on average, for an encoder to learn from
-FEWEST_LEARNERS = 64  # for an encoder to learn from without labels
 
 
 # --- What is found -------------------------------------------------------------------------------
@@ -190,16 +187,16 @@ def evaluate(
     say(f"Drawing {chosen.count:,} examples")
     samples = _drawn(model, chosen, held_out)
     say("Measuring quality")
-    encoders, labeller = encoders_of(model, of_class, held_out, chosen.features)
+    encoders, labeller = encoders_of(model.codec, of_class, held_out, chosen.features)
     spaces = Spaces(model.codec, encoders, of_class)
-    packed = (samples.x, _packed(model, of_class), _packed(model, held_out))
-    sides = [spaces(x) for x in packed]
+    x = (samples.x, packed(model.codec, of_class), packed(model.codec, held_out))
+    sides = [spaces(one) for one in x]
     figures = measure_figures(*sides)
-    marginals = measure_marginals(model.codec, *packed)
+    marginals = measure_marginals(model.codec, *x)
     wanted = chosen.attributes or {}
     groups = group(sides, of_class, held_out, labeller, samples.labels, wanted)
     say("Looking for copies")
-    known = sides[1] if of_class is train else spaces(_packed(model, train))
+    known = sides[1] if of_class is train else spaces(packed(model.codec, train))
     copies = _look(model, train, held_out, (sides[0], known, sides[2]), chosen.seed)
     bits = None
     if chosen.likely:
@@ -267,47 +264,6 @@ def rounded(codec: Codec, x: Tensor) -> Tensor:
     """x as it is after it was written and read: a classifier tells other levels at once."""
     values = codec.unpack(x) if len(codec.shape) == 1 else codec.stored(x)
     return codec.pack(torch.from_numpy(values.astype(storage(codec.dtype))))
-
-
-def _packed(model: Model, data: Dataset) -> Tensor:
-    return model.codec.pack(data.stored)
-
-
-# --- Spaces --------------------------------------------------------------------------------------
-
-
-def encoders_of(
-    model: Model, train: Dataset, held_out: Dataset, foundation: str | None
-) -> tuple[dict[str, Encoder], Labeller | None]:
-    """Those of others if they are asked for, one learned here, and one fixed."""
-    encoders: dict[str, Encoder] = {}
-    if foundation is not None:
-        opened = open_foundation(foundation, model.codec)
-        encoders[opened.kind] = opened
-    order = generator("learners").permutation(len(train))[:LEARNERS].copy()
-    some = train.subset(torch.from_numpy(order))
-    labeller = _labeller(model, some, held_out)
-    if labeller is not None:
-        encoders["learned"] = labeller.features
-    elif len(some) >= FEWEST_LEARNERS:
-        encoders["learned"] = train_self_taught(_packed(model, some).numpy())
-    return {**encoders, "fixed": fixed_features(model.shape)}, labeller
-
-
-def _labeller(model: Model, train: Dataset, held_out: Dataset) -> Labeller | None:
-    """A classifier, where there are labels to learn from."""
-    if train.label is None or held_out.label is None:
-        return None
-    there = train.label[train.label >= 0].unique()
-    enough = len(train) >= EXAMPLES_OF_A_CLASS * len(there) and (held_out.label >= 0).any()
-    if not 2 <= len(there) <= CLASSES or not enough or train.classes != held_out.classes:
-        return None
-    return train_labeller(
-        _packed(model, train).numpy(),
-        train.label.numpy(),
-        _packed(model, held_out).numpy(),
-        held_out.label.numpy(),
-    )
 
 
 # --- Copies --------------------------------------------------------------------------------------
