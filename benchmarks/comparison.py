@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import re
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -20,19 +21,20 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
 from ornstein.evaluate.comparison import compare, write
+from ornstein.evaluate.contest import phrase
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parent.parent / "docs" / "comparison.md"
 TASKS = {
-    "digits": {"minutes": 0.25, "seeds": 3, "count": 1000, "likely": 16},
+    "digits": {"minutes": 0.2, "seeds": 5, "count": 1000, "likely": 16},
     "25-gaussians": {"minutes": 0.1, "seeds": 5, "count": 2500, "likely": 16},
-    "stacked-digits": {"minutes": 0.25, "seeds": 3, "count": 4000, "likely": 0},
+    "stacked-digits": {"minutes": 0.2, "seeds": 5, "count": 2000, "likely": 0},
 }
 
 
 def measure(task: str, pages: Path | None) -> dict:
     """Compare on one task."""
-    found = compare(task, device="cpu", say=print, **TASKS[task])
+    found = compare(task, device="cpu", say=partial(print, flush=True), **TASKS[task])
     if pages is not None:
         print(write(found, pages / task))
     machine = {"torch": torch.__version__, "cpu": platform.processor() or platform.machine()}
@@ -49,7 +51,7 @@ def table(result: dict) -> str:
         f"{60 * options['minutes']:g} seconds of one processor for each network, "
         f"{options['seeds']} seeds, {options['count']:,} samples.",
         "",
-        "| | " + " | ".join(title.lower() for title in contests) + " |",
+        "| | " + " | ".join(map(phrase, contests)) + " |",
         "|---" * (len(contests) + 1) + "|",
     ]
     for model in models:

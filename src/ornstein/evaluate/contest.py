@@ -67,9 +67,7 @@ class Contest:
     @property
     def phrase(self) -> str:
         """The title within a sentence."""
-        if self.title.startswith("Fréchet"):
-            return self.title
-        return self.title[0].lower() + self.title[1:]
+        return phrase(self.title)
 
     def better(self, a: str, b: str) -> bool:
         """Is `a` better than `b`, beyond what chance makes?
@@ -102,6 +100,11 @@ class Contest:
         if self.cost or found.std == 0:
             return number(found.mean)
         return f"{number(found.mean)} ± {number(found.std, 2)}"
+
+
+def phrase(title: str) -> str:
+    """A title within a sentence: names keep their capital."""
+    return title if title.startswith("Fréchet") else title[0].lower() + title[1:]
 
 
 def number(value: float, digits: int = 3) -> str:
