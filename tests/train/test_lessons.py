@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -11,6 +12,8 @@ from ornstein.core.denoise import Denoiser, NetDenoiser, predict_data, weigh_flo
 from ornstein.core.distill import aimed, followed
 from ornstein.core.guide import ClassifierFree
 from ornstein.core.noise import FlowSchedule
+from ornstein.core.sample import SAMPLERS, encode
+from ornstein.data import DataOptions
 from ornstein.errors import UsageError
 from ornstein.evaluate.distillation import distill, lesson_plan
 from ornstein.rng import generator
@@ -53,7 +56,7 @@ def test_a_student_begins_as_its_teacher_and_on_its_own_grid(teacher, plan):
     training = Training(plan, points())
     for name, value in load(teacher.path).denoiser.state_dict().items():
         assert torch.equal(training.denoiser.state_dict()[name], value)
-        assert torch.equal(training.averages.denoisers[0].state_dict()[name], value)
+        assert torch.equal(training.averages.learners[0].state_dict()[name], value)
     u = torch.linspace(0, 0.999, 100)
     times = training.times(u, training.denoiser.schedule).unique()
     torch.testing.assert_close(times, torch.tensor([0.25, 0.5, 0.75, 1.0], dtype=torch.float64))
@@ -257,6 +260,52 @@ def test_students_that_are_worth_it_are_kept_and_take_their_steps(teacher, tmp_p
         assert grade.teacher.value == grades[0].teacher.value
         if grade.folder:
             assert load(grade.folder.path).config.sample.steps == grade.steps
+
+
+@pytest.mark.slow
+def test_one_student_for_all_steps_is_told_its_weight_and_takes_any_number(tmp_path):
+    data = labelled_points(400)
+    assert data.label is not None
+    np.savez(tmp_path / "points.npz", images=data.stored.numpy(), labels=data.label.numpy())
+    config = replace(flow_config(), data=DataOptions())
+    run = train(tmp_path / "points.npz", config=config, out=tmp_path / "run")
+    said = list[str]()
+    grades = distill(
+        run, (3, 1), method="flow-map", guidance=(1, 3), seen=3200, count=100, say=said.append
+    )
+    assert [grade.steps for grade in grades] == [3, 1]
+    passed = [grade for grade in grades if grade.folder]
+    assert passed and passed[-1].steps == 1  # one Euler step from noise is a single point
+    student = load(passed[0].folder.path)
+    assert student.config.sample.steps == passed[0].steps
+    assert student.config.distill.guidance == (1, 3) and student.config.sample.guidance == 1
+    one, two = (sample(student, 8, "1", guidance=w, steps=2).x for w in (1, 3))
+    assert not torch.allclose(one, two, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"guidance": (1, 3)}, "no condition to go to"),
+        ({"method": "flow-map", "steps": (2, 4)}, "must fall, as"),
+        ({"method": "no-such"}, "method"),
+        ({"guidance": (1, 2, 3)}, "guidance"),
+    ],
+)
+def test_lessons_that_cannot_be_are_refused(teacher, options, words):
+    with pytest.raises(UsageError, match=words):
+        distill(teacher, **options)
+
+
+def test_a_flow_map_is_a_denoiser_too():
+    """It encodes, and its steps are DDIM's where nobody looks ahead."""
+    student = tiny_student("mlp")
+    denoiser, x = student.denoiser, torch.randn(4, 2, generator=seeded())
+    times = torch.tensor([0.9, 0.5, 0.1], dtype=F64)
+    back = encode(SAMPLERS["leap"], denoiser, x, times)
+    assert_close(back, encode(SAMPLERS["ddim"], denoiser, x, times))
+    away = SAMPLERS["leap"](denoiser, back, times)
+    assert not torch.allclose(away, SAMPLERS["ddim"](denoiser, back, times), atol=1e-3)
 
 
 @pytest.mark.parametrize(("steps", "words"), [((4, 3), "divisor"), ((2, 4), "fall")])

@@ -195,14 +195,15 @@ def lesson_plan(config: RunConfig, plan: DistillConfig, steps: int, seen: int) -
     """The configuration of a student of a run."""
     low, high = plan.guidance
     weight = min(max(config.sample.guidance, low), high) if plan.told_guidance else 1.0
-    config = replace(
-        config,
-        train=replace(config.train, seen=seen, learning_rate=RATE * config.train.learning_rate),
-        sample=SampleConfig(sampler="ddim", steps=steps, grid="uniform", guidance=weight),
-    )
+    sampler, rate = "ddim", RATE * config.train.learning_rate
     if plan.method != "progressive":
-        config = ahead(config, plan.method)
-    return replace(config, distill=plan, adapt=replace(config.adapt, learn="all"))
+        config, sampler = ahead(config, plan.method), "leap"
+    return replace(
+        config,
+        train=replace(config.train, seen=seen, learning_rate=rate),
+        sample=SampleConfig(sampler=sampler, steps=steps, grid="uniform", guidance=weight),
+        distill=plan,
+    )
 
 
 class Gate:
