@@ -203,6 +203,7 @@ def lesson_plan(config: RunConfig, plan: DistillConfig, steps: int, seen: int) -
         train=replace(config.train, seen=seen, learning_rate=rate),
         sample=SampleConfig(sampler=sampler, steps=steps, grid="uniform", guidance=weight),
         distill=plan,
+        adapt=replace(config.adapt, learn="all"),
     )
 
 
