@@ -132,6 +132,12 @@ def test_restored_optimisers_continue_bit_for_bit(name):
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
+def test_muon_is_for_what_the_points_of_a_picture_go_through():
+    muon, *_ = build_optimizers(unet(), TrainConfig(optimizer="muon"))
+    assert isinstance(muon, Muon) and any("first" in name for name in muon.weights)
+    assert not any("modulation" in name or "inputs" in name for name in muon.weights)
+
+
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_every_weight_has_one_optimiser_and_embeddings_are_no_matrices(name):
     module = unet()
