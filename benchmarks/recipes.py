@@ -36,7 +36,7 @@ from ornstein.train.budget import OVERHEAD, settle
 from ornstein.train.device import World, autocast
 from ornstein.train.signals import Stop
 from ornstein.train.training import Training
-from ornstein.train.validation import Validation
+from ornstein.train.validation import Validation, held_batch
 from tasks import Absent, Task, gaussian, load
 
 DEVICE = torch.device("cpu")
@@ -73,9 +73,9 @@ def loss(training: Training, task: Task) -> float:
     """On the test data, always with the same noise: steadier than distances of samples."""
     held = open_data(task.test_x, training.data.options)
     held = replace(held, codec=training.data.codec)
-    denoiser, count = training.averages.denoisers[0], min(1200, 2 * len(held))
-    options: dict[str, Any] = {"count": count, "seed": 0, "precision": training.precision}
-    value = Validation(held, denoiser, training.times, **options)(denoiser, Stop())
+    denoiser, count = training.averages.learners[0], min(1200, 2 * len(held))
+    batch = held_batch(held, denoiser.schedule, training.times, count=count, seed=0)
+    value = Validation(batch, training.precision)(denoiser, Stop())
     assert value is not None
     return value
 
@@ -85,7 +85,7 @@ def samples_of(training: Training, task: Task, seed: int) -> Tensor:
 
     It draws in the units of the codec, of mean 0 and variance 1 in each channel.
     """
-    denoiser, codec = training.averages.denoisers[0], training.data.codec
+    denoiser, codec = training.averages.learners[0], training.data.codec
     schedule = denoiser.schedule
 
     def denoise(x: Tensor, sigma: float) -> Tensor:

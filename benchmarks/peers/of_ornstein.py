@@ -42,7 +42,7 @@ class Training(Trainer):
 
     @torch.no_grad()
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
-        codec, denoiser = self.training.data.codec, self.training.averages.denoisers[0]
+        codec, denoiser = self.training.data.codec, self.training.averages.learners[0]
         ones = (1,) * (x.ndim - 2)
         mean, std = (torch.tensor(v).view(-1, *ones) for v in (codec.mean, codec.std))
         log_snr = 2 * torch.tensor(codec.std[0] / sigma, dtype=torch.float64).log()

@@ -26,7 +26,7 @@ def examine(training: Training, held: Dataset, part: float = 1.0, count: int = 6
     doctor = Doctor(training.data, held, training.denoiser, training.times, count=count, seed=0)
     found = doctor(
         training.denoiser,
-        training.averages.denoisers[0],
+        training.averages.learners[0],
         part=part,
         rate=training.config.train.learning_rate,
         stop=Stop(),
@@ -107,7 +107,7 @@ def test_an_output_that_is_not_finite_is_named():
     train, held = points(100).split(0.1, 0)
     training = Training(tiny_config(), train)
     with torch.no_grad():
-        for p in training.averages.denoisers[0].parameters():
+        for p in training.averages.learners[0].parameters():
             p.fill_(torch.nan)
     assert "not finite" in examine(training, held).verdict
 
@@ -117,7 +117,7 @@ def test_stop_ends_the_examination():
     training, stop = Training(tiny_config(), train), Stop()
     stop.set()
     doctor = Doctor(train, held, training.denoiser, training.times, count=8, seed=0)
-    average = training.averages.denoisers[0]
+    average = training.averages.learners[0]
     assert doctor(training.denoiser, average, part=1, rate=1, stop=stop) is None
 
 
@@ -125,7 +125,7 @@ def test_a_network_that_is_the_memorising_denoiser_is_all_the_way_there():
     train, held = points(80).split(0.2, 0)
     training = Training(tiny_config(), train)
     doctor = Doctor(train, held, training.denoiser, training.times, count=32, seed=0)
-    average = training.averages.denoisers[0]
+    average = training.averages.learners[0]
     by_heart = EmpiricalDenoiser(train.batch(torch.arange(len(train)))[0], average.schedule)
     average.forward = by_heart.forward
     found = doctor(training.denoiser, average, part=1.0, rate=1.0, stop=Stop())

@@ -153,7 +153,7 @@ def test_averages_are_those_of_the_weights_after_each_update():
     g, n = exponent(0.1), torch.arange(1, 9).double()
     share = (n / 8) ** (g + 1) - ((n - 1) / 8) ** (g + 1)
     expected = (share[:, None] * torch.stack(history)).sum(0)
-    average = torch.cat([p.flatten() for p in training.averages.denoisers[0].parameters()])
+    average = torch.cat([p.flatten() for p in training.averages.learners[0].parameters()])
     torch.testing.assert_close(average.double(), expected, rtol=0, atol=1e-6)
 
 

@@ -33,6 +33,7 @@ def train(
     size: int | None = None,
     given: str | None = None,
     make: str | None = None,
+    latent: Path | None = None,
     seed: int | None = None,
     resume: Flag = False,
     allow_data_change: Flag = False,
@@ -56,6 +57,8 @@ def train(
         given: Learn to make one picture from another: the folder or metadata column of what is
             given; small-8 for the picture itself scaled to 8 pixels; grey. See --data.given.
         make: The folder or column of what to make from it.
+        latent: The run of an autoencoder, in whose latents to train: make it first, by --recipe
+            autoencoder.
         seed: Same seed, same run.
         resume: Go on where a run stopped, as if it never had.
         allow_data_change: Go on although DATA are not what they were.
@@ -73,6 +76,8 @@ def train(
     given, make, word = given or options.given, make or options.make, adapt.word or options.word
     options = replace(options, given=given, make=make, word=word)
     changes = _changes(config, size, seed, options)
+    if latent is not None:
+        changes["latent"] = str(latent.resolve())
     wanted = None
     place = str(config or "the command line")
     if adapt.learn != "all" or adapt.base is not None:

@@ -68,6 +68,15 @@ class Codec(ABC):
         if self.values is not None and list(self.values) != sorted(set(self.values)):
             raise ValueError(f"values must rise, got {self.values}")
 
+    @property
+    def data(self) -> "Codec":
+        """The codec of the data themselves: this one, unless x is in latents of them."""
+        return self
+
+    def decoded(self, x: Tensor) -> Tensor:
+        """x as `data` packs it."""
+        return x
+
     # --- tensors
 
     def pack(self, stored: Tensor) -> Tensor:

@@ -31,8 +31,9 @@ from ..data.names import shown
 from ..data.options import DataOptions
 from ..errors import ModelFileError, UsageError
 from ..runs.config import RunConfig, SampleConfig
+from ..runs.latents import LatentCodec
 from ..runs.model import Model, Vocabulary
-from .latents import Autoencoder, LatentCodec
+from .latents import ForeignAutoencoder
 from .pipeline import Pipeline, find, needed
 
 NETWORKS = ("UNet2DModel", "UNet2DConditionModel", "DiTTransformer2DModel", "Transformer2DModel")
@@ -91,7 +92,7 @@ def load_diffusers(
     guidance = 7.5 if reader else 4.0 if foreign.none is not None else 1.0  # as diffusers has it
     config = RunConfig(
         source="array",
-        data=DataOptions(size=min(_pictures(codec).shape[1:])),
+        data=DataOptions(size=min(codec.data.shape[1:])),
         sample=SampleConfig(guidance=guidance),
     )
     return Model(denoiser, codec, Vocabulary(classes=words), config)
@@ -279,8 +280,8 @@ def _codec(pipeline: Pipeline, net: Any, autoencoder: Any, size: int | None) -> 
         dtype="float32",
         mean=(config.get("shift_factor") or 0.0,) * channels,
         std=(1 / config.scaling_factor,) * channels,
-        pictures=_eight_bits(config.in_channels, high * factor, wide * factor),
-        autoencoder=Autoencoder(autoencoder),
+        inner=_eight_bits(config.in_channels, high * factor, wide * factor),
+        coder=ForeignAutoencoder(autoencoder),
     )
 
 
@@ -295,10 +296,6 @@ def _eight_bits(channels: int, high: int, wide: int) -> ImageCodec:
         format="png" if fits_png("uint8", channels) else "npy",
         layout="HW" if channels == 1 else "HWC",
     )
-
-
-def _pictures(codec: Codec) -> Codec:
-    return codec.pictures if isinstance(codec, LatentCodec) else codec
 
 
 @torch.no_grad()

@@ -13,8 +13,8 @@ from typing import Any
 
 from ..data.names import shown
 from ..errors import ModelFileError, StorageError, UsageError
+from ..runs.checkpoint import WEIGHTS
 from ..runs.folder import RunFolder
-from ..runs.model import WEIGHTS
 from .pipeline import INDEX, PICKLES
 
 MARK = "hf:"

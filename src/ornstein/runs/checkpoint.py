@@ -32,6 +32,7 @@ from .disk import (
 from .weights import read_tensors, stream_tensors, write_tensors
 
 SCHEMA = 1
+WEIGHTS = "ema-0"  # the part of a checkpoint that a model is made of
 MANIFEST = "manifest.json"
 MOST = 8 * 2**20  # bytes of a manifest
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")

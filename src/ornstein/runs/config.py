@@ -29,7 +29,7 @@ class NetConfig:
         depth: Blocks: for each level of a U-Net, in all for the others; 0 for the default.
     """
 
-    kind: Literal["mlp", "unet", "dit"] = "unet"
+    kind: Literal["mlp", "unet", "dit", "autoencoder"] = "unet"
     size: Annotated[int, Interval(ge=8, le=2048)] = 32
     depth: Annotated[int, Interval(ge=0, le=64)] = 0
 
@@ -195,15 +195,39 @@ class AdaptConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AutoencoderConfig:
+    """What an autoencoder's latents are, and what its reconstructions are held to.
+
+    Args:
+        factor: Points along each axis that become one.
+        channels: Of the latents.
+        levels: Values that each channel of the latents may take; 0 for Gaussians.
+        kl: Weight of what a Gaussian latent tells, in nats per number, beside the squared error.
+        features: Weight of the squared error of what the encoder makes of the reconstruction.
+        critic: Weight of a network that tells patches of reconstructions from real ones.
+    """
+
+    factor: Literal[2, 4, 8] = 4
+    channels: Annotated[int, Interval(ge=1, le=64)] = 4
+    levels: Annotated[int, Interval(ge=0, le=256)] = 0
+    kl: Annotated[float, Interval(ge=0, le=100)] = 1e-3
+    features: Annotated[float, Interval(ge=0, le=100)] = 0.0
+    critic: Annotated[float, Interval(ge=0, le=100)] = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """Everything that decides what a run becomes.
 
     Args:
         source: The data: a path, or the name of a built-in dataset.
+        latent: The run of an autoencoder, whose latents of the data are learned; empty for the
+            data themselves.
         seed: Of everything random.
     """
 
     source: str = "digits"
+    latent: str = ""
     seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
     data: DataOptions = field(default_factory=DataOptions)
     net: NetConfig = field(default_factory=NetConfig)
@@ -214,6 +238,7 @@ class RunConfig:
     sample: SampleConfig = field(default_factory=SampleConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
+    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
 
     def to_toml(self) -> str:
         """The text of `config.toml`. ``RunConfig.from_toml(c.to_toml()) == c``."""

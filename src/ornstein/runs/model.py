@@ -16,11 +16,13 @@ from ..core import noise, times
 from ..core.denoise import PREDICTIONS, WEIGHTINGS, NetDenoiser, PredictMean, Variational
 from ..data.captions import Words
 from ..data.codec import Codec
+from ..data.names import shown
 from ..errors import ModelFileError, StorageError, UsageError
 from ..nets import NETS, Conditions, Controlled, MonotoneCurve, Uncertainty
-from .checkpoint import Checkpoint
+from .checkpoint import WEIGHTS, Checkpoint
 from .config import RunConfig, ScheduleConfig, TimesConfig
 from .folder import RunFolder
+from .latents import LatentCodec, read_latents
 from .posthoc import posthoc
 from .prompt import Prompt, told_by
 
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
     from .adapters import Adapter
-
-WEIGHTS = "ema-0"  # the part of a checkpoint that a model is made of
 
 SCHEDULES: dict[str, type[noise.Schedule]] = {
     "ddpm": noise.DDPMSchedule,
@@ -111,9 +111,13 @@ class Vocabulary:
     def texts(self, prompts: Sequence[Prompt], terms: int = 0) -> dict[str, Tensor]:
         """The conditions of as many examples as there are prompts; see `told_by`.
 
+        To a pipeline of another library, a text is the class of that name.
+
         Raises:
             UsageError: If the run knows no captions.
         """
+        if self.words is None and not terms and all(p.source in self.classes for p in prompts):
+            return {"label": torch.tensor([self.label(p.source) for p in prompts])}
         if self.words is None:
             raise UsageError("This run was trained without captions: leave --text out.")
         return told_by(prompts, self.words, terms)
@@ -195,13 +199,18 @@ def load(
     """
     folder = RunFolder.open(run)
     config = RunConfig.from_toml(folder.config_toml, str(folder.path / "config.toml"))
+    if config.net.kind == "autoencoder":
+        raise UsageError(
+            f"{shown(run)} is an autoencoder, which draws nothing: train on its latents by "
+            f"`ornstein train {shown(config.source)} --latent {shown(run)}`."
+        )
     if adapters or config.adapt.is_adapter:
         from .adapters import load_adapted
 
         choice: dict[str, Any] = {"seen": seen, "sigma_rel": sigma_rel, "device": device}
         return load_adapted(folder, config, adapters, **choice)
     checkpoint, weights = chosen_weights(folder, seen, sigma_rel)
-    codec, given, vocabulary = read_words(folder)
+    codec, given, vocabulary = read_words(folder, device)
     _refuse_to_build(config, codec.shape, vocabulary, checkpoint)
     denoiser = build_denoiser(config, codec.shape, vocabulary)
     try:
@@ -230,8 +239,15 @@ def chosen_weights(
     return checkpoint, weights
 
 
-def read_words(folder: RunFolder) -> tuple[Codec, Codec | None, Vocabulary]:
-    """What ``run.json`` says of the data; it may come from a stranger."""
+def read_words(
+    folder: RunFolder, device: str | torch.device = "cpu"
+) -> tuple[Codec, Codec | None, Vocabulary]:
+    """What ``run.json`` says of the data; it may come from a stranger.
+
+    Args:
+        folder: Of the run.
+        device: Where to put the autoencoder, if the run knows the data through one.
+    """
     codec, words = folder.identity.get("codec"), folder.identity.get("vocabulary")
     beside = folder.identity.get("given")
     if not isinstance(codec, dict) or not isinstance(words, dict):
@@ -246,6 +262,8 @@ def read_words(folder: RunFolder) -> tuple[Codec, Codec | None, Vocabulary]:
     given = Codec.from_dict(beside) if isinstance(beside, dict) else None
     if vocabulary.context != (0 if given is None else given.shape[0]):
         raise ModelFileError(f"{folder.path / 'run.json'} disagrees with itself on what is given.")
+    if codec.get("kind") == LatentCodec.kind:
+        return read_latents(folder, codec, device), given, vocabulary
     return Codec.from_dict(codec), given, vocabulary
 
 

@@ -1,32 +1,34 @@
 """The averages of the weights that training tracks."""
 
 from copy import deepcopy
+from typing import Generic, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..core.denoise import NetDenoiser
 from ..core.ema import decay, exponent
 
+Module = TypeVar("Module", bound=nn.Module)
 
-class Averages:
-    """Power-function averages of the weights of `denoiser`, in float32, one for each width.
+
+class Averages(Generic[Module]):
+    """Power-function averages of the weights of `learner`, in float32, one for each width.
 
     Args:
-        denoiser: What is trained.
+        learner: What is trained.
         sigma_rels: The widths.
 
     Attributes:
-        denoisers: Copies of `denoiser` that hold the averages, in evaluation mode.
+        learners: Copies of `learner` that hold the averages, in evaluation mode.
     """
 
-    def __init__(self, denoiser: NetDenoiser, sigma_rels: tuple[float, ...]) -> None:
+    def __init__(self, learner: Module, sigma_rels: tuple[float, ...]) -> None:
         self._exponents = [exponent(s) for s in sigma_rels]
-        self._weights: list[Tensor] = list(denoiser.parameters())
-        constant = {id(value): value for value in denoiser.buffers()}  # in no need of a copy
-        copies = [deepcopy(denoiser, dict(constant)) for _ in sigma_rels]
-        self.denoisers = [copy.eval().requires_grad_(False) for copy in copies]
-        self._averages: list[list[Tensor]] = [list(d.parameters()) for d in self.denoisers]
+        self._weights: list[Tensor] = list(learner.parameters())
+        constant = {id(value): value for value in learner.buffers()}  # in no need of a copy
+        copies = [deepcopy(learner, dict(constant)) for _ in sigma_rels]
+        self.learners: list[Module] = [copy.eval().requires_grad_(False) for copy in copies]
+        self._averages: list[list[Tensor]] = [list(d.parameters()) for d in self.learners]
 
     @torch.no_grad()
     def update(self, before: int, after: int) -> None:

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from math import isfinite, isnan, nan
 from typing import Any
 
-import torch
-
+from ..core.denoise import NetDenoiser
 from ..data.dataset import Dataset
 from ..errors import DivergedError
 from ..runs.folder import RunFolder
 from .doctor import Diagnosis, Doctor
 from .guard import Verdict
-from .lessons import DRAWS
 from .memory import peak
 from .preview import preview
 from .progress import Progress, Report
@@ -44,7 +42,7 @@ class Review:
 
     Args:
         validation: The loss on held-out examples, if there are any.
-        doctor: Says in words how it goes; nobody does of a student, whose loss means little.
+        doctor: Says in words how it goes, if there is somebody.
         diagnosis: The last one.
         since: Where the run began to memorise, if it does.
         val: The last validation loss.
@@ -58,20 +56,10 @@ class Review:
 
     @classmethod
     def of(cls, training: Training, held: Dataset) -> "Review":
-        c, denoiser = training.config, training.denoiser
-        common: dict[str, Any] = {"seed": c.seed, "precision": training.precision}
-        validation = None
+        c, aim, validation = training.config.train, training.aim, None
         if len(held):  # a forward pass is a third of an update
-            count = min(max(c.train.seen // 400, 16), 512)
-            validation = Validation(held, denoiser, training.times, count=count, **common)
-        if training.lessons is not None:
-            if validation is not None:
-                same = torch.zeros(len(validation.batch), DRAWS)
-                validation.batch = training.lessons(validation.batch, same, training.denoiser)
-            return cls(validation, None)
-        count = min(max(c.train.seen // 2500, 8), 64)
-        common |= {"count": count, "own_units": not c.adapt.base}
-        doctor = Doctor(training.data, held, denoiser, training.times, **common)
+            validation = aim.validation(held, min(max(c.seen // 400, 16), 512))
+        doctor = aim.doctor(training.data, held, min(max(c.seen // 2500, 8), 64))
         return cls(validation, doctor)
 
     def recall(self, rows: Sequence[dict[str, Any]]) -> None:
@@ -219,7 +207,7 @@ class Loop:
         """Write a row of the log, with all that is due; false, and nothing, if stopped."""
         training, review = self.training, self.review
         seen, tally, row = training.seen, training.tally, dict[str, Any]()
-        average = training.averages.denoisers[0]
+        average = training.averages.learners[0]
         if seen in self.validations and review.validation is not None:
             val = review.validation(average, self.stop)
             if val is None:
@@ -230,8 +218,8 @@ class Loop:
         ):
             return False
         if seen in self.snapshots:
-            for i, denoiser in enumerate(training.averages.denoisers):
-                self.folder.keep(f"ema-{i}-{seen}", denoiser.state_dict())
+            for i, learner in enumerate(training.averages.learners):
+                self.folder.keep(f"ema-{i}-{seen}", learner.state_dict())
         self.loss = tally.mean
         order = {"train/order": f"{tally.order:08x}"}
         self.write({"train/loss": tally.mean, "train/lr": training.learning_rate, **order, **row})
@@ -246,7 +234,8 @@ class Loop:
         training, doctor, c = self.training, self.review.doctor, self.training.config.train
         if doctor is None:
             return True
-        average, part = training.averages.denoisers[0], training.seen / c.seen
+        average, part = training.averages.learners[0], training.seen / c.seen
+        assert isinstance(average, NetDenoiser)
         found = doctor(training.denoiser, average, part=part, rate=c.learning_rate, stop=self.stop)
         if found is None:
             return False

@@ -11,12 +11,15 @@ from typing import Any
 import torch
 
 from ..data import open_data
-from ..data.codec import Codec
 from ..data.dataset import Dataset
 from ..data.open import Source
 from ..errors import DataError, UsageError
+from ..runs.adapters import base_facts
 from ..runs.config import RunConfig
 from ..runs.folder import RunFolder
+from ..runs.latents import KEPT, encoded, keep_autoencoder, latents_of
+from ..runs.model import read_words
+from .adapt import base_of, check_same_base, in_words_of, keep_memory, recall
 from .budget import settle
 from .device import World, choose_device, using_threads
 from .loop import Loop
@@ -80,14 +83,18 @@ def train(
     with ExitStack() as stack:
         if resume:
             folder, config, data, held = go_on(source, Path(str(out)), place, allow_data_change)
+            data = recall(config, data, folder)
         else:
             config, data, held = plan(source, config, seen, minutes, place)
+            data = recall(config, data)
             left = None if minutes is None else 60 * minutes - (time.monotonic() - began)
             config, threads = settle(config, data, device=place, world=world, seconds=left)
             folder, config = begin(out, config, data, held, world, threads)
         stack.enter_context(using_threads(threads_of(folder)))
         if world.writes:
             stack.enter_context(folder.lock())
+            keep_memory(config, data, folder)
+            keep_autoencoder(folder, data.codec)
         stop = stack.enter_context(Stop() if stop is None else stop)
         training = Training(config, data, device=place, world=world)
         loop = Loop(
@@ -101,6 +108,8 @@ def train(
             track=tensorboard(folder.path, stack) if track and world.writes else lambda row: None,
         )
         loop.run()
+        if world.writes:
+            training.aim.finish(folder, training.averages.learners[0], data)
     return folder
 
 
@@ -149,12 +158,29 @@ def plan(
     return config, data, held
 
 
-def read(source: Source, config: RunConfig | None, device: torch.device) -> tuple[Dataset, Dataset]:
-    """Training and held-out examples, on the device."""
+def read(
+    source: Source,
+    config: RunConfig | None,
+    device: torch.device,
+    latents: Path | None = None,
+) -> tuple[Dataset, Dataset]:
+    """Training and held-out examples, on the device; as latents, if the run is one of these.
+
+    Args:
+        source: The data.
+        config: Of the run, if it is known yet.
+        device: Where to put them.
+        latents: A run that knows the latents; by default that which `config` names.
+    """
     options, seed = (config.data, config.seed) if config else (None, 0)
     data = open_data(source, options)
-    train, held = data.split(data.options.validation, seed)
-    return train.to(device), held.to(device)
+    if config is not None and config.adapt.base:
+        data = in_words_of(base_of(config), data, config.adapt)
+    train, held = (d.to(device) for d in data.split(data.options.validation, seed))
+    if config is not None and config.latent:
+        codec = latents_of(latents or config.latent, device)
+        return encoded(train, codec), encoded(held, codec)
+    return train, held
 
 
 def begin(
@@ -179,7 +205,7 @@ def begin(
 
 def identify(training: Training, held: Dataset) -> dict[str, Any]:
     """What `run.json` says of a run, for ever: what its weights mean, and where they come from."""
-    data = training.data
+    data, config = training.data, training.config
     return {
         "codec": data.codec.to_dict(),
         "given": data.given.codec.to_dict() if data.given else None,
@@ -187,7 +213,8 @@ def identify(training: Training, held: Dataset) -> dict[str, Any]:
         "fingerprint": data.fingerprint,
         "examples": len(data),
         "held_out": len(held),
-        "parameters": sum(p.numel() for p in training.denoiser.parameters()),
+        "parameters": sum(p.numel() for p in training.weights),
+        **({"base": base_facts(base_of(config))} if config.adapt.base else {}),
     }
 
 
@@ -197,16 +224,17 @@ def go_on(
     """A run folder that is there, and its data."""
     folder = RunFolder.open(path)
     config = RunConfig.from_toml(folder.config_toml, str(folder.path / "config.toml"))
-    data, held = read(config.source if source is None else source, config, device)
+    check_same_base(config, folder)
+    own = folder.path if KEPT in folder.kept_names() else None
+    data, held = read(config.source if source is None else source, config, device, own)
     if data.fingerprint != folder.identity["fingerprint"] and not allow_data_change:
         raise DataError(
             f"The data {config.source} are not those that {path} began with: put them back, or "
             "say --allow-data-change."
         )
-    codec = Codec.from_dict(folder.identity["codec"])
-    data, held = (_given_as_in(folder, d) for d in (data, held))
-    classes = folder.identity["vocabulary"]["classes"]
-    if data.codec.shape != codec.shape or list(data.classes) != list(classes):
+    codec, _, vocabulary = read_words(folder)
+    data, held = (_told_as_in(folder, d) for d in (data, held))
+    if data.codec.shape != codec.shape or tuple(data.classes) != vocabulary.classes:
         raise DataError(
             f"The data {config.source} have another shape or other classes than those that {path} "
             "began with: start a new run."
@@ -214,17 +242,20 @@ def go_on(
     return folder, config, replace(data, codec=codec), replace(held, codec=codec)
 
 
-def _given_as_in(folder: RunFolder, data: Dataset) -> Dataset:
-    """`data`, what is given of them standardised as when the run began."""
-    beside = folder.identity.get("given")
-    if (data.given is None) != (beside is None):
+def _told_as_in(folder: RunFolder, data: Dataset) -> Dataset:
+    """`data`, what is given of them standardised, and captions read, as when the run began."""
+    _, given, vocabulary = read_words(folder)
+    if (data.given is None) != (given is None):
         raise DataError(f"{folder.path} and its data disagree on what is given: start a new run.")
-    if data.given is None or beside is None:
-        return data
-    codec = Codec.from_dict(beside)
-    if codec.shape != data.given.codec.shape:
-        raise DataError(f"What is given has another shape than {folder.path} began with.")
-    return replace(data, given=replace(data.given, codec=codec))
+    if (data.captions is None) != (vocabulary.words is None):
+        raise DataError(f"{folder.path} and its data disagree on captions: start a new run.")
+    if data.given is not None and given is not None:
+        if given.shape != data.given.codec.shape:
+            raise DataError(f"What is given has another shape than {folder.path} began with.")
+        data = replace(data, given=replace(data.given, codec=given))
+    if data.captions is not None and vocabulary.words is not None:
+        data = replace(data, captions=replace(data.captions, words=vocabulary.words))
+    return data
 
 
 def restore(training: Training, folder: RunFolder) -> int:

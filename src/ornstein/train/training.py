@@ -9,17 +9,18 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from ..core.denoise import NetDenoiser
+from ..core.times import TimeDistribution
 from ..data.dataset import Dataset
 from ..errors import UsageError
-from ..rng import generator
 from ..runs.config import RunConfig
-from ..runs.model import Vocabulary, build_denoiser, build_times
-from .adapt import base_of, go_on_from
+from ..runs.model import Vocabulary
+from .aims import Denoising, aim_of
 from .device import World, autocast
-from .draws import Batch, draw
+from .draws import Batch
 from .ema import Averages
 from .guard import Guard, Verdict
-from .lessons import DRAWS, lessons_of
+from .lessons import Lessons
 from .memory import examples_at_once
 from .optimise import build_optimizers, learning_rate, restore, tensors_of
 
@@ -65,8 +66,8 @@ class Training:
         world: The processes that share each batch.
 
     Attributes:
-        denoiser: With the weights that are trained.
-        weights: These, in order.
+        aim: What is trained.
+        weights: Of that, in order.
         averages: Of the weights.
         optimizers: Which together move all weights.
         guard: What it remembers of recent losses.
@@ -75,7 +76,6 @@ class Training:
         micro: Examples at once.
         halvings: How often the learning rate was halved after a roll-back.
         indices: Of the examples of the last batch.
-        lessons: Of its teacher, if it is a student.
     """
 
     def __init__(
@@ -93,20 +93,11 @@ class Training:
                 f"A batch of {config.train.batch} cannot be shared by {self.world.size} "
                 "processes: start fewer, or raise [train] batch."
             )
-        vocabulary = vocabulary_of(data)
-        denoiser = build_denoiser(config, data.codec.shape, vocabulary)
-        if config.adapt.base:
-            go_on_from(base_of(config), denoiser, config, data.classes)
-        self.denoiser = denoiser.to(self.device).train()
-        self.lessons = lessons_of(config, vocabulary, self.device)
-        if self.lessons is not None:
-            own = self.denoiser.state_dict()
-            known = {k: v for k, v in self.lessons.weights.items() if k in own}
-            self.denoiser.load_state_dict(own | known)
-        self.weights = list(self.denoiser.parameters())
-        self.times = self.lessons.times if self.lessons else build_times(config.times)
-        self.averages = Averages(self.denoiser, config.train.ema)
-        self.optimizers = build_optimizers(self.denoiser, config.train)
+        self.aim = aim_of(config, data, vocabulary_of(data), self.device)
+        learner = self.aim.learner.train()
+        self.weights = list(learner.parameters())
+        self.averages = Averages(learner, config.train.ema)
+        self.optimizers = build_optimizers(learner, config.train)
         self.guard, self.tally = Guard(), Tally()
         self.seen, self.halvings = 0, 0
         self.micro = config.train.micro_batch or config.train.batch
@@ -114,26 +105,33 @@ class Training:
             self.micro = min(self.micro, examples_at_once(self.denoiser, data.codec.shape))
         self.indices = torch.empty(0, dtype=torch.int64)
 
+    @property
+    def denoiser(self) -> NetDenoiser:
+        """What is trained, if it is a denoiser."""
+        return self._denoising.denoiser
+
+    @property
+    def lessons(self) -> Lessons | None:
+        """Of its teacher, if it is a student."""
+        return self._denoising.lessons
+
+    @property
+    def times(self) -> TimeDistribution:
+        """Which noise levels it is trained on, if it is a denoiser."""
+        return self._denoising.times
+
+    @property
+    def _denoising(self) -> Denoising:
+        assert isinstance(self.aim, Denoising)
+        return self.aim
+
     def update(self) -> Verdict:
         """Train on the next batch: one step of the weights, one of the clock."""
         config, seed, count = self.config.train, self.config.seed, self.config.train.batch
 
         # --- Data and noise: functions of (seed, seen)
         self.indices = self.data.order(seed, range(self.seen, self.seen + count))
-        batch = draw(
-            self.data,
-            self.indices,
-            self.denoiser.schedule,
-            self.times,
-            seed=seed,
-            seen=self.seen,
-            hide=config.condition_dropout,
-            share=self.world.share(count),
-        )
-        if self.lessons is not None:
-            draws = generator(seed, "lesson", self.seen).random((count, DRAWS))
-            draws = torch.from_numpy(draws)[self.world.share(count)].to(self.device)
-            batch = self.lessons(batch, draws, self.denoiser)
+        batch = self.aim.draw(self.data, self.indices, self.seen, self.world.share(count))
 
         # --- Loss and gradient, over all processes
         total = self.gradient(batch)
@@ -186,9 +184,8 @@ class Training:
         total = torch.zeros((), device=self.device)
         for part in batch.parts(self.micro):
             with autocast(self.device, self.precision):
-                losses = self.denoiser.loss(part.x, part.t, part.eps, **part.cond)
-            losses = losses if self.lessons is None else self.lessons.weigh(losses)
-            loss = losses.sum() / self.config.train.batch
+                losses = self.aim.learner.loss(part.x, part.t, part.eps, **part.cond)
+            loss = self.aim.weigh(losses).sum() / self.config.train.batch
             loss.backward()
             total += loss.detach()
         return total
@@ -207,9 +204,9 @@ class Training:
 
     def parts(self) -> dict[str, dict[str, Tensor]]:
         """All tensors of a checkpoint, by file."""
-        averages = {f"ema-{i}": d.state_dict() for i, d in enumerate(self.averages.denoisers)}
+        averages = {f"ema-{i}": d.state_dict() for i, d in enumerate(self.averages.learners)}
         optimizer = tensors_of(self.optimizers)
-        return {"model": self.denoiser.state_dict(), **averages, "optimizer": optimizer}
+        return {"model": self.aim.learner.state_dict(), **averages, "optimizer": optimizer}
 
     def state(self) -> dict[str, Any]:
         """All else of a checkpoint, as plain values."""
@@ -222,9 +219,9 @@ class Training:
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to where `parts` and `state` were taken."""
-        self.denoiser.load_state_dict(checkpoint.load("model"))
-        for i, denoiser in enumerate(self.averages.denoisers):
-            denoiser.load_state_dict(checkpoint.load(f"ema-{i}"))
+        self.aim.learner.load_state_dict(checkpoint.load("model"))
+        for i, learner in enumerate(self.averages.learners):
+            learner.load_state_dict(checkpoint.load(f"ema-{i}"))
         restore(self.optimizers, checkpoint.load("optimizer"))
         state = checkpoint.state
         self.guard = Guard.from_dict(state["guard"])

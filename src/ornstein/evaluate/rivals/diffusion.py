@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ...core.denoise import NetDenoiser
 from ...data.dataset import Dataset
 from ...errors import DivergedError
 from ...runs.config import RunConfig
@@ -78,7 +79,8 @@ class Diffusion(Rival):
             if training.update() is Verdict.ROLL_BACK:
                 raise DivergedError("The diffusion model diverged: its guard asked to go back.")
         self.seen = training.seen
-        average = training.averages.denoisers[0]
+        average = training.averages.learners[0]
+        assert isinstance(average, NetDenoiser)
         self._model = Model(average, data.codec, vocabulary_of(data), config, self.seen)
         self.calls = config.sample.steps
 
