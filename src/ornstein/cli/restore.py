@@ -53,7 +53,7 @@ def restore(
     from ..tasks.restore import restore as mend
     from ..tasks.sample import write_picture
 
-    model = machine.opened(run, options.label)
+    model = machine.opened(run, options.asked)
     if dry_run:
         show_plan(model, options, machine)
         return

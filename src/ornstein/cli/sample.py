@@ -2,10 +2,11 @@
 
 # ruff: noqa: B008 (frozen dataclasses are fit to be defaults)
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from ..errors import UsageError
 from ..tasks.options import DrawOptions, SampleOptions, checked
 from .machine import FLAT, Flag, Machine, Opening, pairs, say, summary, watching
 
@@ -23,6 +24,7 @@ def sample(
     options: Annotated[SampleOptions, FLAT] = SampleOptions(),
     out: Path | None = None,
     grid: Path | None = None,
+    page: Path | None = None,
     dry_run: Flag = False,
     machine: Annotated[Opening, FLAT] = Opening(),
 ) -> None:
@@ -34,6 +36,8 @@ def sample(
         out: Folder for the examples, in the format of the data; samples/ of the last run if not
             given.
         grid: One picture of all of them, as in grid.png.
+        page: In place of files, a page as in texts.html: a row of COUNT examples for each text
+            or label, from the same noise in each row.
         dry_run: Say what would be drawn, and stop.
     """
     options = checked(SampleOptions, asdict(options))
@@ -45,11 +49,16 @@ def sample(
 
     from ..tasks import sample as task
 
-    models = [machine.opened(run, options.label)]
-    models += [task.opened(after, machine.device, options.label) for after in cascade]
+    models = [machine.opened(run, options.asked)]
+    models += [task.opened(after, machine.device, options.asked) for after in cascade]
     model = models[-1]
+    for text, rest in task.unread_texts(models[0], options):
+        say(f"The text {text!r} is longer than what is read of it; left out: {rest!r}.")
     if dry_run:
         show_plan(models[0], options, machine)
+        return
+    if page is not None:
+        machine.result({"page": page}, summary([write_page(models, options, page)]))
         return
     written, shown = Written(count), []
     with written, watching():
@@ -61,6 +70,21 @@ def sample(
         picture = model.codec.preview(torch.cat(shown)[:MOST_IN_A_GRID])
         written.remember([task.write_picture(picture, grid)])
     machine.result({"paths": written.paths, "files": written.files}, written.lines())
+
+
+def write_page(models: "list[Model]", options: SampleOptions, page: Path) -> Path:
+    """A page with a row for each text or label."""
+    from ..evaluate.pages import asked_page
+    from ..tasks.sample import sample as draw
+
+    kind = "text" if options.text else "label"
+    asked = options.text or options.label
+    if not asked:
+        raise UsageError("--page has a row for each --text or --label: name some.")
+    with watching():
+        rows = [(one, draw(models, **asdict(replace(options, **{kind: (one,)})))) for one in asked]
+    name = str(models[-1].run.path) if models[-1].run else "the run"
+    return asked_page(page, name, rows)
 
 
 class Written:

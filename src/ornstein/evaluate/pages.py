@@ -1,5 +1,6 @@
 """The pages that are written: what the demo's report shows, in which order, in which words."""
 
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from shlex import quote
@@ -12,7 +13,8 @@ from torch import Tensor
 
 from ..data.codec import Codec
 from ..data.image import ImageCodec
-from ..tasks.sample import png
+from ..errors import UsageError
+from ..tasks.sample import Samples, png
 from .curve import Line, chart, smooth
 from .metrics import Score
 from .report import (
@@ -72,6 +74,7 @@ def demo_report(demo: "Demo", path: Path) -> Path:
         Section("How it learned", _learning(demo)),
         Section("How good it is", _figures(demo)),
         Section("Where the time went", [_times(demo)]),
+        Section("What else this run can do", _what_else(demo)),
         Section("Go on from here", [_commands(demo)]),
     ]
     foot = (
@@ -213,6 +216,46 @@ def _times(demo: "Demo") -> Table:
     return Table(head=("", "seconds", "share"), rows=rows, caption=caption)
 
 
+def _what_else(demo: "Demo") -> list[Block]:
+    tried, codec = demo.tried, demo.model.codec
+    run, mask = _as_typed(demo.run.path), _as_typed(tried.mask)
+    scans = _as_typed(tried.scans[0].parent)
+    scan = _as_typed(next(p for p in tried.scans if p.stem.endswith(tried.label)))
+    words = (
+        "All of it without further training. The lines work as they stand; the digits in "
+        f"{scans} are ten that the run never saw. More, with pictures, in the project's pages, "
+        "which are named here."
+    )
+    strips = Strips(
+        strips=[
+            ("varied", _strip(codec, tried.varied), f"A {tried.label}, and variations of it"),
+            ("as others", _strip(codec, tried.as_others), f"The same {tried.label} as each digit"),
+        ],
+        caption=(
+            f"Above, a {tried.label} that the run never saw, and what becomes of it on the way back "
+            "from noise. Below, the same, encoded as what it is and decoded as each of the digits."
+        ),
+    )
+    lines = [
+        ("Mend it (docs/restoring.md)", f"restore {run} {scan} --mask {mask} --grid mended.png"),
+        ("Vary it (docs/editing.md)", f"edit {run} {scan} --strength 0.6 --grid varied.png"),
+        (
+            "Write it as another digit (docs/editing.md)",
+            f"edit {run} {scan} --how encode --source {tried.label} --label 8 --grid eight.png",
+        ),
+        ("What is unlike the data? (docs/detecting.md)", f"detect {run} {scans}"),
+        ("Which digit is it? (docs/classifying.md)", f"classify {run} {scans}"),
+        (
+            "A larger training set (docs/augmenting.md)",
+            f"augment {run} --out larger --per-class 20",
+        ),
+        ("Draw in few steps (docs/samplers.md)", f"tune {run} --calls 4"),
+        ("Students of few steps (docs/distilling.md)", f"distill {run} --steps 8 4"),
+        ("Measure all of it (docs/evaluation.md)", f"evaluate {run}"),
+    ]
+    return [Prose(words), strips, Commands([(what, f"ornstein {line}") for what, line in lines])]
+
+
 def _commands(demo: "Demo") -> Commands:
     run = _as_typed(demo.run.path)
     one = demo.train.classes[3 % len(demo.train.classes)]
@@ -223,7 +266,6 @@ def _commands(demo: "Demo") -> Commands:
                 f"ornstein sample {run} -n 64 --label {one} --grid {one}.png",
             ),
             ("Look at the run", f"ornstein show {run}"),
-            ("Mend a picture of your own", f"ornstein restore {run} PICTURE.png --mask MASK.png"),
             ("Look at your own data", "ornstein show FOLDER"),
             ("Train on them for ten minutes", "ornstein train FOLDER --minutes 10 --out my-run"),
         ]
@@ -289,3 +331,27 @@ def animated(pictures: list["Image.Image"], milliseconds: int = 70) -> bytes:
         out, "WEBP", save_all=True, append_images=rest, duration=times, loop=0, lossless=True
     )
     return out.getvalue()
+
+
+def asked_page(path: Path, run: str, rows: Sequence[tuple[str, Samples]], foot: str = "") -> Path:
+    """A page of what was drawn, a row for each thing asked for.
+
+    Args:
+        path: Of the page.
+        run: Its name.
+        rows: What was asked for, and what was drawn, in each row from the same noise.
+        foot: What stands below.
+
+    Raises:
+        UsageError: If the run draws no pictures.
+        StorageError: If the disk refuses.
+    """
+    codec, strips = rows[0][1].codec, []
+    if not isinstance(codec, ImageCodec):
+        raise UsageError("--page is for runs that draw pictures.")
+    for asked, drawn in rows:
+        strips.append((asked, _strip(codec, drawn.x), f"{len(drawn)} pictures of: {asked}"))
+    lede = f"What {run} drew, a row for each thing that was asked for."
+    caption = "In each column the same noise: what differs is what was asked for."
+    section = Section("Asked for, and drawn", [Strips(strips=strips, caption=caption)])
+    return write_report(path, "Drawn as asked", lede, [section], foot)

@@ -122,8 +122,8 @@ def edit(
     if options.get("source") is not None:
         options["source"] = str(options["source"])
     chosen = checked(EditOptions, {"strength": strength, **options})
-    model = opened(run, device, [*(chosen.label or ()), chosen.source])
-    back = model if to is None else opened(to, device, chosen.label)
+    model = opened(run, device, [*chosen.asked, chosen.source])
+    back = model if to is None else opened(to, device, chosen.asked)
     chosen = _settled(chosen, model, back, to is not None, mask is not None)
     same_cut(mask, pictures)
     same_cut(strokes, pictures)
@@ -169,7 +169,7 @@ def between(
     if count < 2:
         raise UsageError(f"count = {count} must be at least 2: both ends are among them.")
     chosen = checked(DrawOptions, options)
-    model = opened(run, device, chosen.label)
+    model = opened(run, device, chosen.asked)
     ends = [read_examples(model, place).stored for place in (first, second)]
     if any(len(end) != 1 for end in ends):
         raise UsageError("Give one picture for each end.")

@@ -62,6 +62,11 @@ class DrawOptions:
     time_grid: TimeGridName | None = None
     seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
 
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """Every label and every text."""
+        return (*(self.label or ()), *(self.text or ()))
+
 
 @dataclass(frozen=True, kw_only=True)
 class SampleOptions(DrawOptions):
@@ -162,12 +167,16 @@ class EvaluateOptions(DrawOptions):
         likely: Held-out examples whose likelihood is computed; 0 for none.
         features: A network of others to measure with besides: dinov2 or clip, if this machine
             has its weights, or a folder with safetensors of one of these or of the FID's Inception.
+        posterior: Also restore held-out examples, and say how often the truth lies within the
+            bands: what is measured of them, in the words of `ornstein restore`, as upscale=2 or
+            deblur=1.5 noise=0.1 or operator=radon operator.angles=30.
     """
 
     count: Annotated[int, Interval(ge=2, le=1_000_000), Parameter(alias="-n")] = 2000
     against: Annotated[str, Len(1)] | None = None
     likely: Annotated[int, Interval(ge=0, le=100_000)] = 32
     features: Annotated[str, Len(1)] | None = None
+    posterior: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -410,7 +419,7 @@ Options = TypeVar("Options")
 def checked(kind: type[Options], values: Mapping[str, Any]) -> Options:
     """The options of one verb from plain values.
 
-    Labels may be one or several, names or numbers; so may what is given.
+    Labels may be one or several, names or numbers; so may texts and what is given.
 
     Raises:
         UsageError: Naming the option that is unknown, of the wrong type, or out of its bounds.
@@ -425,6 +434,8 @@ def checked(kind: type[Options], values: Mapping[str, Any]) -> Options:
     if (label := values.get("label")) is not None:
         names = [label] if isinstance(label, (str, int)) else list(label)
         values["label"] = tuple(str(name) for name in names)
+    if isinstance(text := values.get("text"), str):
+        values["text"] = (text,)
     if (given := values.get("given")) is not None:
         paths = [given] if isinstance(given, (str, PathLike)) else list(given)
         values["given"] = tuple(str(path) for path in paths)

@@ -28,7 +28,7 @@ from ..runs.adapters import Adapter
 from ..runs.fitted import kept_rule
 from ..runs.folder import RunFolder
 from ..runs.model import GRIDS, Model, load
-from ..runs.prompt import Prompt, terms_of
+from ..runs.prompt import Prompt, terms_of, unread
 from ..runs.provenance import provenance, stamp
 from ..runs.quick import quick
 from ..runs.sized import sized
@@ -141,7 +141,7 @@ def stream(
 
     What is given is `context`, by default the pictures that the options name.
     """
-    model, indices = opened(run, device, options.label), options.indices
+    model, indices = opened(run, device, options.asked), options.indices
     model = sized(model, options.space or model.shape[1:])
     denoiser, steps = plan(model, options)
     context = context_of(model, options) if context is None else context
@@ -175,7 +175,7 @@ def cascade(
         UsageError: If a run cannot be given what the one before draws.
     """
     models = [
-        quick(opened(run, device, options.label), options.precision, options.compile)
+        quick(opened(run, device, options.asked), options.precision, options.compile)
         for run in runs
     ]
     for before, after in pairwise(models):
@@ -316,6 +316,12 @@ def guided(model: Model, options: DrawOptions) -> Denoiser:
 def prompts_of(options: DrawOptions) -> tuple[Prompt, ...]:
     """The texts that the options ask for, read."""
     return tuple(Prompt.read(text) for text in options.text or ())
+
+
+def unread_texts(model: Model, options: DrawOptions) -> list[tuple[str, str]]:
+    """The texts asked for that are longer than what the run reads, and what it leaves out."""
+    words = model.vocabulary.words
+    return [] if words is None else unread(prompts_of(options), words)
 
 
 def _negative(model: Model, options: DrawOptions) -> dict[str, Tensor | None] | None:
