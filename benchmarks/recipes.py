@@ -7,8 +7,8 @@ Labels are not used. All tasks are sampled in the same way, whatever the recipe 
     taskset -c 0 python benchmarks/recipes.py [digits cifar3 ...] [--seeds 3] [--longest 240]
         [--set train.learning_rate=0.008 ...] [--out benchmarks/results/recipes.json]
 
-With ``--set``, what a change of the recipe is worth; then name the twins, mnist8 and cifar3-twin,
-on which to choose.
+Tasks that are not named keep the rows they had. With ``--set``, what a change of the recipe is
+worth; then name the twins, mnist8 and cifar3-twin, on which to choose.
 """
 
 import argparse
@@ -40,6 +40,7 @@ from ornstein.train.validation import Validation, held_batch
 from tasks import Absent, Task, gaussian, load
 
 DEVICE = torch.device("cpu")
+BLIND = "a Gaussian fitted to the numbers"
 
 
 def trained(
@@ -130,8 +131,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results/recipes.json")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    rows = list[dict[str, Any]]()
-    blind = dict[str, dict[str, float]]()
+    kept = json.loads(args.out.read_text()) if args.out.exists() else {}
+    rows = [row for row in kept.get("rows", []) if row["task"] not in args.tasks]
+    blind: dict[str, dict[str, float]] = kept.get(BLIND, {})
     for name in args.tasks:
         try:
             task = load(name)
@@ -152,7 +154,7 @@ def main() -> None:
         "torch": torch.__version__,
         "machine": platform.processor() or platform.machine(),
         "threads": 1,
-        "a Gaussian fitted to the numbers": blind,
+        BLIND: blind,
         "rows": rows,
     }
     args.out.parent.mkdir(exist_ok=True)
