@@ -10,13 +10,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ..data import Dataset, open_data
 from ..runs.folder import RunFolder
 from ..runs.model import Model
+from ..tasks.edit import edit
 from ..tasks.restore import Restored, restore
-from ..tasks.sample import Samples, opened, sample
+from ..tasks.sample import Samples, opened, sample, write_picture
 from ..train import Progress, recipe, train
 from ..train.progress import Report
 from .distances import energy_distance, frechet_distance, nearest
@@ -26,6 +28,7 @@ from .pages import demo_report
 
 SETS = 4  # of samples, each as large as the held-out set: a distance is their mean
 FRAMES = 40  # of the animation
+TRIED = 3  # the class of the digit that is varied
 GUIDANCE = 1.25
 """At 1, 1.25, 1.5 and 2, after a minute and a half, the Frechet distance was 4.9, 5.3, 5.8 and 7.1
 (real digits: 5.7), and 98, 99, 100 and 100 % of the digits were read as asked (real: 99 %)."""
@@ -79,6 +82,25 @@ class Neighbours:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Tried:
+    """What else the run can do, tried on one held-out digit.
+
+    Args:
+        scans: Files of held-out digits, one of each class.
+        mask: A picture that is white over the lower half.
+        label: The class of the digit.
+        varied: Variations of it ``(N, C, *S)``, itself first.
+        as_others: The same hand, writing each class ``(N, C, *S)``.
+    """
+
+    scans: list[Path]
+    mask: Path
+    label: str
+    varied: Tensor
+    as_others: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
 class Demo:
     """All that the report shows.
 
@@ -90,6 +112,7 @@ class Demo:
         samples: Class by class in turn, ten classes: sample i was asked to be an ``i % 10``.
         frames: A few samples on their way from noise to data, each ``(N, C, *S)``.
         restored: Held-out digits with a part masked.
+        tried: What else the run can do.
         neighbours: Is it copying?
         quality: Figures.
         log: The rows of the run's log.
@@ -104,6 +127,7 @@ class Demo:
     samples: Samples
     frames: list[Tensor]
     restored: Restored
+    tried: Tried
     neighbours: Neighbours
     quality: Quality
     log: list[dict[str, Any]]
@@ -182,6 +206,9 @@ def look(run: RunFolder, *, device: str, say: Callable[[str], None], clock: Cloc
     say("Mending digits of which a part is masked")
     with clock("mending"):
         restored = mend(model, held_out)
+    say("Varying a digit")
+    with clock("editing"):
+        tried = vary(model, held_out, run.path.parent)
     say("Measuring")
     with clock("measuring"):
         quality, neighbours = measure(samples, seen, held_out)
@@ -193,6 +220,7 @@ def look(run: RunFolder, *, device: str, say: Callable[[str], None], clock: Cloc
         samples=samples,
         frames=frames,
         restored=restored,
+        tried=tried,
         neighbours=neighbours,
         quality=quality,
         log=run.logged(),
@@ -223,6 +251,35 @@ def mend(model: Model, held_out: Dataset) -> Restored:
     masks[3, :, ::2] = True  # every other line
     picked = [int((held_out.label == c).nonzero()[0]) for c in (3, 5, 8, 2)]
     return restore(model, held_out.stored[picked], masks, draws=3, seed=3)
+
+
+def vary(model: Model, held_out: Dataset, folder: Path) -> Tried:
+    """A held-out digit, varied and written as each other; and files to try the commands on."""
+    assert held_out.label is not None
+    classes = held_out.classes
+    first = [int((held_out.label == c).nonzero()[0]) for c in range(len(classes))]
+    scans = model.codec.pack(held_out.stored[first])
+    paths = list(model.codec.save(scans, folder / "scans", 0, classes))
+    hole = np.zeros(model.shape[1:], np.uint8)
+    hole[len(hole) // 2 :] = 255
+    mask = write_picture(Image.fromarray(hole), folder / "mask.png")
+    one, label = held_out.stored[[first[TRIED]]], classes[TRIED]
+    varied = edit(model, one, 0.6, draws=len(classes) - 1)
+    same_hand = edit(
+        model,
+        one.repeat_interleave(len(classes), 0),
+        1.0,
+        how="encode",
+        source=label,
+        label=classes,
+    )
+    return Tried(
+        scans=paths,
+        mask=mask,
+        label=label,
+        varied=torch.cat([varied.given, varied.samples.x]),
+        as_others=same_hand.samples.x,
+    )
 
 
 def measure(samples: Samples, seen: Dataset, held_out: Dataset) -> tuple[Quality, Neighbours]:

@@ -232,8 +232,8 @@ def _what_else(demo: "Demo") -> list[Block]:
             ("as others", _strip(codec, tried.as_others), f"The same {tried.label} as each digit"),
         ],
         caption=(
-            f"Above, a {tried.label} that the run never saw, and what becomes of it on the way back "
-            "from noise. Below, the same, encoded as what it is and decoded as each of the digits."
+            f"Above, a {tried.label} that the run never saw, and what becomes of it on the way "
+            "back from noise. Below, the same, encoded as what it is and decoded as each digit."
         ),
     )
     lines = [
