@@ -1,0 +1,106 @@
+"""Asking a run in words."""
+
+import pytest
+import torch
+
+import ornstein as ou
+from ornstein.data import DataOptions
+from ornstein.data.captions import Words
+from ornstein.errors import UsageError
+from ornstein.runs.config import NetConfig, RunConfig, SampleConfig, TrainConfig
+from ornstein.runs.model import Vocabulary
+from ornstein.tasks.options import DrawOptions
+from ornstein.tasks.sample import guided, unread_texts
+from ornstein.train.signals import Stop
+from untrained import grey_codec, of_random_weights, tiny_model
+
+WORDS = Words.learned(["a red 7 left of a blue square", "a green circle"] * 3)
+
+
+@pytest.fixture(scope="module")
+def model():
+    config = RunConfig(net=NetConfig(size=8), sample=SampleConfig(steps=3))
+    return of_random_weights(config, grey_codec((1, 8, 8)), Vocabulary(words=WORDS))
+
+
+def test_texts_are_dealt_out_in_turn_and_each_is_heard(model):
+    both = ou.sample(model, 4, text=["a red 7", "a green circle"]).x
+    red, green, none = (
+        ou.sample(model, 4, text=text).x for text in ("a red 7", "a green circle", None)
+    )
+    assert torch.equal(both[::2], red[::2]) and torch.equal(both[1::2], green[1::2])
+    for a, b in ((red, green), (red, none)):
+        assert (a - b).flatten(1).abs().amax(1).min() > 1e-3
+
+
+def test_an_example_does_not_depend_on_which_others_are_drawn(model):
+    texts = ["a red 7", "a (red:2) 7 AND a square", "a green circle AND NOT a 7"]
+    all_ = ou.sample(model, 6, text=texts, guidance=2).x
+    one = ou.sample(model, text=texts, guidance=2, examples="4-4").x
+    assert torch.equal(all_[4:5], one)
+
+
+def test_guidance_emphasis_negatives_and_composition_each_change_what_is_drawn(model):
+    plain = ou.sample(model, 2, text="a red 7").x
+    others = [
+        {"text": "a red 7", "guidance": 3},
+        {"text": "a (red:3) 7"},
+        {"text": "a red 7", "guidance": 3, "negative": "a green circle"},
+        {"text": "a red 7", "guidance": 3, "guidance_parallel": 0.0},
+        {"text": "a red 7", "guidance": 3, "guidance_rescale": 1.0},
+        {"text": "a red 7 AND a green circle"},
+        {"text": "a red 7 AND NOT a green circle"},
+    ]
+    drawn = [plain] + [ou.sample(model, 2, **options).x for options in others]
+    for i, a in enumerate(drawn):
+        assert all((a - b).abs().max() > 1e-4 for b in drawn[:i])
+
+
+def test_a_text_with_itself_as_the_negative_is_not_guided(model):
+    plain = ou.sample(model, 2, text="a red 7").x
+    same = ou.sample(model, 2, text="a red 7", negative="a red 7", guidance=5).x
+    torch.testing.assert_close(same, plain, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ({"text": ("a",), "negative": "a AND b"}, "--negative is one text"),
+        ({"text": ("a AND b",), "guidance_rescale": 0.5}, "put together with AND"),
+        ({"guidance": 2.0}, "needs a label, a text"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(model, options, said):
+    with pytest.raises(UsageError, match=said):
+        guided(model, DrawOptions(**options))
+
+
+def test_a_run_without_captions_refuses_texts():
+    with pytest.raises(UsageError, match="without captions"):
+        ou.sample(tiny_model(), 1, text="a 7")
+
+
+def test_what_is_left_unread_of_a_text_is_known(model):
+    long = " and ".join(["a red 7 left of a blue square"] * 9)
+    ((text, rest),) = unread_texts(model, DrawOptions(text=(long, "a 7")))
+    assert text == long and long.endswith(rest)
+
+
+@pytest.mark.slow
+def test_a_training_on_captions_goes_on_as_if_it_had_never_stopped(tmp_path):
+    data = DataOptions(limit=40, size=8)
+    train = TrainConfig(seen=48, batch=8, precision="f32", ema=(0.1,))
+    config = RunConfig(source="scenes", data=data, net=NetConfig(size=8, depth=1), train=train)
+    whole = ou.train("scenes", out=tmp_path / "whole", config=config)
+    stop = Stop()
+
+    def halfway(progress):
+        if progress.seen >= 24:
+            stop.set()
+
+    ou.train("scenes", out=tmp_path / "twice", config=config, report=halfway, stop=stop)
+    twice = ou.train(out=tmp_path / "twice", resume=True)
+    ends = [run.latest().load("model") for run in (whole, twice)]
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+    assert ou.load(twice.path).vocabulary.words == ou.load(whole.path).vocabulary.words
+    assert ou.sample(twice.path, 2, text="a red 7", steps=2).x.isfinite().all()
