@@ -88,14 +88,14 @@ def test_what_is_left_unread_of_a_text_is_known(model):
 
 @pytest.mark.slow
 def test_a_training_on_captions_goes_on_as_if_it_had_never_stopped(tmp_path):
-    data = DataOptions(limit=40, size=8)
-    train = TrainConfig(seen=48, batch=8, precision="f32", ema=(0.1,))
+    data = DataOptions(limit=16)
+    train = TrainConfig(seen=24, batch=4, precision="f32", ema=(0.1,))
     config = RunConfig(source="scenes", data=data, net=NetConfig(size=8, depth=1), train=train)
     whole = ou.train("scenes", out=tmp_path / "whole", config=config)
     stop = Stop()
 
     def halfway(progress):
-        if progress.seen >= 24:
+        if progress.seen >= 8:
             stop.set()
 
     ou.train("scenes", out=tmp_path / "twice", config=config, report=halfway, stop=stop)
