@@ -41,6 +41,14 @@ def test_a_rule_is_kept_whole_for_the_weights_it_was_fitted_to(run, model):
     assert kept_steps(run) == [5]
 
 
+def test_the_model_card_tells_of_the_rules_that_were_fitted(run, model):
+    run.write_card()
+    assert "fitted" not in (run.path / "README.md").read_text()
+    for steps in (8, 3):
+        keep_rule(run, 7, rule_of(model, steps))
+    assert "| Steps that a sampler was fitted to | 3, 8 |" in (run.path / "README.md").read_text()
+
+
 def test_a_rule_that_was_tampered_with_is_refused(run, model):
     keep_rule(run, 7, rule_of(model))
     path = next((run.path / "kept" / "rule-3").glob("*.safetensors"))

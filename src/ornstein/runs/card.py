@@ -19,6 +19,7 @@ ROWS = {
     "seen": "Examples seen",
     "loss": "Training loss",
     "held_out_loss": "Loss on held-out examples",
+    "fitted": "Steps that a sampler was fitted to",
     "created": "Begun",
     "ornstein": "Made with ornstein",
     "id": "Run",

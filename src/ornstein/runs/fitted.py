@@ -21,6 +21,7 @@ def keep_rule(run: RunFolder, seen: int, rule: FittedRule) -> None:
         row[reach - len(values) :] = torch.tensor(values, dtype=torch.float64)
     times = torch.tensor(rule.times, dtype=torch.float64)
     run.keep(_name(rule.steps), {"times": times, "weights": weights, "seen": torch.tensor(seen)})
+    run.write_card()
 
 
 def kept_rule(run: RunFolder, seen: int, steps: int) -> FittedRule | None:

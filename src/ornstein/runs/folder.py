@@ -339,10 +339,13 @@ class RunFolder:
         Args:
             **extra: What `card.write` takes beside the facts of the run.
         """
+        from .fitted import kept_steps  # which knows this folder
+
         path = self.path / "README.md"
         old = read_bytes(path, MOST).decode(errors="replace") if path.exists() else card.MARK
         if card.MARK in old:
-            replace_text(path, card.write(facts(self), **extra))
+            fitted = ", ".join(map(str, kept_steps(self))) or None
+            replace_text(path, card.write(facts(self) | {"fitted": fitted}, **extra))
 
     # --- Inside
 
