@@ -19,8 +19,8 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import ornstein as ou
+from ornstein.core.shares import Share
 from ornstein.data import DataOptions, open_data
-from ornstein.tasks.classify import Share
 from ornstein.tasks.examples import training_data
 from ornstein.train import recipe
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from ornstein.core.shares import Share
 from ornstein.data.dataset import Attributes, Dataset
 from ornstein.data.points import PointsCodec
 from ornstein.evaluate.features import train_labeller
 from ornstein.evaluate.groups import Grouping, below, group
-from ornstein.evaluate.metrics import Proportion
 from ornstein.rng import generator
 
 CODEC = PointsCodec(shape=(4,), dtype="float32", mean=(0.0,) * 4, std=(1.0,) * 4)
@@ -104,8 +104,8 @@ def test_what_was_asked_of_an_attribute_is_held_against_what_came():
 
 
 def test_a_share_is_below_another_only_beyond_chance():
-    def share(hits: int, n: int) -> Proportion:
-        return Proportion(hits=hits, n=n)
+    def share(hits: int, n: int) -> Share:
+        return Share(hits=hits, n=n)
 
     assert below(share(50, 1000), share(100, 1000))
     assert not below(share(100, 1000), share(50, 1000))

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from ornstein.core.shares import Share
 from ornstein.evaluate.distances import energy_distance, frechet_distance
-from ornstein.evaluate.metrics import Proportion, Score, score
+from ornstein.evaluate.metrics import Score, score
 from ornstein.rng import generator
 
 
@@ -42,8 +43,8 @@ def test_the_interval_of_a_score_holds_other_sets_as_often_as_it_says():
     assert np.std(others) == pytest.approx(found.spread, rel=0.6)
 
 
-def test_a_proportion_knows_its_standard_error():
-    share = Proportion(hits=90, n=100)
+def test_a_share_knows_its_standard_error_and_interval():
+    share = Share(hits=90, n=100)
     assert share.value == 0.9
     assert share.error == pytest.approx(0.03)
-    assert str(share) == "90.0 % (standard error 3.0, n = 100)"
+    assert str(share) == "90.0 % (82.6 to 94.5 %)"

@@ -6,7 +6,7 @@ from scipy.stats import norm
 from sklearn.model_selection import LeaveOneOut, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
 
-from ornstein.evaluate.metrics import Proportion
+from ornstein.core.shares import Share
 from ornstein.evaluate.twosample import advantage, neighbours_tell, network_tells
 from ornstein.rng import generator
 
@@ -32,7 +32,7 @@ def test_neighbours_are_those_of_scikit_learn_left_one_out():
     a, b = normal(60, 2, "a"), 1 + normal(60, 2, "b")
     both, side = np.concatenate([a, b]), np.repeat([0, 1], 60)
     said = cross_val_predict(KNeighborsClassifier(5), both, side, cv=LeaveOneOut())
-    assert neighbours_tell(a, b) == Proportion(hits=int((said == side).sum()), n=120)
+    assert neighbours_tell(a, b) == Share(hits=int((said == side).sum()), n=120)
 
 
 def test_samples_between_the_data_are_told_below_one_half():

@@ -9,9 +9,10 @@ import torch
 from exactly import exact_model, standard
 from ornstein.core.exact import MixtureDenoiser
 from ornstein.core.noise import CosineSchedule
+from ornstein.core.shares import Share
 from ornstein.data.dataset import Dataset
 from ornstein.errors import UsageError
-from ornstein.tasks.classify import Share, classify, measure_lengths
+from ornstein.tasks.classify import classify, measure_lengths
 from ornstein.tasks.options import ClassifyOptions
 from truths import F64
 from untrained import tiny_model

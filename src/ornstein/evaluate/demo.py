@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..core.shares import Share
 from ..data import Dataset, open_data
 from ..runs.folder import RunFolder
 from ..runs.model import Model
@@ -23,7 +24,7 @@ from ..train import Progress, recipe, train
 from ..train.progress import Report
 from .distances import energy_distance, frechet_distance, nearest
 from .features import agreement, train_labeller
-from .metrics import Proportion, Score, score
+from .metrics import Score, score
 from .pages import demo_report
 
 SETS = 4  # of samples, each as large as the held-out set: a distance is their mean
@@ -62,8 +63,8 @@ class Quality:
 
     frechet: Score
     energy: Score
-    agreement: Proportion
-    accuracy: Proportion
+    agreement: Share
+    accuracy: Share
     to_train: float
     held_to_train: float
 

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..core.shares import Share
 from ..rng import generator
-from .metrics import Proportion
 
 WIDTH = 64
 """Of the features: a Frechet distance needs some ``WIDTH^2`` examples, and people have few."""
@@ -142,13 +142,13 @@ class Labeller:
     features: Features
     last: tuple[np.ndarray, np.ndarray]
     classes: np.ndarray
-    accuracy: Proportion
+    accuracy: Share
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """The label of each example ``(N,)``."""
         return self.classes[(self.features(x) @ self.last[0] + self.last[1]).argmax(1)]
 
-    def agreement(self, x: np.ndarray, label: np.ndarray) -> Proportion:
+    def agreement(self, x: np.ndarray, label: np.ndarray) -> Share:
         """How often it gives the examples the `label` that they were asked, or known, to have."""
         return agreement(self(x), label)
 
@@ -189,13 +189,13 @@ def train_labeller(
     features, last = Features((*first, *layers[:-1])), layers[-1]
     if last[0].shape[1] == 1:  # two classes share one logit
         last = np.concatenate([-last[0], last[0]], 1), np.concatenate([-last[1], last[1]])
-    labeller = Labeller(features, last, net.classes_, Proportion(hits=0, n=1))
+    labeller = Labeller(features, last, net.classes_, Share(hits=0, n=1))
     return replace(labeller, accuracy=labeller.agreement(*_labelled(held_out, held_out_label)))
 
 
-def agreement(said: np.ndarray, label: np.ndarray) -> Proportion:
+def agreement(said: np.ndarray, label: np.ndarray) -> Share:
     """How often two labellings agree."""
-    return Proportion(hits=int((said == label).sum()), n=len(label))
+    return Share(hits=int((said == label).sum()), n=len(label))
 
 
 def _labelled(x: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.shares import Share
 from ..data import Dataset
 from ..data.codec import Codec
 from ..rng import generator
@@ -20,7 +21,7 @@ from .distances import (
     sliced_wasserstein,
 )
 from .features import Encoder
-from .metrics import Metric, Proportion, Score, score
+from .metrics import Metric, Score, score
 from .twosample import COMPONENTS, advantage, neighbours_tell, network_tells
 
 LEARNERS = 10_000
@@ -33,7 +34,7 @@ as many as there are features, or the covariances are singular."""
 Side = Mapping[str, np.ndarray]
 """Examples of one kind, samples, training or held-out, in each space."""
 
-_Share = Callable[[np.ndarray, np.ndarray], tuple[float, float]]
+_Measure = Callable[[np.ndarray, np.ndarray], tuple[float, float]]
 """A figure of samples beside real data, and its standard error."""
 
 
@@ -145,7 +146,7 @@ def _shares(space: str, n: int, samples: Side, train: Side, held_out: Side) -> l
         rows = generator("sets", name, 0).permutation(len(side["data"]))
         return list(rows[: len(rows) // n * n].reshape(-1, n)[:4])
 
-    def beside(name: str, space: str, higher: bool, measure: _Share) -> Figure:
+    def beside(name: str, space: str, higher: bool, measure: _Measure) -> Figure:
         fewest = FEWEST_OF["network" if name.startswith("told") else "precision"]
         value = None
         if n >= fewest:
@@ -157,14 +158,14 @@ def _shares(space: str, n: int, samples: Side, train: Side, held_out: Side) -> l
             value = Score(**dict(zip(keys, both, strict=True)), n=n)
         return Figure(name=name, space=space, higher=higher, score=value, fewest=fewest, n=n)
 
-    def of(name: str) -> _Share:
+    def of(name: str) -> _Measure:
         def measure(x: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
             found = compare(reference, x)
             return getattr(found, name), found.error(name)
 
         return measure
 
-    def told(tell: Callable[[np.ndarray, np.ndarray], Proportion]) -> _Share:
+    def told(tell: Callable[[np.ndarray, np.ndarray], Share]) -> _Measure:
         def measure(x: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
             found = tell(x, reference)
             return advantage(found), 0.5 / found.n**0.5

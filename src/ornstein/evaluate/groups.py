@@ -6,12 +6,12 @@ from itertools import pairwise
 
 import numpy as np
 
+from ..core.shares import Share
 from ..data import Dataset
 from ..rng import generator
 from .coverage import NEIGHBOURS, covered
 from .features import Labeller
 from .figures import LEARNERS, Side
-from .metrics import Proportion
 
 PARTS = 4  # of the range of a numeric attribute, equally many training examples in each
 READABLE = 0.2  # of the variance of an attribute that must be told from features
@@ -36,13 +36,13 @@ class Group:
 
     name: str
     asked: float | None
-    got: Proportion
-    read: Proportion
-    data: Proportion
-    right: Proportion | None
-    real: Proportion
-    coverage: Proportion | None
-    floor: Proportion | None
+    got: Share
+    read: Share
+    data: Share
+    right: Share | None
+    real: Share
+    coverage: Share | None
+    floor: Share | None
 
     @property
     def short(self) -> bool:
@@ -86,7 +86,7 @@ class Grouping:
         return f"By {self.of}: {words.replace('%', ' %')}. {self.reader}"
 
 
-def below(a: Proportion, b: Proportion) -> bool:
+def below(a: Share, b: Share) -> bool:
     """Is the share `a` clearly less than `b`? By the z of two proportions, pooled."""
     pooled = (a.hits + b.hits) / (a.n + b.n)
     error = (pooled * (1 - pooled) * (1 / a.n + 1 / b.n)) ** 0.5
@@ -227,8 +227,8 @@ def _reader(x: np.ndarray, value: np.ndarray) -> Callable[[np.ndarray], np.ndarr
     return make_pipeline(StandardScaler(), RidgeCV(np.logspace(-2, 4, 13))).fit(x, value).predict
 
 
-def _share(hits: np.ndarray) -> Proportion:
-    return Proportion(hits=int(hits.sum()), n=len(hits))
+def _share(hits: np.ndarray) -> Share:
+    return Share(hits=int(hits.sum()), n=len(hits))
 
 
 def _column(data: Dataset, name: str) -> np.ndarray:

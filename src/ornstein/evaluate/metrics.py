@@ -1,4 +1,4 @@
-"""A number alone says nothing: scores with their floors, shares with their errors."""
+"""A number alone says nothing: distances with their floors and their scatter."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -85,29 +85,3 @@ def score(
     value, spread = against_reference(samples, "samples")
     floor, floor_spread = against_reference(train, "train")
     return Score(value=value, spread=spread, floor=floor, floor_spread=floor_spread, n=n)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Proportion:
-    """A share of a set, and the standard error of it.
-
-    >>> str(Proportion(hits=98, n=100))
-    '98.0 % (standard error 1.4, n = 100)'
-    """
-
-    hits: int
-    n: int
-
-    @property
-    def value(self) -> float:
-        return self.hits / self.n
-
-    @property
-    def error(self) -> float:
-        """``sqrt(p (1 - p) / n)``; the bootstrap of a proportion has this closed form."""
-        return (self.value * (1 - self.value) / self.n) ** 0.5
-
-    def __str__(self) -> str:
-        return f"{self.value:.1%}".replace("%", " %") + (
-            f" (standard error {100 * self.error:.1f}, n = {self.n:,})"
-        )

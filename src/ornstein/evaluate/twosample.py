@@ -4,15 +4,15 @@ import warnings
 
 import numpy as np
 
+from ..core.shares import Share
 from ..rng import generator
-from .metrics import Proportion
 
 NEIGHBOURS = 5
 COMPONENTS = 64
 """Of the data that a trained classifier sees: more inputs than examples teach it nothing."""
 
 
-def neighbours_tell(a: np.ndarray, b: np.ndarray, k: int = NEIGHBOURS) -> Proportion:
+def neighbours_tell(a: np.ndarray, b: np.ndarray, k: int = NEIGHBOURS) -> Share:
     """How often the k nearest others of an example, by majority, say which set it is of.
 
     Below one half where samples lie between the data, as those of a smooth model do: read
@@ -27,10 +27,10 @@ def neighbours_tell(a: np.ndarray, b: np.ndarray, k: int = NEIGHBOURS) -> Propor
     with threadpool_limits(1):
         places = NearestNeighbors(n_neighbors=k).fit(both).kneighbors(return_distance=False)
     said = side[places].mean(1) > 0.5
-    return Proportion(hits=int(np.sum(said == side)), n=len(side))
+    return Share(hits=int(np.sum(said == side)), n=len(side))
 
 
-def network_tells(a: np.ndarray, b: np.ndarray, seed: int = 0) -> Proportion:
+def network_tells(a: np.ndarray, b: np.ndarray, seed: int = 0) -> Share:
     """How often a small network says rightly which set an example is of, one it did not train on.
 
     Each half of the examples is judged by the network that was trained on the other half.
@@ -66,10 +66,10 @@ def network_tells(a: np.ndarray, b: np.ndarray, seed: int = 0) -> Proportion:
             net = MLPClassifier((64,), solver="lbfgs", alpha=1.0, max_iter=60, random_state=0)
             net.fit(both[fold == half], side[fold == half])
             hits += int(np.sum(net.predict(both[fold != half]) == side[fold != half]))
-    return Proportion(hits=hits, n=len(side))
+    return Share(hits=hits, n=len(side))
 
 
-def advantage(told: Proportion) -> float:
+def advantage(told: Share) -> float:
     """``|accuracy - 1/2|``: 0 where guessing does as well, 1/2 where every example is told."""
     return abs(told.value - 0.5)
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import binomtest
 from torch import Tensor
 
 from ..core.calibrate import LevelWeights, calibration_error, fit_weights
 from ..core.evidence import code_lengths
+from ..core.shares import Share
 from ..data import Dataset
 from ..data.codec import write_bytes
 from ..data.table import safe_cell
@@ -96,27 +96,6 @@ def _still_open(rounds: Tensor, alive: Tensor) -> Tensor:
 
 
 # --- Results -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class Share:
-    """A share of n examples, and where it may lie: the 95 % interval of Wilson."""
-
-    hits: int
-    n: int
-
-    @property
-    def value(self) -> float:
-        return self.hits / self.n
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        found = binomtest(self.hits, self.n).proportion_ci(0.95, method="wilson")
-        return float(found.low), float(found.high)
-
-    def __str__(self) -> str:
-        low, high = self.interval
-        return f"{self.value:.1%} ({low:.1%} to {high:.1%})"
 
 
 @dataclass(frozen=True, kw_only=True)
