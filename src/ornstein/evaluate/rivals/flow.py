@@ -7,23 +7,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...core.likelihood import dequantise
 from ...data.dataset import Dataset
 from ...nets.blocks import zero
 from .rival import (
-    Average,
     Budget,
     Clock,
     Likelihood,
     Rival,
-    batches,
+    descend,
     drawn,
-    finite,
-    learning_rate,
     measured,
     seeded,
     size_of,
-    unit,
     width_for,
 )
 
@@ -158,26 +153,23 @@ class NormalisingFlow(Rival):
 
     def fit(self, data: Dataset, budget: Budget, seed: int, device: torch.device) -> None:
         self._codec, clock = data.codec, Clock(budget, device)
-        shape, step = self._codec.shape, unit(data.codec).to(device)
+        shape = self._codec.shape
 
         def make(width: int) -> Flow:
             return Flow(shape, width)
 
         with seeded(seed, device):
             net = make(width_for(make, self.weights)).to(device)
-            self._average = Average(net)
-            optimizer = torch.optim.Adam(net.parameters(), lr=RATE)
-            size = BATCH["pictures" if len(shape) == 3 else "points"]
-            for x in batches(data, clock, size, seed):
-                x = dequantise(x, step, torch.rand_like(x))
-                optimizer.param_groups[0]["lr"] = RATE * learning_rate(clock.part)
-                loss = -net.log_prob(x).mean() / x[0].numel()
-                optimizer.zero_grad()
-                finite(loss, self.title).backward()
-                nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-                optimizer.step()
-                self._average.update(self.seen, clock.seen)
-                self.seen = clock.seen
+            self._average = descend(
+                self,
+                net,
+                lambda x: -net.log_prob(x).mean(),
+                data,
+                clock,
+                size=BATCH["pictures" if len(shape) == 3 else "points"],
+                seed=seed,
+                rate=RATE,
+            )
 
     @property
     def _net(self) -> Flow:

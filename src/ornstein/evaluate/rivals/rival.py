@@ -224,6 +224,43 @@ def batches(data: Dataset, clock: Clock, size: int, seed: int) -> Iterator[Tenso
         yield x[places.to(clock.device)]
 
 
+def descend(
+    rival: Rival,
+    net: nn.Module,
+    loss: Callable[[Tensor], Tensor],
+    data: Dataset,
+    clock: Clock,
+    *,
+    size: int,
+    seed: int,
+    rate: float,
+) -> Average:
+    """Train `net` by Adam until the budget is spent, and return the average of its weights.
+
+    Args:
+        rival: Whose network it is; told what it has seen.
+        net: On the device of `clock`.
+        loss: In nats an example, of x ``(B, C, *S)``: integers are spread evenly over their levels.
+        data: To train on.
+        clock: Of the budget.
+        size: Of the batches.
+        seed: Of their order.
+        rate: Of learning, at its peak.
+    """
+    average, optimizer = Average(net), torch.optim.Adam(net.parameters(), lr=rate)
+    step = unit(data.codec).to(clock.device)
+    for x in batches(data, clock, size, seed):
+        x = dequantise(x, step, torch.rand_like(x))
+        optimizer.param_groups[0]["lr"] = rate * learning_rate(clock.part)
+        optimizer.zero_grad()
+        finite(loss(x) / x[0].numel(), rival.title).backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+        average.update(rival.seen, clock.seen)
+        rival.seen = clock.seen
+    return average
+
+
 @torch.no_grad()
 def drawn(net: nn.Module, count: int, shape: tuple[int, ...], seed: int) -> Tensor:
     """What `net` makes of standard noise ``(B, *shape)``, block by block, on the CPU."""

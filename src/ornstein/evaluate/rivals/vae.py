@@ -11,15 +11,12 @@ from ...data.dataset import Dataset
 from ...rng import normal
 from .nets import decoder, encoder
 from .rival import (
-    Average,
     Budget,
     Clock,
     Likelihood,
     Rival,
-    batches,
+    descend,
     drawn,
-    finite,
-    learning_rate,
     measured,
     seeded,
     size_of,
@@ -119,22 +116,15 @@ class VAE(Rival):
         with seeded(seed, device):
             net = make(width_for(make, self.weights)).to(device)
             net.variance.fill_(SHARP)
-            self._average = Average(net)
-            optimizer = torch.optim.Adam(net.parameters(), lr=RATE)
-            for x in batches(data, clock, size, seed):
-                x = dequantise(x, step, torch.rand_like(x))
-                optimizer.param_groups[0]["lr"] = RATE * learning_rate(clock.part)
+
+            def loss(x: Tensor) -> Tensor:
                 eps = torch.randn(len(x), self._latent, device=device)
                 errors, divergence = net.parts(x, eps)
                 weight = min(1.0, clock.part / WARM)
                 net.settle(errors if weight == 1 else errors.clamp(max=SHARP), MEMORY)
-                loss = (weight * divergence - net.log_density(errors)).mean()
-                optimizer.zero_grad()
-                finite(loss / x[0].numel(), self.title).backward()
-                nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-                optimizer.step()
-                self._average.update(self.seen, clock.seen)
-                self.seen = clock.seen
+                return (weight * divergence - net.log_density(errors)).mean()
+
+            self._average = descend(self, net, loss, data, clock, size=size, seed=seed, rate=RATE)
             some = data.codec.pack(data.stored[:FITTED]).to(device)
             some = dequantise(some, step, torch.rand_like(some))
             with torch.no_grad():
