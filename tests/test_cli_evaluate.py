@@ -53,13 +53,21 @@ def test_other_held_out_data_can_be_given(run, tmp_path, capsys):
     assert "there are 30" in capsys.readouterr().out
 
 
+def test_restorations_are_judged_where_words_say_what_was_measured(run, tmp_path, capsys):
+    flags = ["-n", "20", "--posterior", "deblur=1", "steps=2", "--out", str(tmp_path), "--json"]
+    assert run_command(["evaluate", str(run), *flags, *QUICK]) == 0
+    found = json.loads(capsys.readouterr().out)["posterior"]
+    assert found["examples"] == 100 and 0 <= found["coverage_90%"] <= 1
+
+
 @pytest.mark.parametrize(
     ("flags", "code", "words"),
     [
         (["--count", "1"], 2, "greater than or equal to 2"),
-        (["--against", "swiss-roll"], 6, "of the kind it was trained on"),
+        (["--against", "swiss-roll"], 6, "the run was trained on"),
         (["--against", "no/such/folder"], 6, "no/such/folder"),
         (["--label", "unicorn"], 2, "no class 'unicorn'"),
+        (["--posterior", "upscal=2"], 2, "did you mean 'upscale'?"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_in_one_sentence(run, capsys, flags, code, words):

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from ornstein.data.image import ImageCodec
-from ornstein.evaluate.calibration import Calibration, compared
+from ornstein.errors import UsageError
+from ornstein.evaluate.calibration import Calibration, compared, in_words
 from ornstein.tasks.restore import Restored
 from ornstein.tasks.sample import Samples
 
@@ -52,3 +53,25 @@ def test_the_ranks_are_those_of_hidden_places_and_the_facts_name_all():
     facts = found.facts
     assert facts["examples"] == 40 and facts["draws"] == 19
     assert 0 < facts["coverage_50%"] < 1 and np.isfinite(facts["psnr"])
+
+
+def test_the_histogram_holds_all_ranks_in_even_bins():
+    names, shares = judged(1.0).histogram
+    assert names == ["0 to 3", "4 to 7", "8 to 11", "12 to 15", "16 to 19"]
+    assert sum(shares) == pytest.approx(1) and max(shares) < 0.3
+    _, narrow = judged(0.5).histogram
+    assert narrow[0] + narrow[-1] > 0.55 > 2 * 0.2
+
+
+def test_words_say_what_was_measured_as_the_command_that_restores_would():
+    words = ("operator=radon", "operator.angles=30", "operator.window=hann", "noise=0.5", "simple")
+    with pytest.raises(UsageError, match="'simple' names no option"):
+        in_words(words)
+    assert in_words(words[:-1]) == {
+        "operator": "radon",
+        "noise": "0.5",
+        "parameters": {"angles": 30.0, "window": "hann"},
+    }
+    assert in_words(["colourise"]) == {"colourise": "true"}
+    with pytest.raises(UsageError, match="names no option"):
+        in_words(["simulate"])  # it goes without saying

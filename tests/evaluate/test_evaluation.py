@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from ornstein.runs.folder import RunFolder
 from ornstein.runs.model import load
 from ornstein.tasks.sample import Samples
 
-QUICK = {"steps": 2, "likely": 0, "device": "cpu"}
+QUICK: dict[str, Any] = {"steps": 2, "likely": 0, "device": "cpu"}
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +40,11 @@ def found(run):
 def drawing(monkeypatch, x: torch.Tensor) -> None:
     """Let the sampler give `x`, whatever was asked."""
 
-    def sample(model, count, **options):
-        names = tuple(options["label"][i % len(options["label"])] for i in range(count))
-        return Samples(x[:count], model.codec, labels=names)
+    def stream(model, options, context=None):
+        names = tuple(options.label[i % len(options.label)] for i in range(options.count))
+        yield Samples(x[: options.count], model.codec, labels=names)
 
-    monkeypatch.setattr(made, "sample", sample)
+    monkeypatch.setattr(made, "stream", stream)
 
 
 def test_every_figure_stands_beside_its_floor(found):
@@ -191,7 +192,7 @@ def test_samples_are_measured_as_a_file_would_hold_them(found):
 
 
 def test_data_of_another_kind_are_refused(run):
-    with pytest.raises(DataError, match="of the kind it was trained on"):
+    with pytest.raises(DataError, match="the run was trained on"):
         evaluate(run, "swiss-roll", count=20, **QUICK)
 
 
@@ -200,6 +201,20 @@ def test_without_held_out_data_there_is_nothing_to_compare_with(run):
     config = replace(model.config, data=replace(model.config.data, validation=0.0))
     with pytest.raises(UsageError, match="--against"):
         evaluate(replace(model, config=config), count=20, **QUICK)
+
+
+def test_restorations_of_what_the_run_never_saw_are_held_against_the_truth(run, tmp_path):
+    few = open_data("digits").subset(torch.arange(30))
+    words = ("upscale=2", "steps=2", "draws=9")
+    found = evaluate(run, few, count=40, posterior=words, **QUICK)
+    assert found.posterior is not None
+    assert (len(found.posterior.ranks), found.posterior.draws) == (30, 9)
+    assert found.posterior.sentence in found.lines()
+    assert found.facts["posterior"]["examples"] == 30
+    text = write(found, tmp_path).read_text()
+    assert "How sure its restorations are" in text and "upscale=2, steps=2, draws=9" in text
+    with pytest.raises(UsageError, match="names no option"):
+        evaluate(run, few, count=40, posterior=("upscal=2",), **QUICK)
 
 
 def test_points_without_labels_are_measured_in_themselves(tmp_path):

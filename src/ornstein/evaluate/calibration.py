@@ -1,6 +1,8 @@
 """Simulation-based calibration: does the truth lie where the posterior says it may?"""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,15 @@ from ..errors import UsageError
 from ..rng import generator
 from ..runs.model import Model
 from ..tasks.examples import training_data
-from ..tasks.options import RestoreOptions, checked
+from ..tasks.options import RestoreOptions, checked, suggestion
 from ..tasks.restore import Cost, Restored, restore
 from ..tasks.sample import Run, opened
 
 DRAWS = 19
 """Of each posterior: the outermost of 19 bound a band of 90 %, since the truth has 20 ranks."""
+
+UNASKED = ("given", "attributes", "guidance_interval", "parameters", "simulate")
+"""Options of a restoration that no word can name, or that go without saying."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +58,22 @@ class Calibration:
         return low / n, high / n
 
     @property
+    def histogram(self) -> tuple[list[str], list[float]]:
+        """The share of the ranks in each of up to five even bins, and the names of these."""
+        counts, edges = np.histogram(self.ranks, bins=self._bins, range=(-0.5, self.draws + 0.5))
+        ends = np.round(edges + 0.5).astype(int).tolist()
+        names = [f"{low} to {high - 1}" for low, high in pairwise(ends)]
+        return names, (counts / len(self.ranks)).tolist()
+
+    @property
     def p_value(self) -> float:
         """Of a chi-squared test that the ranks are uniform, in five bins or so."""
-        bins = max(2, min(5, len(self.ranks) // 10))
-        counts, _ = np.histogram(self.ranks, bins=bins, range=(-0.5, self.draws + 0.5))
+        counts, _ = np.histogram(self.ranks, bins=self._bins, range=(-0.5, self.draws + 0.5))
         return float(chisquare(counts).pvalue)
+
+    @property
+    def _bins(self) -> int:
+        return max(2, min(5, len(self.ranks) // 10))
 
     @property
     def calibrated(self) -> bool:
@@ -76,6 +92,16 @@ class Calibration:
         return f"The bands are {fault}."
 
     @property
+    def sentence(self) -> str:
+        """The coverages, and the verdict."""
+        low, high = (100 * end for end in self.interval(0.9))
+        return (
+            f"Of {len(self.ranks)} restorations, the 90 % band holds the truth in "
+            f"{100 * self.coverage(0.9):.0f} %, where {low:.0f} to {high:.0f} % would do. "
+            f"{self.verdict}"
+        )
+
+    @property
     def facts(self) -> dict[str, Any]:
         """The figures, for programs."""
         rows = {}
@@ -86,6 +112,35 @@ class Calibration:
         rows |= {"coverage_90%_everywhere": self.everywhere, "rank_p_value": self.p_value}
         rows |= {"psnr": self.psnr, "examples": len(self.ranks), "draws": self.draws}
         return rows | {"cost": None if self.cost is None else str(self.cost)}
+
+
+def in_words(words: Sequence[str]) -> dict[str, Any]:
+    """What `calibrate` takes, from words such as ``upscale=2`` and ``operator.sigma=1.5``.
+
+    >>> in_words(["operator=radon", "operator.angles=30", "noise=0.5", "colourise"])
+    {'operator': 'radon', 'noise': '0.5', 'colourise': 'true', 'parameters': {'angles': 30.0}}
+
+    Raises:
+        UsageError: If a word is no option of `ornstein restore`.
+    """
+    known = ["mask", *(f.name for f in fields(RestoreOptions) if f.name not in UNASKED)]
+    values, parameters = dict[str, Any](), dict[str, float | str]()
+    for word in words:
+        name, _, value = word.partition("=")
+        if name.startswith("operator."):
+            parameters[name.removeprefix("operator.")] = _number(value)
+        elif name in known:
+            values[name] = value or "true"
+        else:
+            raise UsageError(f"posterior = {word!r} names no option{suggestion(name, known)}")
+    return {**values, "parameters": parameters} if parameters else values
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def calibrate(
@@ -128,7 +183,7 @@ def calibrate(
 
 def compared(model: Model, stored: Tensor, restored: Restored, seed: int = 0) -> Calibration:
     """The truth ``(P, C, *S)``, in the data's units, among the draws."""
-    codec, rng = model.codec, generator("ranks", seed)
+    codec, rng = model.codec.data, generator("ranks", seed)
     truth = torch.from_numpy(codec.stored(codec.pack(stored)).astype(np.float64))
     drawn = torch.from_numpy(codec.stored(restored.samples.x).astype(np.float64))
     drawn = drawn.unflatten(0, (len(truth), restored.draws))

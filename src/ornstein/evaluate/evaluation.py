@@ -10,14 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data import Dataset, open_data
+from ..data import Dataset
 from ..data.codec import Codec, storage, write_bytes
-from ..errors import DataError, UsageError
+from ..errors import UsageError
 from ..rng import generator
 from ..runs.model import Model
-from ..tasks.options import EvaluateOptions, checked
-from ..tasks.sample import Run, Samples, opened, sample
+from ..tasks.examples import other_data, training_data
+from ..tasks.options import EvaluateOptions, SampleOptions, checked
+from ..tasks.sample import Run, Samples, opened, stream
 from .bits import Bits, losses, measure_bits
+from .calibration import Calibration, calibrate, in_words
 from .copies import FEWEST, Copies, look_for_copies, most_alike
 from .encoders import encoders_of, packed
 from .features import Encoder
@@ -25,6 +27,7 @@ from .figures import Figure, Side, Spaces, measure_figures
 from .foundation import Foundation
 from .groups import Grouping, group
 from .marginals import Check, Marginals, measure_marginals
+from .paired import Paired, context_of_pairs, measure_pairs
 from .twosample import COMPONENTS
 
 SHOWN = 8  # samples beside their nearest training examples
@@ -47,6 +50,8 @@ class Evaluation:
         figures: Of quality.
         copies: None where there are too few examples to ask.
         bits: None if they were not asked for, or the data have none.
+        pairs: None for a run that is given nothing.
+        posterior: How calibrated restorations are; None if it was not asked for.
         groups: By class and by attribute; empty without either.
         marginals: Spectra and histograms, or columns and correlations.
         encoders: What the features were, by the name of their space.
@@ -62,6 +67,8 @@ class Evaluation:
     figures: list[Figure]
     copies: Copies | None
     bits: Bits | None
+    pairs: Paired | None = None
+    posterior: Calibration | None = None
     groups: list[Grouping] = field(default_factory=list)
     marginals: Marginals
     encoders: dict[str, Encoder] = field(default_factory=dict)
@@ -91,6 +98,8 @@ class Evaluation:
             "copies": self.copies and _copies(self.copies),
             "verdict": self.verdict,
             "bits_per_dimension": self.bits and asdict(self.bits),
+            "pairs": self.pairs and asdict(self.pairs),
+            "posterior": self.posterior and self.posterior.facts,
             "groups": [asdict(grouping) for grouping in self.groups],
             "marginals": {check.name: _checked(check) for check in self.marginals.checks},
             "encoders": {name: encoder.sha256 for name, encoder in self.encoders.items()},
@@ -110,6 +119,10 @@ class Evaluation:
         if self.bits is not None:
             both = f"{self.bits.flow:.3f} ± {self.bits.flow_error:.3f}"
             out.append(f"{'bits per dimension':<28} {both}, bound {self.bits.bound:.3f}")
+        if self.pairs is not None:
+            out.append(self.pairs.sentence)
+        if self.posterior is not None:
+            out.append(self.posterior.sentence)
         checked = [c.sentence for c in self.marginals.checks if c.differs]
         return [*out, *checked, *(grouping.sentence for grouping in self.groups), self.verdict]
 
@@ -172,7 +185,7 @@ def evaluate(
     """
     given = against if isinstance(against, str) else None
     chosen = checked(EvaluateOptions, {**({"against": given} if given else {}), **options})
-    model = opened(run, device)
+    model, measured = opened(run, device), in_words(chosen.posterior)
     train, held_out = _sides(model, against if isinstance(against, Dataset) else chosen.against)
     if chosen.label is not None:
         names = {model.vocabulary.classes[model.vocabulary.label(c)] for c in chosen.label}
@@ -185,23 +198,27 @@ def evaluate(
             "compare with: give data the run never saw by --against."
         )
     say(f"Drawing {chosen.count:,} examples")
-    samples = _drawn(model, chosen, held_out)
+    samples, pairs = _drawn(model, chosen, held_out)
     say("Measuring quality")
-    encoders, labeller = encoders_of(model.codec, of_class, held_out, chosen.features)
-    spaces = Spaces(model.codec, encoders, of_class)
-    x = (samples.x, packed(model.codec, of_class), packed(model.codec, held_out))
+    encoders, labeller = encoders_of(model.codec.data, of_class, held_out, chosen.features)
+    spaces = Spaces(model.codec.data, encoders, of_class)
+    x = (samples.x, packed(model.codec.data, of_class), packed(model.codec.data, held_out))
     sides = [spaces(one) for one in x]
     figures = measure_figures(*sides)
-    marginals = measure_marginals(model.codec, *x)
+    marginals = measure_marginals(model.codec.data, *x)
     wanted = chosen.attributes or {}
     groups = group(sides, of_class, held_out, labeller, samples.labels, wanted)
     say("Looking for copies")
-    known = sides[1] if of_class is train else spaces(packed(model.codec, train))
+    known = sides[1] if of_class is train else spaces(packed(model.codec.data, train))
     copies = _look(model, train, held_out, (sides[0], known, sides[2]), chosen.seed)
     bits = None
     if chosen.likely:
         say(f"Computing the likelihood of {min(chosen.likely, len(held_out)):,} held-out examples")
         bits = measure_bits(model, train, held_out, chosen.likely, chosen.seed)
+    posterior = None
+    if measured:
+        say(f"Restoring held-out examples: {', '.join(chosen.posterior)}")
+        posterior = calibrate(model, data=held_out, **measured)
     return Evaluation(
         model=model,
         options=chosen,
@@ -211,6 +228,8 @@ def evaluate(
         figures=figures,
         copies=copies,
         bits=bits,
+        pairs=pairs,
+        posterior=posterior,
         groups=groups,
         marginals=marginals,
         encoders=encoders,
@@ -220,21 +239,10 @@ def evaluate(
 
 def _sides(model: Model, against: Dataset | str | None) -> tuple[Dataset, Dataset]:
     """What the run was trained on, and what it is to be compared with."""
-    config = model.config
-    train, held_out = open_data(config.source, config.data).split(
-        config.data.validation, config.seed
-    )
+    train, held_out = training_data(model)
     if against is None:
         return train, held_out
-    if isinstance(against, str):
-        against = open_data(against, replace(config.data, limit=None))
-    if against.codec.shape != model.shape or against.codec.dtype != model.codec.dtype:
-        raise DataError(
-            f"{against.source} holds examples of shape {against.codec.shape} and type "
-            f"{against.codec.dtype}, the run makes {model.shape} of {model.codec.dtype}: give "
-            "data of the kind it was trained on."
-        )
-    return train, against
+    return train, other_data(model, against) if isinstance(against, str) else against
 
 
 def _of(data: Dataset, names: set[str]) -> Dataset:
@@ -245,19 +253,33 @@ def _of(data: Dataset, names: set[str]) -> Dataset:
     return data.subset(wanted[data.label].nonzero()[:, 0])
 
 
-def _drawn(model: Model, options: EvaluateOptions, held_out: Dataset) -> Samples:
-    """Samples with the labels of held-out data in turn, rounded as files would hold them."""
+def _drawn(
+    model: Model, options: EvaluateOptions, held_out: Dataset
+) -> tuple[Samples, Paired | None]:
+    """Samples that are told what held-out data say in turn, rounded as files would hold them.
+
+    Of a run of pairs each is given what belongs to a held-out example, and compared with it.
+    """
     values = asdict(options)
-    for name in ("against", "likely", "features"):
+    for name in ("against", "likely", "features", "posterior"):
         del values[name]
-    words = model.vocabulary.classes
-    if words and held_out.label is not None:
-        names = [held_out.classes[c] if c >= 0 else "any" for c in held_out.label.tolist()]
-        names = [name if name in words else "any" for name in names]
-        order = generator("labels", options.seed).permutation(len(names))
-        values["label"] = tuple(names[i] for i in order[: options.count])
-    drawn = sample(model, **values)
-    return replace(drawn, x=rounded(model.codec, drawn.x))
+    order = generator("labels", options.seed).permutation(len(held_out))[: options.count].tolist()
+    words = model.vocabulary
+    if words.classes and held_out.label is not None:
+        named = [c if c in words.classes else "any" for c in [*held_out.classes, "any"]]
+        values["label"] = tuple(named[held_out.label[i]] for i in order)  # -1 is the last
+    if options.given is not None:
+        raise UsageError(
+            "A run of pairs is given what belongs to held-out examples: leave --given out."
+        )
+    context = None
+    if model.given is not None:
+        context = context_of_pairs(model, held_out, order)
+    parts = list(stream(model, checked(SampleOptions, values), context=context))
+    drawn = replace(parts[0], x=rounded(model.codec.data, torch.cat([part.x for part in parts])))
+    labels = tuple(name for part in parts for name in part.labels or ())
+    pairs = None if context is None else measure_pairs(model.codec.data, drawn.x, held_out, order)
+    return replace(drawn, labels=labels or None), pairs
 
 
 def rounded(codec: Codec, x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from ..rng import generator
 from ..tasks.sample import png
 from .bars import Bars, bars
 from .bits import Profile
+from .calibration import Calibration
 from .copies import Copies
 from .coverage import ceiling
 from .curve import Line, chart
@@ -19,6 +20,7 @@ from .figures import Figure
 from .groups import Grouping
 from .marginals import Marginals
 from .pages import sheet
+from .paired import Paired
 from .report import (
     Block,
     Commands,
@@ -77,6 +79,11 @@ def evaluation_report(evaluation: "Evaluation", path: Path) -> Path:
         Section("How good it is", _quality(evaluation.figures)),
         Section("Is it copying?", _copying(evaluation)),
     ]
+    if evaluation.pairs is not None:
+        sections.append(Section("How near to what belongs to the given", _pairs(evaluation.pairs)))
+    if evaluation.posterior is not None:
+        found = _posterior(evaluation.posterior, evaluation.options.posterior)
+        sections.append(Section("How sure its restorations are", found))
     sections.append(Section("What anybody would look at first", _marginals(evaluation.marginals)))
     if evaluation.groups:
         sections.append(Section("Who is drawn, and who is left out", _groups(evaluation.groups)))
@@ -239,6 +246,50 @@ def _tests(copies: Copies) -> Table:
         "variety; far above 0: further away. These two are no part of the verdict."
     )
     return Table(head=("", "samples", "honest", "test"), rows=rows, caption=caption)
+
+
+def _pairs(pairs: Paired) -> list[Block]:
+    rows = []
+    for name, distance in pairs.rows:
+        between = f"{_number(distance.mae)} ± {_number(1.96 * distance.mae_error)}"
+        rows.append([name.capitalize(), between, f"{distance.psnr:.2f} dB"])
+    caption = (
+        f"Of {pairs.n:,} held-out pairs, one draw from each given. The mean absolute difference is "
+        "in the units of the data, with its interval of 95\u00a0%; PSNR is of the mean square. "
+        "Where the given leaves much open, one draw of many right ones is farther off than a "
+        "blurred mean would be."
+    )
+    head = ("", "mean difference", "PSNR")
+    return [Prose(pairs.sentence), Table(head=head, rows=rows, caption=caption)]
+
+
+def _posterior(found: Calibration, words: Sequence[str]) -> list[Block]:
+    rows = []
+    for share in (0.5, 0.9):
+        low, high = found.interval(share)
+        between = f"{_share(low)}\u2026{_share(high)}"
+        rows.append([f"In the {100 * share:.0f} % band", _share(found.coverage(share)), between])
+    rows.append(["In the 90 % band, everywhere", _share(found.everywhere), "–"])
+    rows.append(["Ranks even (p)", f"{found.p_value:.2g}", "above 0.05"])
+    caption = (
+        f"Held-out examples were measured by {', '.join(words)} and restored {found.draws} times "
+        "each. The first two rows are of one unknown place of each example, picked at random; "
+        "where 95\u00a0% of right posteriors would lie stands beside them. Their mean has "
+        f"a PSNR of {found.psnr:.1f} dB. It took {found.cost}."
+    )
+    head = ("", "the truth lies", "expected")
+    names, shares = found.histogram
+    n = len(found.ranks)
+    kinds = [
+        Bars("the truth", [(s, (s * (1 - s) / n) ** 0.5) for s in shares]),
+        Bars("expected", [(1 / len(names), 0.0)] * len(names)),
+    ]
+    words_of = "Where the truth ranks among the draws: even if the posterior is right."
+    return [
+        Prose(found.sentence),
+        Table(head=head, rows=rows, caption=caption),
+        Drawing(bars(names, kinds, describe=words_of), words_of),
+    ]
 
 
 def _marginals(found: Marginals) -> list[Block]:
