@@ -29,6 +29,7 @@ class Words:
     Args:
         merges: The two pieces, with a space between, that make each piece beside the 256 bytes.
         length: Pieces that are read of a text at most.
+        added: Words that came later, each a piece of its own.
 
     Raises:
         ValueError: If a merge is none, or the length is out of its bounds.
@@ -39,12 +40,15 @@ class Words:
 
     merges: tuple[str, ...]
     length: int
+    added: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= self.length <= MOST_PIECES:
             raise ValueError(f"a text must have 1 to {MOST_PIECES} pieces, got {self.length}")
         if len(self.merges) > MERGES or any(len(m.split(" ")) != 2 for m in self.merges):
             raise ValueError(f"expected at most {MERGES} merges of two pieces")
+        if any(word != "".join(word.lower().split()) or not word for word in self.added):
+            raise ValueError(f"expected added words in small letters, without spaces: {self.added}")
 
     @classmethod
     def learned(cls, texts: Sequence[str]) -> "Words":
@@ -73,7 +77,7 @@ class Words:
 
     def __len__(self) -> int:
         """How many pieces there are."""
-        return len(self._vocabulary)
+        return len(self._vocabulary) + len(self.added)
 
     @cached_property
     def _vocabulary(self) -> dict[str, int]:
@@ -88,7 +92,9 @@ class Words:
     @cached_property
     def _tokenizer(self) -> "Tokenizer":
         pairs = [(a, b) for a, b in (merge.split(" ") for merge in self.merges)]
-        return _tokenizer(self._vocabulary, pairs)
+        tokenizer, one = _tokenizer(self._vocabulary, pairs), _library().AddedToken
+        tokenizer.add_tokens([one(word, single_word=True, lstrip=True) for word in self.added])
+        return tokenizer
 
     def pieces(self, text: str) -> list[int]:
         """The numbers of the pieces of a text, all of them."""

@@ -25,7 +25,8 @@ from .model import WEIGHTS, Model, Vocabulary, build_denoiser, chosen_weights, l
 Adapter = str | Path | tuple[str | Path, float]
 """An adapter's folder, with its strength; as text ``FOLDER:STRENGTH``. 1 if it is not said."""
 
-LABELS = "inputs.label.weight"
+TABLES = ("net.inputs.label", "net.inputs.text.word")
+"""Where a network has its words: the classes, and the pieces of texts."""
 
 
 def base_facts(model: Model) -> dict[str, Any]:
@@ -142,9 +143,11 @@ def _assembled(
         if isinstance(model.denoiser.net, Controlled):
             learned = {_within(name): value for name, value in learned.items()}
         state = grown(state, learned, strength)
-    known, heard = state.get(f"net.net.{LABELS}"), state.get(f"net.branch.{LABELS}")
-    if known is not None and heard is not None:  # words that the branch has never heard
-        state[f"net.branch.{LABELS}"] = torch.cat([heard, known[len(heard) :]])
+    for table in TABLES:  # words that the branch has never heard
+        _, _, name = f"{table}.weight".partition(".")
+        known, heard = state.get(f"net.net.{name}"), state.get(f"net.branch.{name}")
+        if known is not None and heard is not None:
+            state[f"net.branch.{name}"] = torch.cat([heard, known[len(heard) :]])
     return state
 
 
@@ -157,13 +160,16 @@ def _joined(
     words: Vocabulary, own: Vocabulary, learned: dict[str, Tensor], adapter: RunFolder
 ) -> Vocabulary:
     """The words of a model and the new ones of an adapter."""
-    count = sum(len(v) for name, v in learned.items() if name == "net.inputs.label.new")
-    new = own.classes[len(own.classes) - count :]
-    if both := set(new) & set(words.classes):
+    classes, pieces = (len(learned.get(f"{table}.new", ())) for table in TABLES)
+    new = own.classes[len(own.classes) - classes :]
+    said = own.words.added if own.words else ()
+    said, there = said[len(said) - pieces :], words.words.added if words.words else ()
+    if both := (set(new) & set(words.classes)) | (set(said) & set(there)):
         raise UsageError(
-            f"{shown(adapter.path)} brings the class {shown(min(both))!r}, which is there already."
+            f"{shown(adapter.path)} brings the word {shown(min(both))!r}, which is there already."
         )
-    return replace(words, classes=words.classes + new)
+    heard = words.words and replace(words.words, added=there + said)
+    return replace(words, classes=words.classes + new, words=heard)
 
 
 def _identity(adapter: RunFolder) -> dict[str, Any]:

@@ -177,8 +177,8 @@ class AdaptConfig:
             branch. In all but the first, this run is an adapter: without its base it is nothing.
         rank: Of the additions.
         targets: Parts of the paths of the layers that get additions; all layers if empty.
-        like: The class that new ones begin as, and that is not to be forgotten: it gets as large
-            a share of each batch as any of them, of examples that the base has drawn.
+        like: The class or the caption that new words begin as, and that is not to be forgotten:
+            half of what is seen are examples of it that the base has drawn.
     """
 
     base: str = ""
@@ -223,11 +223,14 @@ class RunConfig:
         source: The data: a path, or the name of a built-in dataset.
         latent: The run of an autoencoder, whose latents of the data are learned; empty for the
             data themselves.
+        mean: A run of the same pairs, whose mean of all answers this one adds to what it draws;
+            empty for none.
         seed: Of everything random.
     """
 
     source: str = "digits"
     latent: str = ""
+    mean: str = ""
     seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
     data: DataOptions = field(default_factory=DataOptions)
     net: NetConfig = field(default_factory=NetConfig)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..core.denoise import NetDenoiser
 from ..core.sample import SAMPLERS, start
+from ..data.captions import Captions
 from ..data.dataset import Attributes, Dataset
 from ..data.given import Given
 from ..data.image import ImageCodec
@@ -19,12 +20,12 @@ from ..errors import DataError, UsageError
 from ..nets import Controlled
 from ..nets.adapters import NewWords, add_low_rank, freeze
 from ..rng import normal
-from ..runs.adapters import base_facts
+from ..runs.adapters import TABLES, base_facts
 from ..runs.config import AdaptConfig, RunConfig
 from ..runs.folder import RunFolder
 from ..runs.model import GRIDS, Model, load
 
-LABELS = "net.inputs.label.weight"
+LABELS, PIECES = (f"{table}.weight" for table in TABLES)
 DRAWN = 256  # examples that the base draws of the class that is not to be forgotten
 ROOM = 64  # of them at once
 
@@ -66,7 +67,7 @@ def adaptation(
     if learn == "control" and (base.given is not None or config.net.kind == "mlp"):
         why = "is given pictures already" if base.given else "draws points, not pictures"
         raise UsageError(f"{place} {why}: it takes no control branch.")
-    if like:
+    if like and base.vocabulary.words is None:
         base.vocabulary.label(like)
     adapt = AdaptConfig(
         base=str(place), seen=base.seen, learn=learn, rank=rank, targets=tuple(targets), like=like
@@ -81,7 +82,7 @@ def adaptation(
 
 def options_of(base: Model, options: DataOptions) -> DataOptions:
     """How to read data for a run to go on with: as its own, where `options` say nothing else."""
-    own, codec = base.config.data, base.codec
+    own, codec = base.config.data, base.codec.data
     size, channels = options.size or own.size, options.channels or own.channels
     if isinstance(codec, ImageCodec) and own.patch is None and options.patch is None:
         square = codec.shape[1] == codec.shape[2]
@@ -136,40 +137,57 @@ def in_words_of(base: Model, data: Dataset, adapt: AdaptConfig) -> Dataset:
         UsageError: If nothing in them is new, where new words are to be learned.
     """
     assert base.run is not None
-    place, known, codec = base.run.path, base.vocabulary, data.codec
-    kinds = [(c.kind, c.shape, c.dtype, c.levels) for c in (codec, base.codec)]
+    place, known, codec, own = base.run.path, base.vocabulary, data.codec, base.codec.data
+    kinds = [(c.kind, c.shape, c.dtype, c.levels) for c in (codec, own)]
     if kinds[0] != kinds[1]:
         ours, theirs = (
             f"{c.shape} of {c.dtype}" + (f" in {c.levels} levels" if c.levels else "")
-            for c in (codec, base.codec)
+            for c in (codec, own)
         )
         raise DataError(
             f"{shown(data.source)} holds {ours}, but {shown(place)} draws {theirs}: bring the data "
             "to that, or begin anew without --from."
         )
-    label, classes = None, list(known.classes)
+    label, classes, captions = None, list(known.classes), _captions(base, data, adapt)
     if classes:
         if adapt.learn != "control":
             classes += [name for name in data.classes if name not in classes]
         number = {name: i for i, name in enumerate(classes)}
         lookup = torch.tensor([*(number.get(name, -1) for name in data.classes), -1])
         label = torch.full((len(data),), -1) if data.label is None else lookup[data.label]
-    fresh = classes[len(known.classes) :]
+    fresh = len(classes) > len(known.classes) or (captions and captions.words != known.words)
+    if (adapt.like or data.options.word) and not classes and captions is None:
+        raise UsageError(f"{shown(place)} was trained without labels: it hears no words.")
     if adapt.learn == "words" and not fresh:
         raise UsageError(
             f"{shown(data.source)} holds no class that {shown(place)} does not know: name a new "
             "one with --word, or learn more than words, with --lora."
         )
-    if (adapt.like or data.options.word) and not classes:
-        raise UsageError(f"{shown(place)} was trained without labels: it hears no words.")
     return replace(
         data,
-        codec=base.codec,
+        codec=own,
         label=label,
         classes=classes,
+        captions=captions,
         attributes=_attributes(base, data),
         given=_given(base, data, adapt),
     )
+
+
+def _captions(base: Model, data: Dataset, adapt: AdaptConfig) -> Captions | None:
+    """The captions of the data in the words of the run, and the word that all of them are.
+
+    A new word is a piece of its own, and stands before what else is said.
+    """
+    if (words := base.vocabulary.words) is None:
+        return None
+    texts = data.captions.texts if data.captions else ((),) * len(data)
+    if (word := data.options.word) is not None:
+        word = word.lower()
+        if adapt.learn != "control" and word not in words.added:
+            words = replace(words, added=(*words.added, word))
+        texts = tuple(tuple(f"{word} {text}" for text in row) or (word,) for row in texts)
+    return Captions(words=words, texts=texts)
 
 
 def _attributes(base: Model, data: Dataset) -> Attributes | None:
@@ -221,8 +239,10 @@ def recall(config: RunConfig, data: Dataset, folder: RunFolder | None = None) ->
     """
     if not (name := config.adapt.like):
         return data
-    if data.patches is not None or data.given is not None:
-        raise UsageError(f"--like {name} is for labelled examples, not for patches or pairs.")
+    if data.patches is not None or data.given is not None or config.latent:
+        raise UsageError(
+            f"--like {name} is for examples as they are: not for patches, pairs and latents."
+        )
     if folder is not None and KEPT in folder.kept_names():
         stored = folder.kept(KEPT)["stored"]
     else:
@@ -233,57 +253,62 @@ def recall(config: RunConfig, data: Dataset, folder: RunFolder | None = None) ->
 def keep_memory(config: RunConfig, data: Dataset, folder: RunFolder) -> None:
     """Keep what `recall` has added."""
     if config.adapt.like and KEPT not in folder.kept_names():
-        folder.keep(KEPT, {"stored": data.stored[-DRAWN:]})
+        folder.keep(KEPT, {"stored": data.stored[len(data) // 2 :][:DRAWN]})
 
 
 def drawn(base: Model, name: str, seed: int) -> Tensor:
     """Examples of the class `name` that `base` draws, as stored: ``(DRAWN, C, *S)``."""
     plan, schedule = base.config.sample, base.denoiser.schedule
     times = GRIDS[plan.grid](schedule, plan.steps)
-    label = torch.full((ROOM,), base.vocabulary.label(name))
-    parts: list[Tensor] = []
+    known, parts = base.vocabulary, list[Tensor]()
+    if known.words is not None:
+        told = {"text": known.words.tensor([name] * ROOM)}
+    else:
+        told = {"label": torch.full((ROOM,), known.label(name))}
     with torch.no_grad():
         for first in range(0, DRAWN, ROOM):
             x = start(schedule, times[0], normal((ROOM, *base.shape), seed, "remembered", first))
-            x = SAMPLERS["adams-bashforth"](base.denoiser.given(label=label), x, times)
+            x = SAMPLERS["adams-bashforth"](base.denoiser.given(**told), x, times)
             parts.append(torch.from_numpy(base.codec.stored(x)))
     return torch.cat(parts)
 
 
 def with_memory(data: Dataset, stored: Tensor, name: str) -> Dataset:
-    """`data` and examples of the class `name`; in training all classes come equally often.
+    """`data`, then as many examples of the class `name`, or of that caption.
 
     Source: prior preservation: Ruiz et al. (2022), https://arxiv.org/abs/2208.12242, section 3.3.
     """
-    count, attributes = len(stored), data.attributes
-    assert data.label is not None
-    label = torch.full((count,), data.classes.index(name), device=data.label.device)
-    if attributes is not None:
-        absent = attributes.values.new_full((count, attributes.values.shape[1]), torch.nan)
-        attributes = replace(attributes, values=torch.cat([attributes.values, absent]))
+    rows = torch.arange(max(len(data), len(stored)))
+    here = data.subset(rows % len(data))
+    label, known, captions = here.label, here.attributes, here.captions
+    if captions is not None:
+        captions = replace(captions, texts=captions.texts + ((name,),) * len(rows))
+    if label is not None:
+        number = data.classes.index(name) if name in data.classes else -1
+        label = torch.cat([label, torch.full_like(label, number)])
+    if known is not None:
+        absent = torch.full_like(known.values, torch.nan)
+        known = replace(known, values=torch.cat([known.values, absent]))
     return replace(
-        data,
-        stored=torch.cat([data.stored, stored.to(data.stored)]),
-        ids=[*data.ids, *(f"drawn-{i:04d}" for i in range(count))],
-        label=torch.cat([data.label, label]),
-        attributes=attributes,
-        options=replace(data.options, balance=True),
+        here,
+        stored=torch.cat([here.stored, stored[rows % len(stored)].to(here.stored)]),
+        ids=here.ids + [f"drawn-{i:04d}" for i in (rows % len(stored)).tolist()],
+        label=label,
+        attributes=known,
+        captions=captions,
     )
 
 
 # --- What is learned -----------------------------------------------------------------------------
 
 
-def go_on_from(
-    base: Model, denoiser: NetDenoiser, config: RunConfig, classes: Sequence[str]
-) -> None:
+def go_on_from(base: Model, denoiser: NetDenoiser, config: RunConfig) -> None:
     """Give `denoiser` the weights of `base`, and freeze what is not to be learned.
 
     Args:
         base: The run to go on from.
         denoiser: As `config` describes it, untrained.
         config: Of this run.
-        classes: Of this run: those of the base, then new ones.
 
     Raises:
         UsageError: If there are no layers of the names in ``adapt.targets``, or `config` wants
@@ -301,12 +326,13 @@ def go_on_from(
             if part is not None:
                 freeze(part)
         return
-    new = state.get(LABELS, torch.empty(0, 0))[:0]
-    if fresh := len(classes) - len(base.vocabulary.classes):
-        known = state[LABELS]
-        first = known[base.vocabulary.label(adapt.like)] if adapt.like else known.mean(0)
-        new = first.expand(fresh, -1)
-        state[LABELS] = torch.cat([known, new])
+    new = dict[str, Tensor]()
+    for table, like in ((LABELS, _label_like(base, adapt)), (PIECES, _pieces_like(base, adapt))):
+        known, wanted = state.get(table), denoiser.state_dict().get(table)
+        if known is not None and wanted is not None and len(wanted) > len(known):
+            first = known[like].mean(0)
+            new[table] = first.expand(len(wanted) - len(known), -1)
+            state[table] = torch.cat([known, new[table]])
     denoiser.load_state_dict(state)
     if adapt.learn == "all":
         return
@@ -318,6 +344,22 @@ def go_on_from(
                 add_low_rank(denoiser.net, adapt.rank, adapt.targets)
         except ValueError as error:
             raise UsageError(f"[adapt] targets: {error}.") from None
-    if fresh:
-        inputs = denoiser.net.get_submodule("inputs")
-        inputs.label = NewWords(state[LABELS][:-fresh], new)
+    for table, first in new.items():
+        place, _, name = table.removesuffix(".weight").rpartition(".")
+        words = NewWords(base.denoiser.state_dict()[table], first)
+        setattr(denoiser.get_submodule(place), name, words)
+
+
+def _label_like(base: Model, adapt: AdaptConfig) -> list[int]:
+    """The classes that new ones begin as the mean of."""
+    known = base.vocabulary
+    named = adapt.like and known.words is None
+    return [known.label(adapt.like)] if named else list(range(len(known.classes)))
+
+
+def _pieces_like(base: Model, adapt: AdaptConfig) -> list[int]:
+    """The pieces of words that new words begin as the mean of."""
+    words = base.vocabulary.words
+    if words is None:
+        return []
+    return words.pieces(adapt.like) if adapt.like else list(range(len(words)))

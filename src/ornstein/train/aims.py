@@ -88,7 +88,7 @@ class Denoising(Aim):
     def __init__(self, config: RunConfig, data: Dataset, words: Vocabulary, device: torch.device):
         denoiser = build_denoiser(config, data.codec.shape, words)
         if config.adapt.base:
-            go_on_from(base_of(config), denoiser, config, data.classes)
+            go_on_from(base_of(config), denoiser, config)
         self.config, self.learner = config, denoiser.to(device)
         self.denoiser, self.lessons = denoiser, lessons_of(config, words, device)
         if self.lessons is not None:
