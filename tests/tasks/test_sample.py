@@ -12,8 +12,9 @@ from ornstein.errors import UsageError
 from ornstein.runs.config import RunConfig
 from ornstein.runs.folder import RunFolder
 from ornstein.runs.provenance import read_stamp
+from ornstein.tasks.asking import label_names
 from ornstein.tasks.options import SampleOptions, checked
-from ornstein.tasks.sample import block, label_names, sample, stream, write_picture
+from ornstein.tasks.sample import block, sample, stream, write_picture
 from untrained import CLASSES, tiny_model
 
 

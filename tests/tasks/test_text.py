@@ -9,8 +9,8 @@ from ornstein.data.captions import Words
 from ornstein.errors import UsageError
 from ornstein.runs.config import NetConfig, RunConfig, SampleConfig, TrainConfig
 from ornstein.runs.model import Vocabulary
+from ornstein.tasks.asking import guided, unread_texts
 from ornstein.tasks.options import DrawOptions
-from ornstein.tasks.sample import guided, unread_texts
 from ornstein.train.signals import Stop
 from untrained import grey_codec, of_random_weights, tiny_model
 

@@ -21,7 +21,7 @@ from ..data.codec import Codec
 from ..data.dataset import Dataset
 from ..rng import Streams, generator
 from ..runs.model import Model
-from ..tasks.sample import context_from
+from ..tasks.asking import context_from
 
 PROBES = 2
 CALLS = 64
@@ -89,8 +89,8 @@ class Bits:
 def told(model: Model, data: Dataset, indices: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """Examples as the model knows them ``(B, C, *S)``, and what the data say of their conditions.
 
-    Classes and attributes go by their names; those the run does not know count as not given. A run
-    of pairs is given what belongs to each example.
+    Classes and attributes go by their names; those the run does not know count as not given. Of
+    several captions it is the first; a run of pairs is given what belongs to each example.
     """
     words, some = model.vocabulary, data.subset(indices)
     x, cond = model.codec.pack(some.stored), {}
@@ -104,6 +104,8 @@ def told(model: Model, data: Dataset, indices: Tensor) -> tuple[Tensor, dict[str
                 raw = some.attributes.values[:, some.attributes.names.index(name)]
                 columns[:, i] = (raw - words.means[i]) / words.stds[i]
         cond["attributes"] = columns
+    if some.captions is not None and words.words is not None:
+        cond["text"] = words.words.tensor(some.captions.first)
     if some.given is not None and model.given is not None:
         cond["context"] = context_from(model, some.given.stored.numpy())
     return x.to(model.device), {name: value.to(model.device) for name, value in cond.items()}

@@ -13,7 +13,7 @@ from ..data.codec import Codec
 from ..data.given import fitted
 from ..errors import DataError
 from ..runs.model import Model
-from ..tasks.sample import Context, context_from
+from ..tasks.asking import Context, context_from
 
 DRAWN, COPY, ANOTHER = "drawn", "the given, scaled", "what belongs to another"
 

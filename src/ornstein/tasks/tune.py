@@ -16,8 +16,9 @@ from ..errors import UsageError
 from ..rng import generator
 from ..runs.fitted import keep_rule
 from ..runs.model import GRIDS, Model
+from .asking import conditions
 from .options import TuneOptions, checked
-from .sample import Run, block, conditions, draw, opened, plan
+from .sample import Run, block, draw, opened, plan
 
 NUMBERS = 2**14  # of end points to fit to, at least
 FIXED: dict[str, TimeGrid] = {**GRIDS, "log-snr ±5": LogSNRGrid(log_snr_min=-5, log_snr_max=5)}

@@ -1,0 +1,154 @@
+"""What is asked of a run: conditions in its terms, and guidance towards them."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..core.denoise import Denoiser
+from ..core.guide import ALWAYS, ClassifierFree, Composed, LearnedGuidance
+from ..data.given import fitted, mixed
+from ..data.places import files_in
+from ..errors import UsageError
+from ..rng import normal
+from ..runs.model import Model
+from ..runs.prompt import Prompt, terms_of, unread
+from .options import DrawOptions
+
+Context = Callable[[Sequence[int]], Tensor]
+"""What examples are given to start from, by their numbers: ``(B, Cg, *S)`` as networks see it."""
+
+
+def conditions(
+    model: Model,
+    options: DrawOptions,
+    indices: Sequence[int],
+    context: Context | None = None,
+) -> dict[str, Tensor]:
+    """The conditions of the examples `indices`; labels are dealt out by index.
+
+    Raises:
+        UsageError: If they do not suit the run.
+    """
+    if context is None and options.given is not None:
+        raise UsageError("Pictures to start from are for sampling: leave --given out.")
+    labels = options.label
+    if labels is not None:
+        labels = [labels[i % len(labels)] for i in indices]
+    told = model.vocabulary.tensors(len(indices), labels, options.attributes)
+    if prompts := prompts_of(options):
+        asked = [prompts[i % len(prompts)] for i in indices]
+        told |= model.vocabulary.texts(asked, terms_of(prompts))
+    if context is not None:
+        told["context"] = context(indices)
+        if share := options.given_noise:
+            if not model.config.data.given_noise:
+                raise UsageError(
+                    "This run was not trained with noise in what is given: leave --given-noise out."
+                )
+            shape = told["context"].shape[1:]
+            noise = torch.stack([normal(shape, options.seed, "given", i) for i in indices])
+            told["context"] = mixed(told["context"], noise, share)
+            told["augment"] = torch.zeros(len(indices), model.config.data.augmentations)
+            told["augment"][:, -1] = share
+    return {name: value.to(model.device) for name, value in told.items()}
+
+
+def label_names(
+    model: Model, options: DrawOptions, indices: Sequence[int]
+) -> tuple[str, ...] | None:
+    """The class of each of the examples `indices`, by its name in the data."""
+    if (labels := options.label) is None:
+        return None
+    numbers = [model.vocabulary.label(name) for name in labels]
+    names = ["any" if n < 0 else model.vocabulary.classes[n] for n in numbers]
+    return tuple(names[i % len(names)] for i in indices)
+
+
+def prompts_of(options: DrawOptions) -> tuple[Prompt, ...]:
+    """The texts that the options ask for, read."""
+    return tuple(Prompt.read(text) for text in options.text or ())
+
+
+def unread_texts(model: Model, options: DrawOptions) -> list[tuple[str, str]]:
+    """The texts asked for that are longer than what the run reads, and what it leaves out."""
+    words = model.vocabulary.words
+    return [] if words is None else unread(prompts_of(options), words)
+
+
+def context_of(model: Model, options: DrawOptions) -> Context | None:
+    """What the options give to start from, dealt out in turn.
+
+    Raises:
+        UsageError: If the run is not one of pairs.
+        DataError: If a picture cannot be read.
+    """
+    if options.given is None:
+        return None
+    if model.given is None:
+        raise UsageError("This run was not trained on pairs: leave --given out.")
+    paths = files_in(options.given)
+    context = context_from(model, torch.cat([model.given.read(path) for path in paths]).numpy())
+    return lambda indices: context[torch.tensor(indices) % len(context)]
+
+
+def context_from(model: Model, stored: np.ndarray) -> Tensor:
+    """The condition ``context`` ``(P, Cg, *S)`` of a run of pairs, from pictures as stored."""
+    assert model.given is not None
+    return fitted(model.given.pack(torch.from_numpy(stored)), model.shape[1:])
+
+
+def guided(model: Model, options: DrawOptions) -> Denoiser:
+    """The denoiser of a run with the guidance that the options ask for.
+
+    Raises:
+        UsageError: If guidance has nothing to guide towards, or cannot be put together so.
+    """
+    prompts = prompts_of(options)
+    told = bool(options.label or prompts or options.attributes) or model.given is not None
+    if options.guidance not in (None, 1.0) and not told:
+        raise UsageError(
+            f"guidance = {options.guidance} needs a label, a text or an attribute to go to."
+        )
+    weight = model.config.sample.guidance if options.guidance is None else options.guidance
+    interval = options.guidance_interval or ALWAYS
+    if not interval[0] < interval[1]:
+        raise UsageError(f"guidance_interval = {interval} must go from low to high log-SNR.")
+    negative, net = _negative(model, options), model.denoiser
+    shaped = options.guidance_parallel != 1 or options.guidance_rescale != 0
+    composed = terms_of(prompts) > 0
+    if model.config.distill.told_guidance:
+        least, most = model.config.distill.guidance
+        if not told or weight == 1:
+            return net
+        if not least <= weight <= most:
+            raise UsageError(
+                f"guidance = {weight}: this run has learned weights from {least} to {most}."
+            )
+        if negative or shaped or composed:
+            raise UsageError(
+                "This run has learned its guidance: it knows no other text to go away from, and "
+                "none to add."
+            )
+        return LearnedGuidance(net, weight, interval)
+    if composed:
+        if shaped:
+            raise UsageError("Texts put together with AND take no --guidance-parallel or -rescale.")
+        return Composed(net, ("text", "emphasis"), weight, interval, negative)
+    if not told or weight == 1:
+        return net
+    parallel, rescale = options.guidance_parallel, options.guidance_rescale
+    return ClassifierFree(net, weight, interval, negative, parallel, rescale)
+
+
+def _negative(model: Model, options: DrawOptions) -> dict[str, Tensor | None] | None:
+    """The conditions to steer away from, if the options name them."""
+    if options.negative is None:
+        return None
+    prompt = Prompt.read(options.negative)
+    if terms_of([prompt]):
+        raise UsageError("--negative is one text, without AND.")
+    told = model.vocabulary.texts([prompt])
+    away: dict[str, Tensor | None] = {k: v.to(model.device) for k, v in told.items()}
+    return {"emphasis": None} | away
