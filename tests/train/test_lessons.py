@@ -13,6 +13,7 @@ from ornstein.core.distill import aimed, followed
 from ornstein.core.guide import ClassifierFree
 from ornstein.core.noise import FlowSchedule
 from ornstein.core.sample import SAMPLERS, encode
+from ornstein.core.times import low_discrepancy
 from ornstein.data import DataOptions
 from ornstein.errors import UsageError
 from ornstein.evaluate.distillation import distill, lesson_plan
@@ -23,7 +24,7 @@ from ornstein.tasks.sample import sample
 from ornstein.train import train
 from ornstein.train.device import World
 from ornstein.train.draws import Batch, draw
-from ornstein.train.lessons import DRAWS, Leaps, Teacher
+from ornstein.train.lessons import DRAWS, Departures, Leaps, Teacher
 from ornstein.train.recipes import ahead
 from ornstein.train.training import Training
 from train.tiny import labelled_points, points, tiny_config
@@ -134,6 +135,20 @@ class Known(nn.Module):
         return self.weight * exact_map(y, tau, tau if span is None else tau - span)
 
 
+def test_most_leaps_are_the_steps_that_the_student_will_take():
+    """Of four steps, two and one alike, each as often as it is taken; some anywhere, or nowhere."""
+    times, u = Departures(4), low_discrepancy(0.0, 60_000)
+    draws = torch.from_numpy(generator("leaps").random((len(u), DRAWS)))
+    t = times(u, FlowSchedule())
+    until = times.until(t, draws, near=0.1)
+    own = {(1, 0): 12, (1, 0.5): 6, (0.5, 0): 6, (1, 0.75): 3, (0.75, 0.5): 3, (0.5, 0.25): 3}
+    for (begin, end), often in {**own, (0.25, 0): 3}.items():
+        share = ((t == begin) & (until == end)).double().mean().item()
+        assert share == pytest.approx(0.6 * 0.9 * often / 36, rel=0.05)
+    assert (until == t).double().mean().item() == pytest.approx(0.1, rel=0.05)
+    assert (until >= 0).all() and (until <= t).all() and t.min() > 0 and t.max() == 1
+
+
 @pytest.mark.parametrize("method", ["flow-map", "mean-flow"])
 @pytest.mark.parametrize("weight", [1.0, 1.2])
 def test_loss_and_gradient_vanish_at_the_flow_map_of_a_gaussian(method, weight):
@@ -141,7 +156,7 @@ def test_loss_and_gradient_vanish_at_the_flow_map_of_a_gaussian(method, weight):
     schedule = FlowSchedule()
     student = NetDenoiser(Known(), schedule, predict_data, weigh_flow, ahead=True)
     teacher = NetDenoiser(Known(), schedule, predict_data, weigh_flow, ahead=True)
-    lessons = Leaps(Teacher(teacher, 1.0, 1.0, False), {}, method == "mean-flow")
+    lessons = Leaps(Teacher(teacher, 1.0, 1.0, False), {}, 4, method == "mean-flow")
     student.net.weight.data.fill_(weight)
     t = torch.tensor([1.0, 1.0, 0.9, 0.6, 0.6, 0.3], dtype=F64)
     draws = torch.tensor([[0, w, u] for w, u in [(0.9, 0), (0.5, 0.4), (0.9, 0), (0.5, 0.7)]])

@@ -17,9 +17,10 @@ from ..runs.config import RunConfig, ScheduleConfig
 from ..runs.model import GRIDS, Vocabulary, load
 from .draws import Batch
 
-NOISE = 0.2  # share of the leaps that begin in pure noise, as every drawing does
-NEAR = 0.25  # that lead nowhere: what a denoiser learns
-FAR = 0.25  # that lead all the way to the data
+OWN = 0.6  # share of the leaps that are those of the student's own numbers of steps
+NEAR = 0.15  # that lead nowhere: what a denoiser learns, and a student need only keep
+ALONE = 0.5  # likewise without a teacher
+FAR = 0.25  # of those in between, the share that lead all the way to the data
 SHORT = 0.25  # in flow time: leaps that a teacher shows
 FINE = 4  # steps of the teacher in which it shows one
 EARLIEST = 1e-3  # flow time at which one begins
@@ -70,8 +71,9 @@ def lessons_of(config: RunConfig, vocabulary: Vocabulary, device: torch.device) 
         raise UsageError(
             f"[distill] method = '{c.method}' learns in flow time: set [schedule] name = 'flow'."
         )
+    by_slope = c.method == "mean-flow"
     if not c.teacher:
-        return Leaps(None, {}, c.method == "mean-flow") if c.looks_ahead else None
+        return Leaps(None, {}, config.sample.steps, by_slope) if c.looks_ahead else None
     model = load(c.teacher, device=device)
     kinds = (model.config.net, model.config.denoiser.prediction)
     same = kinds == (config.net, config.denoiser.prediction)
@@ -88,7 +90,7 @@ def lessons_of(config: RunConfig, vocabulary: Vocabulary, device: torch.device) 
     teacher = Teacher(model.denoiser, low, high, model.config.distill.told_guidance)
     weights = model.denoiser.state_dict()
     if c.looks_ahead:
-        return Leaps(teacher, weights, c.method == "mean-flow")
+        return Leaps(teacher, weights, config.sample.steps, by_slope)
     times = GRIDS[config.sample.grid](model.denoiser.schedule, config.sample.steps * c.jump)
     return Steps(teacher, weights, times.to(device), c.jump)
 
@@ -183,6 +185,7 @@ class Leaps(Lessons):
     Args:
         teacher: None to learn from data alone.
         weights: Of the teacher.
+        steps: That the student takes; it learns those of all numbers that divide it best.
         by_slope: Whether to learn by `mean_flow`.
 
     Source: halves: Frans et al. (2024), https://arxiv.org/abs/2410.12557, section 3.
@@ -190,15 +193,19 @@ class Leaps(Lessons):
 
     teacher: Teacher | None
     weights: dict[str, Tensor]
+    steps: int
     by_slope: bool
 
     @property
     def times(self) -> "Departures":
-        return Departures()
+        return Departures(self.steps)
 
     @torch.no_grad()
     def __call__(self, batch: Batch, draws: Tensor, student: NetDenoiser) -> Batch:
-        schedule, until = student.schedule, ends(batch.t, draws)
+        schedule, until = (
+            student.schedule,
+            self.times.until(batch.t, draws, NEAR if self.teacher else ALONE),
+        )
         y = noised(batch, schedule)
         x_hat, heard = (self._by_slope if self.by_slope else self._by_halves)(
             y, until, batch, draws, student
@@ -254,22 +261,43 @@ def _look(ahead: Denoiser, y: Tensor, tau: Tensor, rho: Tensor) -> Tensor:
     return ahead(y, tau * (1 - 1e-6), until=rho)
 
 
-def ends(t: Tensor, draws: Tensor) -> Tensor:
-    """Where leaps from `t` ``(B,)`` lead: nowhere, all the way, or in between."""
-    which, share = draws[:, 1], draws[:, 2]
-    until = torch.where(which > 1 - FAR, 0.0, t * share)
-    return torch.where((which < NEAR) | (t - until < SHORTEST), t, until)
-
-
 @dataclass(frozen=True)
 class Departures(TimeDistribution):
-    """Evenly over flow time, but for those that begin in pure noise."""
+    """Where leaps begin: most where one of the student's own steps does, the rest anywhere.
+
+    Args:
+        steps: The largest number of steps; with it go all that divide it, each equally often.
+    """
+
+    steps: int
+
+    @property
+    def own(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The student's own steps: where each begins, where it leads, how often it is wanted."""
+        counts = [n for n in range(1, self.steps + 1) if self.steps % n == 0]
+        rows = [(i / n, (i - 1) / n, 1 / n) for n in counts for i in range(n, 0, -1)]
+        begin, end, often = torch.tensor(sorted(rows), dtype=torch.float64).unbind(1)
+        return begin, end, often / often.sum()
 
     def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
-        return (u.double() / (1 - NOISE)).clamp(EARLIEST, 1.0)
+        begin, _, often = (part.to(u.device) for part in self.own)
+        place = torch.searchsorted(often.cumsum(0), (u.double() / OWN).contiguous())
+        elsewhere = ((u.double() - OWN) / (1 - OWN)).clamp(EARLIEST, 1.0)
+        return torch.where(u < OWN, begin[place.clamp_max(len(begin) - 1)], elsewhere)
+
+    def until(self, t: Tensor, draws: Tensor, near: float) -> Tensor:
+        """Where leaps from `t` ``(B,)`` lead: as an own step would, anywhere, or nowhere."""
+        which, share = draws[:, 1], draws[:, 2]
+        begin, end, often = (part.to(t.device) for part in self.own)
+        fit = often * (begin == t[:, None])
+        total = fit.cumsum(1)
+        place = (total <= (share * total[:, -1])[:, None]).sum(1).clamp_max(len(end) - 1)
+        far = which > 1 - FAR
+        until = torch.where(fit.any(1), end[place], torch.where(far, 0.0, t * share))
+        return torch.where((which < near) | (t - until < SHORTEST), t, until)
 
     def log_snr_density(self, log_snr: Tensor, schedule: Schedule) -> Tensor:
-        raise ValueError("times of which some are 1 have no density")
+        raise ValueError("times that most leaps share have no density")
 
 
 # --- Both ----------------------------------------------------------------------------------------
