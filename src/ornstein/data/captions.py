@@ -1,6 +1,6 @@
 """What people say of each example, and the pieces of words that a network reads of it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError, ModelFileError
-from .names import shown
+from .files import Files
+from .names import Problem, shown
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -20,6 +21,7 @@ Spans = Sequence[tuple[str, float]]
 MERGES = 4096  # pieces beside the 256 bytes
 MOST_PIECES = 128  # of one text
 MOST_CHARACTERS = 4096
+TEXT, TEXT_FILE, TEXT_BYTES = "text", ".txt", 2**16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +154,11 @@ class Captions:
     def __getitem__(self, indices: Tensor) -> "Captions":
         return replace(self, texts=tuple(self.texts[i] for i in indices.tolist()))
 
+    @property
+    def first(self) -> tuple[str, ...]:
+        """The first caption of each example; empty where there is none."""
+        return tuple(row[0] if row else "" for row in self.texts)
+
     @cached_property
     def _numbers(self) -> tuple[Tensor, Tensor, Tensor]:
         """All captions as numbers, and of each example the first of its own and how many."""
@@ -171,6 +178,57 @@ class Captions:
         here, many = indices.cpu(), count[indices.cpu()]
         which = torch.zeros_like(here) if draws is None else (draws.cpu() * many).long()
         return numbers[torch.where(many > 0, first[here] + which, len(numbers) - 1)]
+
+
+# --- From files ----------------------------------------------------------------------------------
+
+
+def is_text(name: str) -> bool:
+    """Whether a file may hold the captions of the picture beside it."""
+    return name.lower().endswith(TEXT_FILE)
+
+
+def read_captions(
+    files: Files, names: Sequence[str], rows: Mapping[str, Mapping[str, Any]], place: str
+) -> dict[str, tuple[str, ...]]:
+    """What is said of each picture that something is said of.
+
+    Args:
+        files: That hold the texts beside the pictures.
+        names: Of the pictures.
+        rows: Of the metadata, by the name of the picture.
+        place: Of the dataset, for messages.
+
+    Raises:
+        DataError: If a caption is no text, or a file of them no UTF-8.
+    """
+    found = {n: _texts(rows[n][TEXT], n, place) for n in names if TEXT in rows.get(n, {})}
+    beside = {n.rpartition(".")[0] + TEXT_FILE: n for n in names}
+    for name, data in files.stream(sorted(n for n in beside if n in files.sizes)):
+        if isinstance(data, Problem) or len(data) > TEXT_BYTES:
+            raise DataError(f"{shown(place)}: {shown(name)} cannot be read; mend or remove it.")
+        try:
+            lines = [line.strip() for line in data.decode("utf-8-sig").splitlines()]
+        except UnicodeDecodeError:
+            raise DataError(
+                f"{shown(place)}: {shown(name)} is no text in UTF-8; save it as that."
+            ) from None
+        found[beside[name]] = found.get(beside[name], ()) + tuple(line for line in lines if line)
+    return {name: texts for name, texts in found.items() if texts}
+
+
+def _texts(value: Any, name: str, place: str) -> tuple[str, ...]:
+    """One caption, or a list of them."""
+    values = value if isinstance(value, list) else [value]
+    if any(v is not None and not isinstance(v, str) for v in values):
+        raise DataError(
+            f"{shown(place)}: the text of {shown(name)} is {shown(repr(value))}; write words in "
+            "quotes, or a list of them."
+        )
+    return tuple(text for v in values if v and (text := v.strip()))
+
+
+# --- The library ---------------------------------------------------------------------------------
 
 
 def _library() -> Any:

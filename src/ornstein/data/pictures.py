@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import DataError
 from .arrays import fits_memory
-from .captions import Captions
+from .captions import TEXT, Captions, is_text, read_captions
 from .codec import few_values, measure, storage
 from .dataset import Attributes, Dataset, Labels, fingerprint, name_classes, number_classes
 from .decode import cover, decode, is_picture, rechannel, strict_decoders
@@ -31,7 +31,6 @@ from .table import MISSING, read_rows
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 METADATA_BYTES = 2**28
-TEXT, TEXT_FILE, TEXT_BYTES = "text", ".txt", 2**16
 FILE_NAME = "_file_name"  # ends the columns that name a second picture of an example
 TRAIN = ("train", "training")
 OTHER_SPLITS = ("validation", "valid", "val", "dev", "test", "testing")
@@ -54,7 +53,7 @@ def open_pictures(path: Path, options: DataOptions, progress: Progress | None = 
     Raises:
         DataError: Naming the file, unless ``on_bad = skip``; always, if none can be read.
     """
-    with open_files(path, lambda n: is_picture(n) or _is_metadata(n) or _is_text(n)) as files:
+    with open_files(path, lambda n: is_picture(n) or _is_metadata(n) or is_text(n)) as files:
         names = sorted((n for n in files.sizes if is_picture(n)), key=natural)
         root, names = find_root(names)
         problems = [p for p in files.problems if p.path.startswith(root)]
@@ -80,7 +79,7 @@ def open_pictures(path: Path, options: DataOptions, progress: Progress | None = 
         sizes: Counter[tuple[int, int]] = Counter()
         found = _decode_all(files, chosen, options, progress, path, sizes)
         beside = [partner[n] for n in chosen if n in partner]
-        captions = _captions(files, chosen, rows, str(path))
+        captions = read_captions(files, chosen, rows, str(path))
         as_is = replace(options, channels=None)
         told = _decode_all(files, beside, as_is, progress, path, Counter()) if beside else []
     dataset = assemble(
@@ -122,10 +121,6 @@ def _paired(made: Dataset, given: Dataset, partner: dict[str, str]) -> Dataset:
 
 def _is_metadata(name: str) -> bool:
     return name.rsplit("/", 1)[-1].lower() in METADATA
-
-
-def _is_text(name: str) -> bool:
-    return name.lower().endswith(TEXT_FILE)
 
 
 def _format(names: Sequence[str]) -> Format:
@@ -249,36 +244,6 @@ def _attributes(
             f"The metadata hold {len(columns):,} columns of numbers; keep at most {ATTRIBUTES}."
         )
     return list(columns), np.stack([np.array(v) for v in columns.values()], 1)
-
-
-def _captions(
-    files: Files, names: Sequence[str], rows: dict[str, dict[str, Any]], place: str
-) -> dict[str, tuple[str, ...]]:
-    """What is said of each picture that something is said of."""
-    found = {n: _texts(rows[n][TEXT], n, place) for n in names if TEXT in rows.get(n, {})}
-    beside = {n.rpartition(".")[0] + TEXT_FILE: n for n in names}
-    for name, data in files.stream(sorted(n for n in beside if n in files.sizes)):
-        if isinstance(data, Problem) or len(data) > TEXT_BYTES:
-            raise DataError(f"{shown(place)}: {shown(name)} cannot be read; mend or remove it.")
-        try:
-            lines = [line.strip() for line in data.decode("utf-8-sig").splitlines()]
-        except UnicodeDecodeError:
-            raise DataError(
-                f"{shown(place)}: {shown(name)} is no text in UTF-8; save it as that."
-            ) from None
-        found[beside[name]] = found.get(beside[name], ()) + tuple(line for line in lines if line)
-    return {name: texts for name, texts in found.items() if texts}
-
-
-def _texts(value: Any, name: str, place: str) -> tuple[str, ...]:
-    """One caption, or a list of them."""
-    values = value if isinstance(value, list) else [value]
-    if any(v is not None and not isinstance(v, str) for v in values):
-        raise DataError(
-            f"{shown(place)}: the text of {shown(name)} is {shown(repr(value))}; write words in "
-            "quotes, or a list of them."
-        )
-    return tuple(text for v in values if v and (text := v.strip()))
 
 
 def _scalar(value: Any) -> object:
