@@ -26,9 +26,9 @@ from ornstein.evaluate.contest import phrase
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parent.parent / "docs" / "comparison.md"
 TASKS = {
-    "digits": {"minutes": 0.2, "seeds": 5, "count": 1000, "likely": 16},
+    "digits": {"minutes": 0.15, "seeds": 5, "count": 1000, "likely": 16},
     "25-gaussians": {"minutes": 0.1, "seeds": 5, "count": 2500, "likely": 16},
-    "stacked-digits": {"minutes": 0.2, "seeds": 5, "count": 2000, "likely": 0},
+    "stacked-digits": {"minutes": 0.15, "seeds": 5, "count": 2000, "likely": 0},
 }
 
 

@@ -10,13 +10,17 @@ import torch
 
 import ornstein as ou
 from ornstein.data import open_data
+from ornstein.data.captions import Captions
 from ornstein.errors import DataError, LockedError, UsageError
 from ornstein.evaluate import evaluation as made
+from ornstein.evaluate.bits import told
 from ornstein.evaluate.evaluation import evaluate, write
 from ornstein.evaluate.unlabelled import SelfTaught
 from ornstein.runs.folder import RunFolder
 from ornstein.runs.model import load
+from ornstein.tasks.options import EvaluateOptions
 from ornstein.tasks.sample import Samples
+from untrained import tiny_model
 
 QUICK: dict[str, Any] = {"steps": 2, "likely": 0, "device": "cpu"}
 
@@ -183,6 +187,27 @@ def test_one_class_is_compared_with_itself(run):
     assert found.held_out.label is not None
     assert set(found.held_out.label.tolist()) == {3}
     assert len(found.train) > 1000  # copies are looked for among all
+
+
+def test_held_out_captions_are_drawn_from_and_told_to_likelihood_and_loss(monkeypatch):
+    pytest.importorskip("tokenizers", reason="the extra [text] is not installed")
+    data, model = open_data("digits").subset(torch.arange(6)), tiny_model()
+    texts = [["a one", "an I"], [], ["a two"], ["a three"], ["a four"], ["a five"]]
+    data = replace(data, captions=Captions.of(texts))
+    assert data.captions is not None
+    model = replace(model, vocabulary=replace(model.vocabulary, words=data.captions.words))
+    asked = []
+
+    def stream(model, options, context=None):
+        asked.extend(options.text)
+        yield Samples(torch.zeros(options.count, 1, 8, 8), model.codec)
+
+    monkeypatch.setattr(made, "stream", stream)
+    made._drawn(model, EvaluateOptions(count=4), data)
+    order = made.generator("labels", 0).permutation(6)[:4]
+    assert asked == [(texts[i] or [""])[0] for i in order]
+    _, cond = told(model, data, torch.arange(6))
+    assert torch.equal(cond["text"], data.captions.tensor(torch.arange(6)))
 
 
 def test_samples_are_measured_as_a_file_would_hold_them(found):

@@ -28,9 +28,12 @@ from .foundation import Foundation
 from .groups import Grouping, group
 from .marginals import Check, Marginals, measure_marginals
 from .paired import Paired, context_of_pairs, measure_pairs
+from .scenes import Judged, judge_run
 from .twosample import COMPONENTS
 
 SHOWN = 8  # samples beside their nearest training examples
+ASKED = 500  # captions of scenes, at most
+HOW = ("guidance", "guidance_interval", "sampler", "steps", "time_grid", "threshold")
 MEMBERS = 2000  # examples of which the loss is compared, at most
 
 
@@ -52,6 +55,7 @@ class Evaluation:
         bits: None if they were not asked for, or the data have none.
         pairs: None for a run that is given nothing.
         posterior: How calibrated restorations are; None if it was not asked for.
+        scenes: Whether pictures show what is asked for; None but for a run of scenes.
         groups: By class and by attribute; empty without either.
         marginals: Spectra and histograms, or columns and correlations.
         encoders: What the features were, by the name of their space.
@@ -69,6 +73,7 @@ class Evaluation:
     bits: Bits | None
     pairs: Paired | None = None
     posterior: Calibration | None = None
+    scenes: Judged | None = None
     groups: list[Grouping] = field(default_factory=list)
     marginals: Marginals
     encoders: dict[str, Encoder] = field(default_factory=dict)
@@ -100,6 +105,7 @@ class Evaluation:
             "bits_per_dimension": self.bits and asdict(self.bits),
             "pairs": self.pairs and asdict(self.pairs),
             "posterior": self.posterior and self.posterior.facts,
+            "scenes": self.scenes and self.scenes.facts,
             "groups": [asdict(grouping) for grouping in self.groups],
             "marginals": {check.name: _checked(check) for check in self.marginals.checks},
             "encoders": {name: encoder.sha256 for name, encoder in self.encoders.items()},
@@ -123,6 +129,8 @@ class Evaluation:
             out.append(self.pairs.sentence)
         if self.posterior is not None:
             out.append(self.posterior.sentence)
+        if self.scenes is not None:
+            out += self.scenes.lines()
         checked = [c.sentence for c in self.marginals.checks if c.differs]
         return [*out, *checked, *(grouping.sentence for grouping in self.groups), self.verdict]
 
@@ -219,6 +227,11 @@ def evaluate(
     if measured:
         say(f"Restoring held-out examples: {', '.join(chosen.posterior)}")
         posterior = calibrate(model, data=held_out, **measured)
+    scenes = None
+    if train.source == "scenes" and model.vocabulary.words is not None:
+        say("Looking whether scenes show what is asked for")
+        how = {name: getattr(chosen, name) for name in HOW}
+        scenes = judge_run(model, train, min(chosen.count, ASKED), seed=chosen.seed, **how)
     return Evaluation(
         model=model,
         options=chosen,
@@ -230,6 +243,7 @@ def evaluate(
         bits=bits,
         pairs=pairs,
         posterior=posterior,
+        scenes=scenes,
         groups=groups,
         marginals=marginals,
         encoders=encoders,
@@ -268,6 +282,9 @@ def _drawn(
     if words.classes and held_out.label is not None:
         named = [c if c in words.classes else "any" for c in [*held_out.classes, "any"]]
         values["label"] = tuple(named[held_out.label[i]] for i in order)  # -1 is the last
+    if words.words is not None and held_out.captions is not None and options.text is None:
+        first = held_out.captions.first
+        values["text"] = tuple(first[i] for i in order)
     if options.given is not None:
         raise UsageError(
             "A run of pairs is given what belongs to held-out examples: leave --given out."
