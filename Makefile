@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test quick lint types imports unit torture papers tutorials clean
+.PHONY: demo test quick lint types imports unit torture papers gallery bench clean
 
 demo: .venv/ready            ## train on real digits, sample, mend a picture, write one report
 	$(BIN)/ornstein demo --out demo
@@ -31,6 +31,10 @@ papers: .venv/ready          ## the papers' claims, each with its line, then the
 	for script in $$($(BIN)/python benchmarks/papers/table.py --list); do \
 	  $(BIN)/python benchmarks/papers/$$script.py || exit 1; done
 	$(BIN)/python benchmarks/papers/table.py
+
+gallery: .venv/ready         ## the pictures of the docs and what is said below them: ten minutes of a core
+	for page in restoring editing pairs distilling detecting classifying augmenting; do \
+	  $(BIN)/python docs/gallery/$$page.py || exit 1; done
 
 torture: .venv/ready         ## the long form of the kill tests: 200 kills
 	$(BIN)/pytest -n 2 -m torture tests/torture
