@@ -2,12 +2,14 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from ornstein.cli import run_command
+from ornstein.data import DataOptions, open_data
 from ornstein.runs.provenance import read_stamp
 
 
@@ -34,6 +36,88 @@ def printed(capsys) -> tuple[list[str], list[str]]:
 
 
 QUICK = ["--under", "any", "--pairs", "1", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def masks(tmp_path_factory):
+    """A run that has seen 64 pictures of cells and their masks, and a folder of both."""
+    place = tmp_path_factory.mktemp("masks")
+    flags = ["--given", "image", "--make", "mask", "--data.size", "8", "--data.limit", "80"]
+    flags += ["--seen", "64", "--size", "8", "--device", "cpu", "--out", str(place / "run")]
+    assert run_command(["train", "cells", *flags]) == 0
+    made = open_data("cells", DataOptions(given="image", make="mask", size=8, limit=80))
+    for kind, stored in (("pictures", made.given.stored), ("true", made.stored)):
+        (place / kind).mkdir()
+        for i in range(2):
+            Image.fromarray(stored[i, 0].numpy()).save(place / kind / f"cell{i}.png")
+    return place
+
+
+def layer(path, size=(8, 8), mode="L", lit=True):
+    """A mask, or strokes, whose lower half is lit."""
+    picture = np.zeros((size[1], size[0], *([4] if mode == "RGBA" else [])), np.uint8)
+    picture[size[1] // 2 :] = 255 * lit
+    Image.fromarray(picture, mode).save(path)
+    return path
+
+
+@pytest.mark.parametrize("places", [["SCANS"], ["SCANS/*.png"], ["SCANS/000001.png", "SCANS"]])
+def test_restore_takes_files_folders_and_patterns_and_says_what_it_cost(
+    run, scans, capsys, tmp_path, places
+):
+    mask, out = layer(tmp_path / "mask.png"), tmp_path / "mended"
+    named = [place.replace("SCANS", str(scans)) for place in places]
+    flags = ["--mask", str(mask), "-n", "2", "--steps", "2", "--seed", "3", "--device", "cpu"]
+    assert run_command(["restore", str(run), *named, *flags, "--out", str(out), "--json"]) == 0
+    lines, heard = printed(capsys)
+    assert heard[0].startswith("Restoring") and "denoiser calls" in heard[-1]
+    found = json.loads(lines[-1])
+    assert len(found["paths"]) == 2 * (6 + (len(places) > 1))
+    kept = np.asarray(Image.open(scans / "000001.png"))[:4]
+    if len(places) == 1:
+        mended = Image.open(out / "000001-0.png")
+        assert np.array_equal(np.asarray(mended)[:4], kept)
+        again = tmp_path / "again"
+        assert run_command(["restore", str(run), *named, *flags, "--out", str(again)]) == 0
+        assert all((again / path.name).read_bytes() == path.read_bytes() for path in out.iterdir())
+
+
+def test_edit_names_its_results_after_the_files_and_says_what_they_cost(
+    run, scans, capsys, tmp_path
+):
+    mask, out = layer(tmp_path / "mask.png"), tmp_path / "edited"
+    strokes = layer(tmp_path / "strokes.png", mode="RGBA")
+    flags = ["--mask", str(mask), "--strokes", str(strokes), "-n", "2", "--steps", "2"]
+    command = ["edit", str(run), f"{scans}/*[01].png", *flags, "--out", str(out), "--json"]
+    assert run_command([*command, "--seed", "5", "--device", "cpu"]) == 0
+    found = json.loads(printed(capsys)[0][-1])
+    names = ["000000-0.png", "000000-1.png", "000001-0.png", "000001-1.png"]
+    assert [Path(path).name for path in found["paths"]] == names
+    assert found["cost"]["calls"] == 2 * 1  # half of two steps, two draws
+    ends = [str(scans / f"00000{i}.png") for i in (0, 1)]
+    way = ["edit", str(run), *ends, "--between", "3", "--steps", "2", "--out", str(out / "way")]
+    assert run_command([*way, "--grid", str(out / "way.png"), "--device", "cpu"]) == 0
+    assert len(list((out / "way").iterdir())) == 3 and (out / "way.png").exists()
+
+
+def test_segment_says_what_it_cost_and_how_well_it_overlaps(masks, capsys, tmp_path):
+    command = ["segment", str(masks / "run"), f"{masks}/pictures/*.png", "-n", "2", "--steps", "2"]
+    flags = ["--truth", str(masks / "true"), "--out", str(tmp_path), "--device", "cpu"]
+    assert run_command([*command, *flags, "--json"]) == 0
+    lines, heard = printed(capsys)
+    assert "It took 4 denoiser calls" in heard[-1]
+    found = json.loads(lines[-1])
+    assert len(found["dice"]) == 2 and found["cost"]["calls"] == 4
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"cell{i}-{what}.png" for i in (0, 1) for what in ("mask", "mean", "doubt")
+    }
+
+
+def test_tune_speaks_json(run, capsys):
+    flags = ["--calls", "2", "--examples", "2", "--steps", "4", "--rounds", "1", "--seed", "1"]
+    assert run_command(["tune", str(run), *flags, "--json", "--device", "cpu"]) == 0
+    found = json.loads(printed(capsys)[0][-1])
+    assert found["calls"] == 2 and found["fitted"]["value"] > 0
 
 
 def test_anomalies_are_found_scored_and_shown(run, scans, capsys, tmp_path):
@@ -94,17 +178,51 @@ def test_a_larger_training_set_is_written(run, capsys, tmp_path):
         (["classify", "RUN", "fine.png", "--levels", "1", "--levels", "0"], 2, "must rise"),
         (["augment", "RUN", "--out", "OUT", "--label", "unicorn"], 2, "no class 'unicorn'"),
         (["augment", "nowhere", "--out", "OUT"], 2, "nowhere"),
+        (["restore", "RUN", "fine.png", "--mask", "12x9.png"], 2, "12 x 9 pixels and"),
+        (["restore", "RUN", "fine.png", "--mask", "8x8.png", "--upscale", "2"], 2, "two meas"),
+        (["restore", "RUN", "fine.png", "--mask", "white.png"], 2, "The mask keeps nothing"),
+        (["restore", "RUN", "fine.png", "--mask", "black.png"], 2, "The mask asks for nothing"),
+        (["restore", "RUN", "fine.png", "--operator", "box", "--operator.share", "1"], 2, "loses"),
+        (["restore", "RUN", "fine.png", "--operator", "blurr"], 2, "did you mean 'blur'"),
+        (["restore", "RUN", "fine.png", "--upscale", "2"], 6, "8 x 8 (channels first), but"),
+        (["restore", "RUN", "fine.png", "--colourise"], 2, "made of 3 channels"),
+        (["restore", "RUN", "gone.png", "--mask", "8x8.png"], 6, "There is no"),
+        (["restore", "RUN", "x*.png", "--mask", "8x8.png"], 2, "matches no files"),
+        (["restore", "RUN", "broken.png", "--mask", "8x8.png"], 6, "broken.png"),
+        (["restore", "RUN", "fine.png"], 2, "Say what was measured"),
+        (["restore", "RUN"], 2, "Give files to mend"),
+        (["edit", "RUN", "9x9.png"], 6, "9 x 9, but the run was trained on pictures of 8 x 8"),
+        (["edit", "RUN", "fine.png", "--mask", "12x9.png"], 2, "12 x 9 pixels and"),
+        (["edit", "RUN", "fine.png", "--strokes", "12x9.png"], 2, "12 x 9 pixels and"),
+        (["edit", "RUN", "fine.png", "--strokes", "8x8.png"], 2, "has no transparency"),
+        (["edit", "RUN", "fine.png", "--between", "3"], 2, "got 1"),
+        (["edit", "RUN", "rows.csv"], 6, "is a table"),
+        (["edit", "RUN", "broken.png"], 6, "broken.png cannot be used"),
+        (["segment", "RUN", "fine.png"], 2, "does not make masks"),
+        (["segment", "MASKS", "gone.png"], 6, "There is no"),
+        (["segment", "MASKS", "broken.png"], 6, "broken.png cannot be used"),
+        (["detect", "MASKS", "fine.png"], 2, "trained on pairs"),
+        (["detect", "RUN", "x*.png"], 2, "matches no files"),
+        (["classify", "MASKS", "fine.png"], 2, "without labels"),
+        (["classify", "RUN", "broken.png"], 6, "broken.png cannot be used"),
+        (["augment", "MASKS", "--out", "OUT"], 2, "without labels"),
+        (["tune", "RUN", "--calls", "1"], 2, "calls"),
+        (["tune", "RUN", "--sampler", "ddpm"], 2, "draws noise"),
     ],
 )
 def test_what_cannot_be_done_is_refused_in_one_sentence(
-    run, capsys, tmp_path, command, code, words
+    run, masks, capsys, tmp_path, command, code, words
 ):
     Image.new("L", (9, 9)).save(tmp_path / "9x9.png")
     Image.new("L", (8, 8)).save(tmp_path / "fine.png")
+    layer(tmp_path / "8x8.png")
+    layer(tmp_path / "12x9.png", (12, 9))
+    Image.new("L", (8, 8), 255).save(tmp_path / "white.png")
+    Image.new("L", (8, 8)).save(tmp_path / "black.png")
+    (tmp_path / "broken.png").write_bytes(b"hello")
     np.savetxt(tmp_path / "rows.csv", np.eye(3), delimiter=",")
-    there = {"RUN": run, "OUT": tmp_path / "out"}
-    tokens = [
-        str(there.get(t, tmp_path / t if "." in t and t[-1].isalpha() else t)) for t in command
-    ]
+    there = {"RUN": run, "MASKS": masks / "run", "OUT": tmp_path / "out"}
+    files = {t: tmp_path / t for t in command if t.endswith((".png", ".csv"))}
+    tokens = [str({**there, **files}.get(t, t)) for t in command]
     assert run_command([*tokens, "--device", "cpu"]) == code
     assert words in printed(capsys)[1][-1]
