@@ -34,6 +34,7 @@ def train(
     given: str | None = None,
     make: str | None = None,
     latent: Path | None = None,
+    mean: Path | None = None,
     seed: int | None = None,
     resume: Flag = False,
     allow_data_change: Flag = False,
@@ -59,6 +60,8 @@ def train(
         make: The folder or column of what to make from it.
         latent: The run of an autoencoder, in whose latents to train: make it first, by --recipe
             autoencoder.
+        mean: A run of the same pairs. Its mean of all answers is added to what this one draws,
+            which learns what the mean leaves.
         seed: Same seed, same run.
         resume: Go on where a run stopped, as if it never had.
         allow_data_change: Go on although DATA are not what they were.
@@ -76,6 +79,8 @@ def train(
     given, make, word = given or options.given, make or options.make, adapt.word or options.word
     options = replace(options, given=given, make=make, word=word)
     changes = _changes(config, size, seed, options)
+    if mean is not None:
+        changes["mean"] = str(mean.resolve())
     if latent is not None:
         changes["latent"] = str(latent.resolve())
     wanted = None
@@ -106,6 +111,11 @@ def train(
         return
     facts = describe(run.path)
     lines = [f"Run: {run.path}", f"Sample it: ornstein sample {run.path}"]
+    if wanted is not None and wanted.net.kind == "autoencoder" and facts["seen"] >= facts["budget"]:
+        from .evaluate import reconstructions
+
+        next_line = f"Train on its latents: ornstein train {data} --latent {run.path}"
+        lines = [f"Run: {run.path}", *reconstructions(run.path)[1], next_line]
     if facts["seen"] < facts["budget"]:
         stopped = f"Stopped at {facts['seen']:,} of {facts['budget']:,} examples"
         lines.insert(0, f"{stopped}; go on with: ornstein train --resume {run.path}")

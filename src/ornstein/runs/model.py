@@ -139,6 +139,7 @@ class Model:
         seen: Examples the weights have seen.
         run: The folder, if it has one.
         given: Of the pictures that the network is given beside the noise, if it is.
+        adapters: The runs that were put on, by their ids, each with its strength.
     """
 
     denoiser: NetDenoiser
@@ -148,6 +149,7 @@ class Model:
     seen: int = 0
     run: RunFolder | None = None
     given: Codec | None = None
+    adapters: tuple[tuple[str, float], ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -220,7 +222,12 @@ def load(
         raise ModelFileError(f"{folder.path}: weights and config.toml disagree: {reason}") from None
     denoiser.to(device).eval().requires_grad_(False)
     seen = checkpoint.seen if seen is None else seen
-    return Model(denoiser, codec, vocabulary, config, seen, folder, given)
+    model = Model(denoiser, codec, vocabulary, config, seen, folder, given)
+    if config.mean:
+        from .residual import around
+
+        return around(load(config.mean, device=device), model)
+    return model
 
 
 def chosen_weights(

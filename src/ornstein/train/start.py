@@ -18,7 +18,8 @@ from ..runs.adapters import base_facts
 from ..runs.config import RunConfig
 from ..runs.folder import RunFolder
 from ..runs.latents import KEPT, encoded, keep_autoencoder, latents_of
-from ..runs.model import read_words
+from ..runs.model import load, read_words
+from ..runs.residual import left_by
 from .adapt import base_of, check_same_base, in_words_of, keep_memory, recall
 from .budget import settle
 from .device import World, choose_device, using_threads
@@ -174,12 +175,19 @@ def read(
     """
     options, seed = (config.data, config.seed) if config else (None, 0)
     data = open_data(source, options)
-    if config is not None and config.adapt.base:
+    if config is not None and config.adapt.base and not config.latent:
         data = in_words_of(base_of(config), data, config.adapt)
     train, held = (d.to(device) for d in data.split(data.options.validation, seed))
     if config is not None and config.latent:
-        codec = latents_of(latents or config.latent, device)
+        if config.adapt.base:
+            raise UsageError(
+                f"{config.adapt.base} draws latents, and such a run is not gone on from: train "
+                "anew with --latent."
+            )
+        codec = latents_of(latents or config.distill.teacher or config.latent, device)
         return encoded(train, codec), encoded(held, codec)
+    if config is not None and config.mean:
+        return left_by(load(config.mean, device=device), train, held)
     return train, held
 
 
