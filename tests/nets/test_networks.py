@@ -286,3 +286,38 @@ def test_derivatives_forward_and_backward_agree(kind, shape):
 
 def test_networks_are_found_by_name():
     assert [NETS[name] for name in ("mlp", "unet", "dit")] == [MLP, UNet, DiT]
+
+
+AHEAD = Conditions(span=1, guidance=1)
+
+
+@one_of_each
+def test_a_span_of_zero_and_a_weight_of_one_are_none(kind, shape):
+    net = build(kind, shape, conditions=AHEAD)
+    x, log_snr, _ = inputs(shape)
+    nothing, one = x.new_zeros(4), x.new_ones(4)
+    assert_close(net(x, log_snr, span=nothing, guidance=one), net(x, log_snr))
+    far = net(x, log_snr, span=torch.tensor([0.0, 0.2, 0.5, 1.0], dtype=x.dtype))
+    strong = net(x, log_snr, guidance=torch.tensor([1.0, 2.0, 4.0, 0.0], dtype=x.dtype))
+    for told in (far, strong):
+        heard = (told - net(x, log_snr)).flatten(1).abs().amax(1)
+        assert heard[0] == 0 and (heard[1:] > 1e-4).all()
+
+
+@one_of_each
+def test_who_looks_ahead_has_a_bounded_slope_at_pure_noise(kind, shape):
+    """No log-SNR below -9 is told apart: in flow time, they are all within a hundredth."""
+    net, (x, _, _) = build(kind, shape, conditions=AHEAD), inputs(shape)
+    assert_close(net(x, torch.full((4,), -9.0)), net(x, torch.full((4,), -30.0)))
+
+
+@one_of_each
+def test_dials_that_are_not_there_or_of_another_shape_are_refused(kind, shape):
+    x, log_snr, _ = inputs(shape)
+    for name in ("span", "guidance"):
+        with pytest.raises(ValueError, match=f"expected no {name}"):
+            build(kind, shape)(x, log_snr, **{name: log_snr})
+        with pytest.raises(ValueError, match=f"expected {name} "):
+            build(kind, shape, conditions=AHEAD)(x, log_snr, **{name: log_snr[:2]})
+    with pytest.raises(ValueError, match="span"):
+        Conditions(span=2)
