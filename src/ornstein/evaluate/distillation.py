@@ -28,7 +28,7 @@ from .metrics import Score, score
 
 FINE = 4  # steps of the first teacher for each of its student's
 PART = 0.3  # of the teacher's budget, for each progressive student
-WHOLE = 1.0  # likewise, for a flow map, which is one for all steps
+WHOLE = 1.5  # likewise, for a flow map, which is one for all steps
 RATE = 0.5  # of the teacher's learning rate: students begin where they shall nearly stay
 CHANCE = 2.0  # standard deviations by which a student may seem worse
 BLIND = ("noise", "score", "mean")  # predictions that say nothing of x in pure noise

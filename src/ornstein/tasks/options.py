@@ -341,8 +341,8 @@ class DistillOptions:
         steps: Of the students, falling; of progressive ones each a divisor of the one before.
         guidance: With which the teacher is guided, as its run says if left out; the students then
             need none. Two for a range: the students are told the weight, as in sample --guidance.
-        seen: Examples each student sees; if left out, of the teacher's three tenths, or as many
-            for a student for all steps.
+        seen: Examples each student sees; if left out, three tenths of the teacher's, or half as
+            many again for a student for all steps.
         count: Examples to draw for each grade.
         seed: Same seed, same grades.
     """
