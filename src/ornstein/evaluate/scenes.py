@@ -1,7 +1,7 @@
 """Whether pictures of `scenes` show what their captions ask for: read back, thing by thing."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from functools import cache
 from itertools import permutations
 from typing import Any
@@ -176,26 +176,22 @@ def _patch(share: np.ndarray) -> np.ndarray:
 # --- Measuring -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Shares:
-    """Of how many pictures each respect is right, and all three."""
+def plain(share: Share) -> dict[str, Any]:
+    """A share as plain values, for programs."""
+    return {"share": share.value, "interval": share.interval, "n": share.n}
 
-    objects: Share
-    colours: Share
-    relation: Share
-    all: Share
 
-    @classmethod
-    def of(cls, verdicts: Sequence[Verdict]) -> "Shares":
-        def share(right: Callable[[Verdict], bool]) -> Share:
-            return Share(hits=sum(map(right, verdicts)), n=len(verdicts))
+RESPECTS = ("objects", "colours", "relation", "all")
 
-        return cls(
-            objects=share(lambda v: v.objects),
-            colours=share(lambda v: v.colours),
-            relation=share(lambda v: v.relation),
-            all=share(lambda v: v.objects and v.colours and v.relation),
-        )
+Shares = dict[str, Share]
+"""Of how many pictures each of `RESPECTS` is right."""
+
+
+def shares(verdicts: Sequence[Verdict]) -> Shares:
+    """How often each respect is right, and all three."""
+    rows = [(v.objects, v.colours, v.relation) for v in verdicts]
+    counts = [*np.sum(rows, 0).tolist(), sum(map(all, rows))]
+    return {n: Share(hits=hits, n=len(rows)) for n, hits in zip(RESPECTS, counts, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -225,10 +221,10 @@ def ceiling(count: int, seed: int, held_out: bool = False) -> Shares:
         scene = draw_scene(draw, held_out)
         picture = paint(scene, draw, scans(0, FOLD))
         verdicts += [judge(scene, seen) for seen in reader(0)(picture[None])]
-    return Shares.of(verdicts)
+    return shares(verdicts)
 
 
-def measure_scenes(
+def ask(
     model: Model, known: Dataset, count: int, *, seed: int = 0, held_out: bool = False, **how: Any
 ) -> Shares:
     """Ask a run for `count` scenes it has not seen, and look.
@@ -244,6 +240,44 @@ def measure_scenes(
     asked = requests(count, seed, known, held_out)
     texts = tuple(request.caption for request in asked)
     drawn = sample(model, count, text=texts, seed=seed, **how)
-    pictures = np.moveaxis(drawn.arrays, -1, 1)
-    seen = reader()(pictures.astype(np.uint8))
-    return Shares.of([judge(a.scene, s) for a, s in zip(asked, seen, strict=True)])
+    seen = reader()(np.moveaxis(drawn.arrays, -1, 1))
+    return shares([judge(a.scene, s) for a, s in zip(asked, seen, strict=True)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """What of the pictures of a run of `scenes` is as asked for.
+
+    Args:
+        unseen: For captions that it has not seen.
+        held_out: For those with a kind and colour that it never saw together.
+        real: What is found right of real scenes, by a reader that knows not their digits.
+        real_held_out: Likewise, of those that are held out.
+    """
+
+    unseen: Shares
+    held_out: Shares
+    real: Shares
+    real_held_out: Shares
+
+    @property
+    def facts(self) -> dict[str, dict[str, Any]]:
+        """As plain values, for programs."""
+        kinds = (field.name for field in fields(self))
+        return {kind: {n: plain(s) for n, s in getattr(self, kind).items()} for kind in kinds}
+
+    def lines(self) -> list[str]:
+        """A line for each respect."""
+        return [
+            f"{f'{name} right':<28} {self.unseen[name]}, real {self.real[name].value:.1%}; "
+            f"held out {self.held_out[name]}, real {self.real_held_out[name].value:.1%}"
+            for name in RESPECTS
+        ]
+
+
+def judge_run(model: Model, known: Dataset, count: int, *, seed: int = 0, **how: Any) -> Judged:
+    """Ask a run of `scenes` for `count` unseen captions, and for as many held out."""
+    found = (ask(model, known, count, seed=seed, held_out=held, **how) for held in (False, True))
+    unseen, held_out = found
+    real, real_held_out = (ceiling(count, seed, held) for held in (False, True))
+    return Judged(unseen=unseen, held_out=held_out, real=real, real_held_out=real_held_out)
