@@ -67,7 +67,8 @@ def load_adapted(
     own = {name: getattr(config, name) for name in ("source", "seed", "data", "train", "sample")}
     config = replace(model.config, **own, adapt=config.adapt)
     seen = checkpoint.seen if seen is None else seen
-    return replace(model, run=folder, seen=seen, config=config)
+    on = tuple(one for one in model.adapters if one[0] != folder.identity["id"])
+    return replace(model, run=folder, seen=seen, config=config, adapters=on)
 
 
 def _with(model: Model, adapters: Sequence[tuple[RunFolder, float]]) -> Model:
@@ -128,7 +129,10 @@ def put_on(
         raise ModelFileError(f"{shown(adapter.path)} does not fit its base: {reason}.") from None
     denoiser.to(model.device).eval().requires_grad_(False)
     beside = given if config.adapt.learn == "control" else model.given
-    return replace(model, denoiser=denoiser, vocabulary=words, given=beside, config=built)
+    on = (*model.adapters, (adapter.identity["id"], strength))
+    return replace(
+        model, denoiser=denoiser, vocabulary=words, given=beside, config=built, adapters=on
+    )
 
 
 def _assembled(

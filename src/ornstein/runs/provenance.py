@@ -3,7 +3,7 @@
 import json
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -25,7 +25,13 @@ XMP = (
 )
 
 
-def provenance(identity: dict[str, Any], seen: int, seed: int, index: int) -> dict[str, Any]:
+def provenance(
+    identity: dict[str, Any],
+    seen: int,
+    seed: int,
+    index: int,
+    adapters: Sequence[tuple[str, float]] = (),
+) -> dict[str, Any]:
     """What identifies an example: with these, the run draws it again.
 
     Args:
@@ -33,8 +39,9 @@ def provenance(identity: dict[str, Any], seen: int, seed: int, index: int) -> di
         seen: Of the checkpoint.
         seed: Of the sequence it is in.
         index: Its number there.
+        adapters: The runs that were put on, each with its strength.
     """
-    return {
+    facts = {
         "run": identity["id"],
         "data": identity.get("fingerprint"),
         "seen": seen,
@@ -42,6 +49,7 @@ def provenance(identity: dict[str, Any], seen: int, seed: int, index: int) -> di
         "index": index,
         "ornstein": VERSION,
     }
+    return facts | ({"adapters": [list(one) for one in adapters]} if adapters else {})
 
 
 def stamp(png: bytes, facts: dict[str, Any]) -> bytes:
