@@ -289,7 +289,7 @@ def sheet(out: Path) -> None:
     whole = Image.new("RGB", (width, height * len(strips) + 4 * (len(strips) - 1)), "white")
     for i, strip in enumerate(strips):
         whole.paste(strip, (0, i * (height + 4)))
-    whole.save(out, optimize=True)
+    whole.resize((2 * whole.width, 2 * whole.height), Image.Resampling.NEAREST).save(out, "PNG")
 
 
 def main() -> None:
