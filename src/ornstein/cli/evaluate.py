@@ -4,10 +4,20 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from ..tasks.options import EvaluateOptions, checked
 from .machine import FLAT, Opening, say, watching
+
+
+def reconstructions(run: Path) -> tuple[dict[str, Any], list[str]]:
+    """What was measured of an autoencoder, as values and as lines."""
+    from ..evaluate.reconstruction import measure_reconstructions
+    from ..runs.folder import RunFolder
+
+    found = measure_reconstructions(run)
+    picture = found.save(RunFolder.open(run))
+    return {"picture": picture, **found.facts}, [*found.lines(), f"Side by side: {picture}"]
 
 
 def evaluate(
@@ -20,6 +30,8 @@ def evaluate(
 ) -> None:
     """Measure how good the RUN is, how diverse, and whether it copies its training data.
 
+    Of an autoencoder, how well it brings back what its training left out.
+
     Each figure stands beside what real data reach; where examples are too few, there is none.
 
     Args:
@@ -30,7 +42,12 @@ def evaluate(
     machine.start(f"Measuring {run} on {options.count:,} examples")
     from ..evaluate.evaluation import evaluate as measure
     from ..evaluate.evaluation import write
+    from ..evaluate.reconstruction import is_autoencoder
 
+    if is_autoencoder(run):
+        facts, lines = reconstructions(run)
+        machine.result(facts, lines)
+        return
     with watching():
         found = measure(machine.opened(run), device=machine.device, say=say, **asdict(options))
     report = write(found, out)

@@ -117,13 +117,13 @@ RANK = 100.0  # singular values below so many roundings of the largest are none
 
 @dataclass(frozen=True, eq=False)
 class Tangent(LinearOperator):
-    """The derivative of an operator at one point, by automatic differentiation."""
+    """The derivative of an operator, or of any map, at one point: by automatic differentiation."""
 
     push: Callable[[Tensor], Tensor]
     pull: Callable[[Tensor], Tensor]
 
     @classmethod
-    def of(cls, operator: Operator, x: Tensor) -> "tuple[Tensor, Tangent]":
+    def of(cls, operator: Callable[[Tensor], Tensor], x: Tensor) -> "tuple[Tensor, Tangent]":
         """``A(x)`` and the derivative there."""
         y, pull = torch.func.vjp(operator, x)[:2]
         return y, cls(
@@ -405,6 +405,31 @@ class Compose(LinearOperator):
 
     def adjoint(self, y: Tensor) -> Tensor:
         return self.inner.adjoint(self.outer.adjoint(y))
+
+
+@dataclass(frozen=True, eq=False)
+class Through(Operator):
+    """An operator of what a differentiable map makes of x: ``A(f(x))``.
+
+    Args:
+        inner: A.
+        map: f, from x ``(B, C, *S)``, example by example.
+    """
+
+    inner: Operator
+    map: Callable[[Tensor], Tensor]
+
+    @property
+    def rounding(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.inner.rounding
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.inner(self.map(x))
+
+    def tangent(self, x: Tensor) -> tuple[Tensor, LinearOperator]:
+        made, slope = Tangent.of(self.map, x)
+        seen, tangent = self.inner.tangent(made)
+        return seen, Compose(tangent, slope)
 
 
 @dataclass(frozen=True, eq=False)

@@ -222,9 +222,11 @@ class Gate:
         self, model: Model, train: Dataset, held_out: Dataset, *, count: int, seed: int
     ) -> None:
         self.model, self.count, self.seed = model, count, seed
-        encoders, _ = encoders_of(model.codec, train, held_out)
+        encoders, _ = encoders_of(model.codec.data, train, held_out)
         self.encoder: Encoder = next(iter(encoders.values()))
-        self.real = [self.encoder(model.codec.pack(d.stored).numpy()) for d in (train, held_out)]
+        self.real = [
+            self.encoder(model.codec.data.pack(d.stored).numpy()) for d in (train, held_out)
+        ]
         self.labels = None
         if held_out.label is not None and model.vocabulary.classes:
             names = [held_out.classes[c] if c >= 0 else "any" for c in held_out.label.tolist()]
@@ -253,7 +255,7 @@ class Gate:
     def measure(self, model: Model, **options: Any) -> Score:
         """The Frechet distance of what a model draws to held-out data."""
         drawn = sample(model, self.count, self.labels, seed=self.seed, **options).x
-        features = self.encoder(rounded(model.codec, drawn).numpy())
+        features = self.encoder(rounded(model.codec.data, drawn).numpy())
         return score(frechet_distance, features, *self.real)
 
 

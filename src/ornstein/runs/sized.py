@@ -12,11 +12,13 @@ def sized(model: Model, space: tuple[int, ...]) -> Model:
 
     Raises:
         UsageError: If an axis is shorter than the examples of the run, or the network is given
-            pictures beside the noise.
+            pictures beside the noise, or draws latents.
     """
     window = model.shape[1:]
     if space == window:
         return model
+    if model.codec.data is not model.codec:
+        raise UsageError("A run on latents draws pictures of the size it was trained on alone.")
     if model.given is not None:
         raise UsageError("A run of pairs draws pictures of the size it was trained on: cut them.")
     if len(space) != len(window) or any(n < w for n, w in zip(space, window, strict=True)):

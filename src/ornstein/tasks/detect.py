@@ -253,9 +253,18 @@ def detect(
         )
     stored = normals.stored[order]
     say(f"Scoring {len(stored):,} normal examples, then {len(given):,}")
-    known, x = model.codec.pack(stored), model.codec.pack(given.stored)
-    evidence = gather(model, torch.cat([known, x]), chosen, say)
+    every = torch.cat([model.codec.pack(part) for part in (stored, given.stored)])
+    evidence = gather(model, every, chosen, say)
+    known, x = (model.codec.data.pack(part) for part in (stored, given.stored))
     return _judged(model, chosen, given, x, known, train, evidence, split[0])
+
+
+def _as_large(heat: np.ndarray, space: Sequence[int]) -> np.ndarray:
+    """Heat ``(N, *s)`` at each of the points `space`: that of the latent one it lies in."""
+    for axis, n in enumerate(space, 1):
+        factor = -(-n // heat.shape[axis])
+        heat = heat.repeat(factor, axis).take(range(n), axis)
+    return heat
 
 
 def _refuse_pairs(model: Model) -> None:
@@ -291,7 +300,7 @@ def _judged(
     judged = Judged.of(score, normal_score, options)
     others = {
         name: Judged.of(judge(flat(x)), judge(flat(known[first:])), options)
-        for name, judge in baselines(flat(model.codec.pack(train.stored))).items()
+        for name, judge in baselines(flat(model.codec.data.pack(train.stored))).items()
     }
     words = model.vocabulary.classes
     labelled = bool(words) and (ours.label >= 0).any()
@@ -301,9 +310,9 @@ def _judged(
         judged.flagged,
         ids=given.ids,
         x=x,
-        codec=model.codec,
+        codec=model.codec.data,
         parts=parts,
-        heat=None if scale.pixels is None else scale.heat(ours),
+        heat=None if scale.pixels is None else _as_large(scale.heat(ours), x.shape[2:]),
         classes=[words[c] for c in ours.label] if labelled else None,
         baselines=others,
         options=options,

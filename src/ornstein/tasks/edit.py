@@ -22,23 +22,13 @@ from ..data.files import read_file
 from ..data.image import ImageCodec
 from ..errors import UsageError
 from ..runs.model import Model
+from .asking import conditions, label_names
 from .examples import Places, read_examples
+from .measuring import Problem, through
 from .options import DrawOptions, EditOptions, checked
 from .progress import pieces
 from .restore import Cost, fitting, named, read_mask, same_cut
-from .sample import (
-    Run,
-    Samples,
-    block,
-    conditions,
-    draw,
-    label_names,
-    maker,
-    opened,
-    plan,
-    png,
-    rule,
-)
+from .sample import Run, Samples, block, draw, maker, opened, plan, png, rule
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -132,12 +122,14 @@ def edit(
     stored = found.stored
     if strokes is not None:
         stored = painted(model, stored, Path(strokes))
-    given = model.codec.pack(stored)
-    keep = None if mask is None else ~read_mask(model.shape, mask, len(given))
-    x, cost = _edited(model, back, given, keep, chosen)
+    given = model.codec.data.pack(stored)
+    keep = None if mask is None else ~read_mask(model.codec.data.shape, mask, len(given))
+    packed = given if model.codec.data is model.codec else model.codec.pack(stored)
+    x, cost = _edited(model, back, packed, given, keep, chosen)
     count = range(len(x))
     labels, made = label_names(back, chosen, count), maker(back, chosen.seed)
-    return Edited(given, Samples(x, back.codec, labels=labels, made=made), cost, found.names)
+    samples = Samples(x, back.codec.data, labels=labels, made=made)
+    return Edited(given, samples, cost, found.names)
 
 
 def between(
@@ -189,7 +181,8 @@ def between(
         range(count),
         begin=lambda examples, _: way[examples].to(model.device),
     )
-    return Samples(x, model.codec, labels=label_names(model, chosen, range(count)))
+    labels = label_names(model, chosen, range(count))
+    return Samples(model.codec.decoded(x), model.codec.data, labels=labels)
 
 
 def encoded(
@@ -218,13 +211,14 @@ def sphere(a: Tensor, b: Tensor, shares: Tensor) -> Tensor:
 
 def painted(model: Model, stored: Tensor, strokes: Path) -> Tensor:
     """The pictures with `strokes` over them, wherever these are more opaque than not."""
-    if not isinstance(model.codec, ImageCodec):
+    codec = model.codec.data
+    if not isinstance(codec, ImageCodec):
         raise UsageError("Strokes are for pictures; this run draws none.")
-    paint = model.codec.read(strokes)
+    paint = codec.read(strokes)
     alpha = decode(read_file(strokes), 4)[0]
     if alpha.shape[2] != 4:
         raise UsageError(f"{strokes} has no transparency: paint on a transparent layer.")
-    alpha = cover(np.ascontiguousarray(alpha[..., 3:]), *model.shape[1:])
+    alpha = cover(np.ascontiguousarray(alpha[..., 3:]), *codec.shape[1:])
     over = torch.from_numpy(alpha[..., 0] >= 128)
     if not over.any():
         raise UsageError(f"{strokes} is empty: nothing was painted.")
@@ -260,9 +254,23 @@ def _deterministic(model: Model, options: DrawOptions) -> tuple[Sampler, Tensor]
 
 
 def _edited(
-    model: Model, back: Model, given: Tensor, keep: Tensor | None, options: EditOptions
+    model: Model,
+    back: Model,
+    packed: Tensor,
+    given: Tensor,
+    keep: Tensor | None,
+    options: EditOptions,
 ) -> tuple[Tensor, Cost]:
-    """The results ``(P draws, C, *S)``, and what they took."""
+    """The results ``(P draws, C, *S)``, and what they took.
+
+    Args:
+        model: To go back by.
+        back: To come back by.
+        packed: The pictures as x.
+        given: The same as the codec of the data packs them: where x is a latent, no x.
+        keep: True where nothing may change, of `given`.
+        options: How.
+    """
     begun, to, fro = time.perf_counter(), Tally(model.denoiser), Tally(plan(back, options)[0])
     encodes = options.how == "encode"
     sampler, times = _deterministic(model, options) if encodes else rule(model, options)
@@ -270,10 +278,10 @@ def _edited(
     times = times[steps - max(1, round(options.strength * steps)) :]
     schedule = model.denoiser.schedule
     alpha, sigma = (scale.item() for scale in schedule(times[0]))
-    latent = given
+    latent = packed
     if encodes:
         source = None if options.source is None else (options.source,)
-        latent = encoded(model, to, given, sampler, times, replace(options, label=source))
+        latent = encoded(model, to, packed, sampler, times, replace(options, label=source))
     prior = fro.along(schedule)
 
     def told(examples: Sequence[int]) -> Denoiser:
@@ -281,8 +289,9 @@ def _edited(
         rows = torch.tensor(examples) // options.draws
         if (known := _known(given[rows], keep if keep is None else keep[rows], options)) is None:
             return one
-        operator, y, sigma_y = known
-        return PosteriorDenoiser(one, operator, y.to(back.device), sigma_y)
+        problem = through(back.codec, Problem(*known))
+        measured = problem.rows(torch.arange(len(rows)), back.device)
+        return PosteriorDenoiser(one, measured.operator, measured.y, measured.sigma_y)
 
     def begin(examples: Sequence[int], eps: Tensor) -> Tensor:
         at = latent[torch.tensor(examples) // options.draws].to(eps)
@@ -294,6 +303,7 @@ def _edited(
     if encodes:
         cost = replace(cost, calls=cost.calls + to.calls / ceil(len(given) / block(model)))
     rows = torch.arange(len(x)) // options.draws
+    x = back.codec.decoded(x)
     return x if keep is None else torch.where(keep[rows], given[rows], x), cost
 
 

@@ -54,17 +54,18 @@ def read_examples(model: Model, places: Places) -> Examples:
         UsageError: If a batch does not have the shape of the run's examples, or nothing is there.
         DataError: If a file cannot be read, or is of another size or kind than the run's data.
     """
+    shape = model.codec.data.shape
     if isinstance(places, Tensor):
-        if tuple(places.shape[1:]) != model.shape:
+        if tuple(places.shape[1:]) != shape:
             raise UsageError(
                 f"The examples have shape {tuple(places.shape)}, but the run was trained on "
-                f"{model.shape}: give (N, {', '.join(map(str, model.shape))})."
+                f"{shape}: give (N, {', '.join(map(str, shape))})."
             )
         return Examples(places, [f"row-{i:06d}" for i in range(len(places))])
     parts, ids = [], []
     for path in _files(model, places):
-        if len(model.shape) == 3 and model.config.data.size is None:
-            refuse_another_size(model.shape, path)
+        if len(shape) == 3 and model.config.data.size is None:
+            refuse_another_size(shape, path)
         found = model.codec.read(path)
         parts.append(found)
         ids += [str(path)] if len(found) == 1 else [f"{path}#{i}" for i in range(len(found))]
@@ -73,16 +74,17 @@ def read_examples(model: Model, places: Places) -> Examples:
 
 def _files(model: Model, places: Place | Sequence[Place]) -> list[Path]:
     """Every file that is named; refuses what can hold no examples of the run's kind."""
-    pictures = len(model.shape) > 1
+    shape = model.codec.data.shape
+    pictures = len(shape) > 1
     paths = files_in(places, partial(_could_be, picture=pictures))
     if pictures and (table := next((p for p in paths if p.suffix.lower() in TABLES[:3]), None)):
         raise DataError(
             f"{shown(table)} is a table, but the run was trained on pictures of shape "
-            f"{model.shape}: give pictures."
+            f"{shape}: give pictures."
         )
     if not pictures and (other := next((p for p in paths if not _could_be(p.name, False)), None)):
         raise DataError(
-            f"{shown(other)} is no table, but the run was trained on rows of {model.shape[0]} "
+            f"{shown(other)} is no table, but the run was trained on rows of {shape[0]} "
             "numbers: give a CSV or an npy file."
         )
     return paths
@@ -134,10 +136,10 @@ def training_data(model: Model, data: Dataset | None = None) -> tuple[Dataset, D
             "so what it never saw is not known: put them back, or train again."
         )
     train, held_out = data.split(config.data.validation, config.seed)
-    if data.codec.shape != model.shape:
+    if data.codec.shape != model.codec.data.shape:
         raise DataError(
             f"{shown(config.source)} holds examples of shape {data.codec.shape}, the run makes "
-            f"{model.shape}."
+            f"{model.codec.data.shape}."
         )
     return train, held_out
 
@@ -148,11 +150,12 @@ def other_data(model: Model, source: str) -> Dataset:
     Raises:
         DataError: If they are of another kind.
     """
+    codec = model.codec.data
     data = open_data(source, replace(model.config.data, limit=None))
-    if data.codec.shape != model.shape or storage(data.codec.dtype) != storage(model.codec.dtype):
+    if data.codec.shape != codec.shape or storage(data.codec.dtype) != storage(codec.dtype):
         raise DataError(
             f"{shown(source)} holds examples of shape {data.codec.shape} and type "
-            f"{data.codec.dtype}, the run was trained on {model.shape} of {model.codec.dtype}."
+            f"{data.codec.dtype}, the run was trained on {codec.shape} of {codec.dtype}."
         )
     return data
 

@@ -1,8 +1,8 @@
 """What was measured, in the user's own units and files, made ready for the posterior of x."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from math import sqrt
+from dataclasses import dataclass, replace
+from math import hypot, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..core import operators
-from ..core.measure import Compose, LinearOperator, Mask, Operator, Separable
+from ..core.measure import Compose, LinearOperator, Mask, Operator, Separable, Through
 from ..core.operators import OPERATORS, Units
 from ..core.posterior import Measured
 from ..data.arrays import read_npy
@@ -23,6 +23,7 @@ from ..data.names import Unreadable, shown
 from ..data.places import Place, files_in
 from ..errors import DataError, UsageError
 from ..rng import normal
+from ..runs.latents import LatentCodec
 from ..runs.model import Model
 from .options import RestoreOptions, suggestion
 
@@ -39,12 +40,16 @@ class Problem:
         y: ``(P, *M)``, float32.
         sigma_y: The standard deviation of its noise.
         names: Of the files the measurements came from; empty if from none.
+        latents: Through which the examples are seen, where x is in latents of them.
+        slack: The standard deviation of what these cannot say, in the units of `y`.
     """
 
     operator: Operator
     y: Tensor
     sigma_y: float
     names: tuple[str, ...] = ()
+    latents: LatentCodec | None = None
+    slack: float = 0.0
 
     def __len__(self) -> int:
         return len(self.y)
@@ -59,7 +64,7 @@ class Problem:
     def white(self) -> bool:
         """Whether all is seen, in noise of one level: `y` is then an x_t over its alpha_t."""
         everything = isinstance(self.operator, Mask) and bool(self.operator.keep.all())
-        return everything and self.sigma_y > 0
+        return everything and self.sigma_y > 0 and self.latents is None
 
     def rows(self, rows: Tensor, device: torch.device) -> Measured:
         """The measurements of some of the examples, on `device`."""
@@ -67,7 +72,9 @@ class Problem:
         if isinstance(operator, Mask):
             alike = operator.keep.ndim < self.y.ndim or len(operator.keep) == 1
             operator = Mask((operator.keep if alike else operator.keep[rows]).to(device))
-        return Measured(operator, self.y[rows].to(device), self.sigma_y)
+        if self.latents is not None:
+            operator = Through(operator, self.latents.decode)
+        return Measured(operator, self.y[rows].to(device), hypot(self.sigma_y, self.slack))
 
     def shown(self, shape: tuple[int, ...]) -> Tensor:
         """What is known, as examples ``(P, C, *S)``: the smallest x that explains `y`."""
@@ -90,21 +97,35 @@ def problem_of(model: Model, files: Files, options: RestoreOptions) -> Problem:
         UsageError: If not one operator is named, or it does not fit the run.
         DataError: If a file cannot be read, or is of another size.
     """
-    codec, operator = model.codec, named_operator(model.shape, options)
-    size, noise = _size(operator, model.shape), _noise(codec, options)
+    codec = model.codec.data
+    operator = named_operator(codec.shape, options)
+    size, noise = _size(operator, codec.shape), _noise(codec, options)
     if options.simulate:
         stored, names = read_examples(codec, files)
         y = operator(stored.double())
         y = y + noise * normal(y.shape, "measurement", options.seed).double()
     else:
         y, names = _read(codec, size, files)
-    return _in_units(codec, operator, y, noise, names)
+    return through(model.codec, _in_units(codec, operator, y, noise, names))
+
+
+def through(codec: Codec, problem: Problem) -> Problem:
+    """The same problem, where x is seen through the decoder of `codec`, if it has one.
+
+    What the autoencoder does not bring back stands beside the noise: that much any latent errs.
+    """
+    if not isinstance(codec, LatentCodec):
+        return problem
+    linear = isinstance(problem.operator, LinearOperator)  # then y is in units of x
+    slack = codec.error * (1 if linear else _typical(codec.data))
+    return replace(problem, latents=codec, slack=slack)
 
 
 def masked(
-    codec: Codec, stored: Tensor, names: tuple[str, ...], keep: Tensor, options: RestoreOptions
+    model: Model, stored: Tensor, names: tuple[str, ...], keep: Tensor, options: RestoreOptions
 ) -> Problem:
     """Examples ``(P, C, *S)``, of which what `keep` says is known."""
+    codec = model.codec.data
     if named := [name for name in _WAYS if getattr(options, name)]:
         raise UsageError(f"--mask and --{named[0]} are two measurements: give one.")
     if keep.all():
@@ -114,7 +135,8 @@ def masked(
     noise, given = (options.noise or 0.0) / _typical(codec), codec.pack(stored)
     if options.simulate and noise > 0:
         given = given + noise * normal(given.shape, "measurement", options.seed)
-    return Problem(Mask(keep), torch.where(keep, given, 0.0), noise, names)
+    known = torch.where(keep, given, 0.0)
+    return through(model.codec, Problem(Mask(keep), known, noise, names))
 
 
 def _size(operator: Operator, shape: tuple[int, ...]) -> tuple[int, ...]:

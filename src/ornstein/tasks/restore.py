@@ -27,22 +27,11 @@ from ..errors import UsageError
 from ..rng import Streams, generator
 from ..runs.model import Model
 from ..runs.sized import sized
+from .asking import conditions, label_names
 from .measuring import Files, Problem, masked, picture_size, problem_of, read_examples
 from .options import RestoreOptions, checked, suggestion
 from .progress import pieces
-from .sample import (
-    Run,
-    Samples,
-    block,
-    conditions,
-    draw,
-    label_names,
-    maker,
-    opened,
-    plan,
-    png,
-    rule,
-)
+from .sample import Run, Samples, block, draw, maker, opened, plan, png, rule
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -217,19 +206,19 @@ def restore(
     model = _at_size(opened(run, device, chosen.asked), files, chosen, mask is not None)
     if mask is None:
         problem = problem_of(model, files, chosen)
-        given = problem.shown(model.shape)
+        given = problem.shown(model.codec.data.shape)
     else:
         same_cut(mask, files)
-        stored, names = read_examples(model.codec, files)
-        keep = ~read_mask(model.shape, mask, len(stored))
-        problem = masked(model.codec, stored, names, keep, chosen)
-        given = model.codec.pack(stored)
+        stored, names = read_examples(model.codec.data, files)
+        keep = ~read_mask(model.codec.data.shape, mask, len(stored))
+        problem = masked(model, stored, names, keep, chosen)
+        given = model.codec.data.pack(stored)
     x, cost = solve(model, problem, chosen, on_step)
-    keep = torch.zeros(len(problem), *model.shape, dtype=torch.bool)
+    keep = torch.zeros(len(problem), *model.codec.data.shape, dtype=torch.bool)
     if problem.copied is not None:
         keep = problem.copied.keep.expand_as(keep)
     labels, made = label_names(model, chosen, range(len(x))), maker(model, chosen.seed)
-    samples = Samples(x, model.codec, labels=labels, made=made)
+    samples = Samples(x, model.codec.data, labels=labels, made=made)
     sources = () if isinstance(files, Tensor) else tuple(files_in(files))
     return Restored(
         given,
@@ -317,9 +306,11 @@ def solve(
         batches, each = ceil(len(x) / block(model)), options.draws
     else:
         raise UsageError(f"There is no method {name!r}{suggestion(name, [*METHODS, 'particles'])}")
+    if problem.latents is not None:
+        x = problem.latents.decoded(x)
     if problem.copied is not None:  # to the last bit
         rows = torch.arange(len(problem)).repeat_interleave(options.draws)
-        x = Mask(problem.copied.keep.expand(len(problem), *model.shape)[rows]).consistent(
+        x = Mask(problem.copied.keep.expand(len(problem), *x.shape[1:])[rows]).consistent(
             x, problem.y[rows]
         )
     share = each / batches

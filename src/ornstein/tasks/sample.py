@@ -15,23 +15,21 @@ from torch import Tensor
 
 from ..core.denoise import Denoiser
 from ..core.fit import FittedRule
-from ..core.guide import ALWAYS, ClassifierFree, Composed, LearnedGuidance, Thresholded
+from ..core.guide import Thresholded
 from ..core.noise import Schedule
 from ..core.sample import SAMPLERS, OnStep, Plan, Sampler, start
 from ..data.codec import Codec, write_bytes
-from ..data.given import fitted, mixed
-from ..data.places import files_in
 from ..errors import UsageError
 from ..interop.place import open_model
-from ..rng import Streams, generator, normal
+from ..rng import Streams, generator
 from ..runs.adapters import Adapter
 from ..runs.fitted import kept_rule
 from ..runs.folder import RunFolder
 from ..runs.model import GRIDS, Model, load
-from ..runs.prompt import Prompt, terms_of, unread
 from ..runs.provenance import provenance, stamp
 from ..runs.quick import quick
 from ..runs.sized import sized
+from .asking import Context, conditions, context_from, context_of, guided, label_names
 from .options import DrawOptions, SampleOptions, checked, suggestion
 from .progress import counted, pieces
 
@@ -44,9 +42,6 @@ Run = Model | RunFolder | Path | str
 
 Made = Callable[[int], dict[str, Any]]
 """The provenance of an example, by its number."""
-
-Context = Callable[[Sequence[int]], Tensor]
-"""What examples are given to start from, by their numbers: ``(B, Cg, *S)`` as networks see it."""
 
 Begin = Callable[[Sequence[int], Tensor], Tensor]
 """x_t at the first time, from the numbers of the examples and unit noise ``(B, C, *S)``."""
@@ -155,7 +150,8 @@ def stream(
         part = indices[first : first + size]
         x = draw(model, told, steps, options.seed, part, on_step, at_once=at_once)
         labels = label_names(model, options, part)
-        yield Samples(x, model.codec, part[0], labels, maker(model, options.seed))
+        x, made = model.codec.decoded(x), maker(model, options.seed)
+        yield Samples(x, model.codec.data, part[0], labels, made)
 
 
 def cascade(
@@ -214,7 +210,7 @@ def _known_to(model: Model, options: SampleOptions) -> SampleOptions:
 
 def check_chain(before: Model, after: Model) -> None:
     """Refuse a pair of runs of which the second cannot be given what the first draws."""
-    made, given = before.codec, after.given
+    made, given = before.codec.data, after.given
     name, other = (str(m.run.path) if m.run else "A run" for m in (before, after))
     if given is None:
         raise UsageError(f"{other} was not trained on pairs: it cannot follow another run.")
@@ -253,7 +249,8 @@ def maker(model: Model, seed: int) -> Made | None:
     """What to write into the examples of a sequence; None if the model has no run to name."""
     if model.run is None:
         return None
-    return partial(provenance, model.run.identity, model.seen, seed)
+    worn = {"adapters": model.adapters}
+    return partial(provenance, model.run.identity, model.seen, seed, **worn)
 
 
 def plan(model: Model, options: DrawOptions) -> tuple[Denoiser, Plan]:
@@ -268,72 +265,6 @@ def plan(model: Model, options: DrawOptions) -> tuple[Denoiser, Plan]:
             raise UsageError("--threshold is for data of integers, whose range is known.")
         denoiser = Thresholded(denoiser, *model.codec.range, options.threshold)
     return denoiser, _steps(model, options)
-
-
-def guided(model: Model, options: DrawOptions) -> Denoiser:
-    """The denoiser of a run with the guidance that the options ask for.
-
-    Raises:
-        UsageError: If guidance has nothing to guide towards, or cannot be put together so.
-    """
-    prompts = prompts_of(options)
-    told = bool(options.label or prompts or options.attributes) or model.given is not None
-    if options.guidance not in (None, 1.0) and not told:
-        raise UsageError(
-            f"guidance = {options.guidance} needs a label, a text or an attribute to go to."
-        )
-    weight = model.config.sample.guidance if options.guidance is None else options.guidance
-    interval = options.guidance_interval or ALWAYS
-    if not interval[0] < interval[1]:
-        raise UsageError(f"guidance_interval = {interval} must go from low to high log-SNR.")
-    negative, net = _negative(model, options), model.denoiser
-    shaped = options.guidance_parallel != 1 or options.guidance_rescale != 0
-    composed = terms_of(prompts) > 0
-    if model.config.distill.told_guidance:
-        least, most = model.config.distill.guidance
-        if not told or weight == 1:
-            return net
-        if not least <= weight <= most:
-            raise UsageError(
-                f"guidance = {weight}: this run has learned weights from {least} to {most}."
-            )
-        if negative or shaped or composed:
-            raise UsageError(
-                "This run has learned its guidance: it knows no other text to go away from, and "
-                "none to add."
-            )
-        return LearnedGuidance(net, weight, interval)
-    if composed:
-        if shaped:
-            raise UsageError("Texts put together with AND take no --guidance-parallel or -rescale.")
-        return Composed(net, ("text", "emphasis"), weight, interval, negative)
-    if not told or weight == 1:
-        return net
-    parallel, rescale = options.guidance_parallel, options.guidance_rescale
-    return ClassifierFree(net, weight, interval, negative, parallel, rescale)
-
-
-def prompts_of(options: DrawOptions) -> tuple[Prompt, ...]:
-    """The texts that the options ask for, read."""
-    return tuple(Prompt.read(text) for text in options.text or ())
-
-
-def unread_texts(model: Model, options: DrawOptions) -> list[tuple[str, str]]:
-    """The texts asked for that are longer than what the run reads, and what it leaves out."""
-    words = model.vocabulary.words
-    return [] if words is None else unread(prompts_of(options), words)
-
-
-def _negative(model: Model, options: DrawOptions) -> dict[str, Tensor | None] | None:
-    """The conditions to steer away from, if the options name them."""
-    if options.negative is None:
-        return None
-    prompt = Prompt.read(options.negative)
-    if terms_of([prompt]):
-        raise UsageError("--negative is one text, without AND.")
-    told = model.vocabulary.texts([prompt])
-    away: dict[str, Tensor | None] = {k: v.to(model.device) for k, v in told.items()}
-    return {"emphasis": None} | away
 
 
 def _steps(model: Model, options: DrawOptions) -> Plan:
@@ -387,74 +318,6 @@ def fitted_rule(model: Model, options: DrawOptions) -> FittedRule | None:
     if model.run is None or options.sampler or options.time_grid not in (None, "fitted"):
         return None
     return kept_rule(model.run, model.seen, options.steps or model.config.sample.steps)
-
-
-def context_of(model: Model, options: DrawOptions) -> Context | None:
-    """What the options give to start from, dealt out in turn.
-
-    Raises:
-        UsageError: If the run is not one of pairs.
-        DataError: If a picture cannot be read.
-    """
-    if options.given is None:
-        return None
-    if model.given is None:
-        raise UsageError("This run was not trained on pairs: leave --given out.")
-    paths = files_in(options.given)
-    context = context_from(model, torch.cat([model.given.read(path) for path in paths]).numpy())
-    return lambda indices: context[torch.tensor(indices) % len(context)]
-
-
-def context_from(model: Model, stored: np.ndarray) -> Tensor:
-    """The condition ``context`` ``(P, Cg, *S)`` of a run of pairs, from pictures as stored."""
-    assert model.given is not None
-    return fitted(model.given.pack(torch.from_numpy(stored)), model.shape[1:])
-
-
-def conditions(
-    model: Model,
-    options: DrawOptions,
-    indices: Sequence[int],
-    context: Context | None = None,
-) -> dict[str, Tensor]:
-    """The conditions of the examples `indices`; labels are dealt out by index.
-
-    Raises:
-        UsageError: If they do not suit the run.
-    """
-    if context is None and options.given is not None:
-        raise UsageError("Pictures to start from are for sampling: leave --given out.")
-    labels = options.label
-    if labels is not None:
-        labels = [labels[i % len(labels)] for i in indices]
-    told = model.vocabulary.tensors(len(indices), labels, options.attributes)
-    if prompts := prompts_of(options):
-        asked = [prompts[i % len(prompts)] for i in indices]
-        told |= model.vocabulary.texts(asked, terms_of(prompts))
-    if context is not None:
-        told["context"] = context(indices)
-        if share := options.given_noise:
-            if not model.config.data.given_noise:
-                raise UsageError(
-                    "This run was not trained with noise in what is given: leave --given-noise out."
-                )
-            shape = told["context"].shape[1:]
-            noise = torch.stack([normal(shape, options.seed, "given", i) for i in indices])
-            told["context"] = mixed(told["context"], noise, share)
-            told["augment"] = torch.zeros(len(indices), model.config.data.augmentations)
-            told["augment"][:, -1] = share
-    return {name: value.to(model.device) for name, value in told.items()}
-
-
-def label_names(
-    model: Model, options: DrawOptions, indices: Sequence[int]
-) -> tuple[str, ...] | None:
-    """The class of each of the examples `indices`, by its name in the data."""
-    if (labels := options.label) is None:
-        return None
-    numbers = [model.vocabulary.label(name) for name in labels]
-    names = ["any" if n < 0 else model.vocabulary.classes[n] for n in numbers]
-    return tuple(names[i % len(names)] for i in indices)
 
 
 def draw(
