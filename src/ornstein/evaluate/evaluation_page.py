@@ -200,6 +200,12 @@ def _copying(evaluation: "Evaluation") -> list[Block]:
         blocks.append(Strips(strips=strips, caption=caption))
     if evaluation.copies is not None:
         blocks.append(_tests(evaluation.copies))
+    if evaluation.pairs is not None:
+        words = (
+            "Draws of a run of pairs lie near the held-out examples whose given they were told: "
+            "being nearer to training data cannot be seen here, copies of single examples can."
+        )
+        blocks.append(Prose(words))
     return blocks
 
 
@@ -274,8 +280,8 @@ def _posterior(found: Calibration, words: Sequence[str]) -> list[Block]:
     caption = (
         f"Held-out examples were measured by {', '.join(words)} and restored {found.draws} times "
         "each. The first two rows are of one unknown place of each example, picked at random; "
-        "where 95\u00a0% of right posteriors would lie stands beside them. Their mean has "
-        f"a PSNR of {found.psnr:.1f} dB. It took {found.cost}."
+        "where 95\u00a0% of right posteriors would lie stands beside them. The mean of the draws "
+        f"has a PSNR of {found.psnr:.1f} dB. It took {found.cost}."
     )
     head = ("", "the truth lies", "expected")
     names, shares = found.histogram
