@@ -280,7 +280,10 @@ def refuse(model: Model, chosen: DistillOptions) -> None:
     if not progressive and model.config.denoiser.variance_steps:
         raise UsageError("A run that learns its variance teaches by --method progressive alone.")
     low, high = guidance_of(model, chosen)
-    if (low, high) != (1, 1) and not (model.vocabulary.classes or model.vocabulary.attributes):
+    known = model.vocabulary
+    if (low, high) != (1, 1) and not (
+        known.classes or known.attributes or known.words or known.context
+    ):
         raise UsageError(f"guidance = {chosen.guidance}: this run has no condition to go to.")
     if not low <= high:
         raise UsageError(f"guidance = {chosen.guidance} must go from low to high.")

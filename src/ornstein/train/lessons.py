@@ -23,6 +23,7 @@ ALONE = 0.5  # likewise without a teacher
 FAR = 0.25  # of those in between, the share that lead all the way to the data
 SHORT = 0.25  # in flow time: leaps that a teacher shows
 FINE = 4  # steps of the teacher in which it shows one
+DRAWS = 3  # random numbers that a lesson takes for each example
 EARLIEST = 1e-3  # flow time at which one begins
 SHORTEST = 1e-3  # in flow time; below it the answer is a quotient of roundings
 
@@ -55,9 +56,6 @@ class Lessons(ABC):
     def weigh(self, losses: Tensor) -> Tensor:
         """The losses of a batch, as they count."""
         return losses
-
-
-DRAWS = 3
 
 
 def lessons_of(config: RunConfig, vocabulary: Vocabulary, device: torch.device) -> Lessons | None:
