@@ -2,15 +2,17 @@
 
 import csv
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ornstein.cli import run_command
+from ornstein.cli import machine, run_command
 from ornstein.data import DataOptions, open_data
 from ornstein.runs.provenance import read_stamp
+from ornstein.tasks.progress import pieces
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +113,31 @@ def test_segment_says_what_it_cost_and_how_well_it_overlaps(masks, capsys, tmp_p
     assert {path.name for path in tmp_path.iterdir()} == {
         f"cell{i}-{what}.png" for i in (0, 1) for what in ("mask", "mean", "doubt")
     }
+
+
+def test_how_far_it_is_is_a_line_now_and_then(capsys, monkeypatch):
+    monkeypatch.setattr(machine, "SILENCE", 0.0)
+    with machine.watching() as taken:
+        for _ in pieces(range(4)):
+            pass
+    heard = printed(capsys)[1]
+    assert [line.split()[0] for line in heard] == ["25%", "50%", "75%"]
+    assert all(line.endswith("left") for line in heard)
+    assert str(taken) == "0.0 s" and taken.seconds > 0
+    with machine.watching():  # within ten seconds, nothing
+        monkeypatch.setattr(machine, "SILENCE", 10.0)
+        list(pieces(range(4)))
+    assert printed(capsys) == ([], [])
+
+
+def test_in_a_terminal_it_is_a_bar(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with machine.watching():
+        for _ in pieces(range(4)):
+            machine.say("still there")
+    shown = capsys.readouterr()
+    assert "100%" in shown.err and "still there" in shown.err and not shown.out
 
 
 def test_tune_speaks_json(run, capsys):

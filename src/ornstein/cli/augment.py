@@ -30,8 +30,10 @@ def augment(
     machine.start(f"Drawing beside the training data of {run}")
     from ..tasks.augment import augment as draw
 
-    with watching():
+    with watching() as taken:
         made = draw(machine.opened(run), device=machine.device, say=say, **asdict(options))
+    say(f"It took {taken} in all.")
     paths = made.save(out)
     lines = [*made.lines(), f"Written: {len(paths):,} files to {out}"]
-    machine.result({"out": out.resolve(), "files": len(paths), **made.facts}, lines)
+    values = {"out": out.resolve(), "files": len(paths), "seconds": taken.seconds}
+    machine.result(values | made.facts, lines)

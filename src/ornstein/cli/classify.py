@@ -31,7 +31,9 @@ def classify(
     from ..tasks.classify import classify as tell
 
     model = machine.opened(run)
-    with watching():
+    with watching() as taken:
         found = tell(model, examples, say=say, **asdict(options))
+    say(f"It took {taken} in all.")
     (path,) = found.save(out or model.folder.path / "classified")
-    machine.result({"classes": path, **found.facts}, [*found.lines(), f"Classes: {path}"])
+    values = {"classes": path, "seconds": taken.seconds}
+    machine.result(values | found.facts, [*found.lines(), f"Classes: {path}"])

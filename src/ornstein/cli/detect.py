@@ -31,10 +31,12 @@ def detect(
     from ..tasks.detect import detect as look
 
     model = machine.opened(run)
-    with watching():
+    with watching() as taken:
         found = look(model, examples, say=say, **asdict(options))
+    say(f"It took {taken} in all.")
     (scores, *overlays) = found.save(out or model.folder.path / "detected")
     lines = [*found.lines(), f"Scores: {scores}"]
     if overlays:
         lines.append(f"Overlays: {overlays[0].parent}")
-    machine.result({"scores": scores, "overlays": overlays, **found.facts}, lines)
+    values = {"scores": scores, "overlays": overlays, "seconds": taken.seconds}
+    machine.result(values | found.facts, lines)

@@ -49,8 +49,9 @@ def edit(
         if len(pictures) != 2:
             raise UsageError(f"--between goes from one picture to another; got {len(pictures)}.")
         drawing = {f.name: getattr(options, f.name) for f in fields(DrawOptions)}
-        with watching():
+        with watching() as taken:
             way = task.between(model, *pictures, count=between, **drawing)
+        say(f"It took {taken} in all.")
         paths, picture = way.save(folder), way.grid(columns=between)
     else:
         other = None if to is None else opened(to, machine.device)

@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -85,16 +85,33 @@ def say(line: str) -> None:
 
 
 @contextmanager
-def watching() -> Iterator[None]:
-    """Show how far the task inside is: a bar in a terminal, else a line now and then."""
+def watching() -> "Iterator[Taken]":
+    """Show how far the task inside is: a bar in a terminal, else a line now and then.
+
+    Gives a watch, which stops when the task is done.
+    """
     from ..tasks.progress import watched
 
-    if sys.stderr.isatty():
-        with _bar() as watch, watched(watch):
-            yield
-        return
-    with watched(_Lines()):
-        yield
+    taken = Taken()
+    with _bar() if sys.stderr.isatty() else nullcontext(_Lines()) as watch, watched(watch):
+        yield taken
+    taken.stop()
+
+
+class Taken:
+    """How long a task has taken."""
+
+    def __init__(self) -> None:
+        self._begun, self.seconds = time.monotonic(), 0.0
+
+    def stop(self) -> None:
+        """It is done."""
+        self.seconds = time.monotonic() - self._begun
+
+    def __str__(self) -> str:
+        from ..train.progress import duration
+
+        return duration(self.seconds) if self.seconds >= 10 else f"{self.seconds:.1f} s"
 
 
 @contextmanager

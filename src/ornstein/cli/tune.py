@@ -26,6 +26,7 @@ def tune(
     machine.start(f"Fitting a sampler of {options.calls} calls to {run}")
     from ..tasks.tune import tune as fit
 
-    with watching():
+    with watching() as taken:
         tuned = fit(run, device=machine.device, say=say, **asdict(options))
-    machine.result(asdict(tuned), tuned.lines())
+    say(f"It took {taken} in all.")
+    machine.result({"seconds": taken.seconds, **asdict(tuned)}, tuned.lines())
