@@ -150,7 +150,7 @@ def wanted_of(name: str, files: Sequence[str]) -> list[str]:
     wanted = [file for file in files if file.endswith(READ) and not any(c in file for c in "*?[")]
     if not any(file.endswith(".safetensors") for file in wanted):
         able = next((file for file in files if file.endswith(PICKLES)), None)
-        what = f"{shown(able)} is a pickle, which can run code" if able else "there are no weights"
+        what = f"{shown(able)} is pickled, which can run code" if able else "there are no weights"
         raise ModelFileError(
             f"{shown(name)}: {what}, and nothing in safetensors: ask its author to convert it."
         )
