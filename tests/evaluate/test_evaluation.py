@@ -36,7 +36,7 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def found(run):
     said: list[str] = []
-    result = evaluate(run, count=300, say=said.append, **(QUICK | {"likely": 2}))
+    result = evaluate(run, count=300, say=said.append, **{**QUICK, "likely": 2})
     assert len(said) == 4
     return result
 
