@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from ornstein.nets.text import TextEncoder
+from ornstein.nets import Conditions, UNet
+from ornstein.nets.text import TextEncoder, TextFeatures
 
 WORDS, LENGTH, WIDTH = 20, 6, 16
 
@@ -51,3 +52,35 @@ def test_emphasis_multiplies_the_attention_to_a_piece(encode):
     plain = torch.softmax(scores + encode(text(3, 1, 4), ones())[1].bias, -1)[0, 0, 0]
     assert_close(share[2] / share[1], 2.5 * plain[2] / plain[1])
     assert share[4:].sum() == 0
+
+
+def test_features_of_another_encoder_are_heard_as_far_as_they_go():
+    torch.manual_seed(0)
+    encode = TextFeatures(5, WIDTH).double()
+    features = torch.randn(2, LENGTH, 5, dtype=torch.float64)
+    features[0, 3:], features[1] = torch.nan, torch.nan
+    whole, heard = encode(features, ones().expand(2, -1))
+    assert not whole[1].any() and heard.bias[1].isfinite().sum() == 1
+    assert heard.pieces.isfinite().all() and heard.bias[0].isfinite().sum() == 4
+
+
+def test_a_network_hears_features_and_takes_none_for_not_given():
+    torch.manual_seed(0)
+    net = UNet((1, 8, 8), size=8, conditions=Conditions(read=5, length=LENGTH))
+    for p in net.parameters():
+        if not p.any():
+            torch.nn.init.normal_(p, std=0.1)
+    x, log_snr, text = torch.randn(2, 1, 8, 8), torch.zeros(2), torch.randn(2, LENGTH, 5)
+    without = net(x, log_snr)
+    assert (net(x, log_snr, text=text) - without).abs().max() > 1e-4
+    assert torch.equal(net(x, log_snr, text=torch.full_like(text, torch.nan)), without)
+    with pytest.raises(ValueError, match="expected text"):
+        net(x, log_snr, text=text[..., :3])
+
+
+@pytest.mark.parametrize(
+    "told", [{"words": 3}, {"length": 3}, {"words": 3, "read": 3, "length": 3}]
+)
+def test_texts_come_in_one_way_and_with_a_length(told):
+    with pytest.raises(ValueError, match="words or read"):
+        Conditions(**told)

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..errors import DataError, ModelFileError
 from .files import Files
 from .names import Problem, shown
+from .reader import Reader
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -102,10 +103,15 @@ class Words:
         """The numbers of the pieces of a text, all of them."""
         return self._tokenizer.encode(text[:MOST_CHARACTERS]).ids
 
+    @property
+    def nothing(self) -> Tensor:
+        """The condition ``text`` of no text ``(1, length)``."""
+        return torch.full((1, self.length), -1)
+
     def tensor(self, texts: Iterable[str]) -> Tensor:
         """The condition ``text`` ``(B, length)``, int64, -1 behind the last piece; cut to it."""
         texts = list(texts)
-        numbers = torch.full((len(texts), self.length), -1)
+        numbers = self.nothing.repeat(len(texts), 1)
         for row, text in zip(numbers, texts, strict=True):
             ids = self.pieces(text)[: self.length]
             row[: len(ids)] = torch.tensor(ids, dtype=torch.int64)
@@ -135,18 +141,20 @@ class Captions:
     """The captions of each example of a dataset.
 
     Args:
-        words: In which they are read.
+        words: In which they are read, or by whom.
         texts: Of each of the N examples; none where it is empty.
     """
 
-    words: Words
+    words: Words | Reader
     texts: tuple[tuple[str, ...], ...] = field(repr=False)
 
     @classmethod
-    def of(cls, texts: Sequence[Sequence[str]]) -> "Captions":
-        """With words learned from them."""
+    def of(cls, texts: Sequence[Sequence[str]], encoder: str | None = None) -> "Captions":
+        """With words learned from them, or read by the encoder of that name."""
         rows = tuple(tuple(row) for row in texts)
-        return cls(words=Words.learned([text for row in rows for text in row]), texts=rows)
+        every = [text for row in rows for text in row]
+        words = Words.learned(every) if encoder is None else Reader.opened(encoder, every)
+        return cls(words=words, texts=rows)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -160,24 +168,27 @@ class Captions:
         return tuple(row[0] if row else "" for row in self.texts)
 
     @cached_property
-    def _numbers(self) -> tuple[Tensor, Tensor, Tensor]:
-        """All captions as numbers, and of each example the first of its own and how many."""
+    def _numbers(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The captions that differ, as the network hears them, and last none; which of them each
+        caption is; of each example the place of its first, and how many it has."""
+        every = [text for row in self.texts for text in row]
+        place = {text: i for i, text in enumerate(dict.fromkeys(every))}
+        numbers = torch.cat([self.words.tensor(place), self.words.nothing])
+        which = torch.tensor([*(place[text] for text in every), len(place)])
         count = torch.tensor([len(row) for row in self.texts])
-        numbers = self.words.tensor(text for row in self.texts for text in row)
-        empty = torch.full((1, self.words.length), -1)
-        return torch.cat([numbers, empty]), count.cumsum(0) - count, count
+        return numbers, which, count.cumsum(0) - count, count
 
     def tensor(self, indices: Tensor, draws: Tensor | None = None) -> Tensor:
-        """The condition ``text`` ``(B, length)`` of examples, -1 throughout where there is none.
+        """The condition ``text`` ``(B, length)`` of examples, `words.nothing` where there is none.
 
         Args:
             indices: ``(B,)``.
             draws: ``(B,)`` in [0, 1), which of its captions; the first if not given.
         """
-        numbers, first, count = self._numbers
+        numbers, which, first, count = self._numbers
         here, many = indices.cpu(), count[indices.cpu()]
-        which = torch.zeros_like(here) if draws is None else (draws.cpu() * many).long()
-        return numbers[torch.where(many > 0, first[here] + which, len(numbers) - 1)]
+        picked = torch.zeros_like(here) if draws is None else (draws.cpu() * many).long()
+        return numbers[which[torch.where(many > 0, first[here] + picked, -1)]]
 
 
 # --- From files ----------------------------------------------------------------------------------

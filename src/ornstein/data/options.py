@@ -36,6 +36,8 @@ class DataOptions:
         make: The folder or the column with the pictures to make, where there are two of them.
         given_noise: Noise up to this share of what is given is mixed into it, and the network
             told how much: so that a cascade forgives the flaws of the run before.
+        text_encoder: Read captions by an encoder of the library transformers, a folder or a name
+            in the cache of this machine, in place of words learned from them.
         limit: Read at most so many examples, picked evenly by name. For built-in data that are
             drawn from a seed, how many to draw.
         seed: Of built-in data that are drawn.
@@ -55,6 +57,7 @@ class DataOptions:
     given: Annotated[str | None, Len(1, 200)] = None
     make: Annotated[str | None, Len(1, 200)] = None
     given_noise: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    text_encoder: Annotated[str | None, Len(1, 1000)] = None
     limit: Annotated[int | None, Ge(1)] = None
     seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
 

@@ -95,7 +95,7 @@ def open_pictures(path: Path, options: DataOptions, progress: Progress | None = 
     labels = _labels(origin, rows, root, str(path), options)
     dataset = replace(dataset, sizes=dict(sizes.most_common()))
     if captions:
-        said = Captions.of([captions.get(n, ()) for n in origin])
+        said = Captions.of([captions.get(n, ()) for n in origin], options.text_encoder)
         dataset = replace(dataset, captions=said)
     return describe(dataset, labels, _attributes(origin, rows, options))
 

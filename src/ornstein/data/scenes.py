@@ -138,7 +138,7 @@ def scenes(options: DataOptions, held_out: bool = False) -> Dataset:
         codec=make_codec(stored, "uint8", "png", "HWC"),
         stored=stored,
         ids=[f"scene-{i:05d}" for i in range(count)],
-        captions=Captions.of(texts),
+        captions=Captions.of(texts, options.text_encoder),
         source=name,
         options=options,
     )

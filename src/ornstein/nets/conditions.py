@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .blocks import FourierFeatures, Heard, Linear, Told, zero
-from .text import TextEncoder
+from .text import TextEncoder, TextFeatures
 
 LARGEST_EXAMPLE = 2**28  # numbers: a gibibyte in float32
 WAVES = 8
@@ -65,11 +65,13 @@ class Conditions:
             learned to do by itself. Left out is 1, none.
         words: ``text`` ``(B, length)``, int64, the numbers of its pieces in [0, words) and -1
             behind the last; and ``emphasis`` ``(B, length)``, > 0, left out 1.
-        length: Pieces of a text at most; 0 without `words`.
+        read: In place of `words`, ``text`` ``(B, length, read)``: what another encoder says of
+            each piece, NaN behind the last.
+        length: Pieces of a text at most; 0 if there are no texts.
 
     Raises:
         ValueError: If a count is negative or beyond 100,000 classes and words, 4096 of the
-            others, 1 of `span` and `guidance`; if only one of `words` and `length` is 0.
+            others, 1 of `span` and `guidance`; if texts come in two ways, or have no length.
     """
 
     classes: int = 0
@@ -79,14 +81,15 @@ class Conditions:
     span: int = 0
     guidance: int = 0
     words: int = 0
+    read: int = 0
     length: int = 0
 
     def __post_init__(self) -> None:
         most = {"classes": 100_000, "words": 100_000, "span": 1, "guidance": 1}
         for field in fields(self):
             check_range(field.name, getattr(self, field.name), 0, most.get(field.name, 4096))
-        if (self.words == 0) != (self.length == 0):
-            raise ValueError(f"expected both or none, got {self.words} words of {self.length}")
+        if (self.words > 0) + (self.read > 0) != (self.length > 0):
+            raise ValueError(f"expected words or read, and a length, got {self}")
 
 
 UNCONDITIONAL = Conditions()
@@ -131,6 +134,8 @@ class Inputs(nn.Module):
             self.guidance = zero(Linear(WAVES, width, bias=False))
         if conditions.words:
             self.text = TextEncoder(conditions.words, conditions.length, width)
+        if conditions.read:
+            self.text = TextFeatures(conditions.read, width)
         self.out = Linear(width, width)
 
     def forward(
@@ -161,11 +166,17 @@ class Inputs(nn.Module):
     ) -> tuple[Tensor, Heard | None]:
         """What the text says as a whole ``(B, width)`` or, of none, ``()``; and piece by piece."""
         told, shape = self.conditions, (x.shape[0], self.conditions.length)
-        absent = x.new_full(shape, -1, dtype=torch.int64)
-        emphasis = _or_absent("emphasis", emphasis, told.words, x.new_ones(shape))
-        if (text := _or_absent("text", text, told.words, absent)) is None or emphasis is None:
+        if told.read:
+            absent = x.new_full((*shape, told.read), torch.nan)
+        else:
+            absent = x.new_full(shape, -1, dtype=torch.int64)
+        emphasis = _or_absent("emphasis", emphasis, told.length, x.new_ones(shape))
+        if (text := _or_absent("text", text, told.length, absent)) is None or emphasis is None:
             return x.new_zeros(()), None
         _check_tensor("emphasis", emphasis, shape)
+        if told.read:
+            _check_tensor("text", text, (*shape, told.read))
+            return self.text(text.to(x), emphasis.to(x))
         self._check_numbers("text", text, shape, told.words)
         return self.text(text, emphasis.to(x))
 

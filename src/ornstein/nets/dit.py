@@ -75,7 +75,7 @@ class DiT(nn.Module):
         self.blocks = nn.ModuleList()
         for _ in range(depth):
             self.blocks.append(AdaptiveBranch(Attention(size), size, size, 1))
-            if conditions.words:
+            if conditions.length:
                 self.blocks.append(Reading(size, size))
             self.blocks.append(AdaptiveBranch(feed_forward(size, 4), size, size, 1))
         self.modulation = Modulation(size, size, 2, 1)

@@ -1,4 +1,8 @@
-"""What a text says, for a network to attend to."""
+"""What a text says, for a network to attend to.
+
+Before the pieces of a text stands one that is always there, so that an empty text can be attended
+to. Behind its last piece, a text is cut off: more room changes nothing.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -8,8 +12,6 @@ from .blocks import Attention, Heard, Linear, feed_forward, normalise
 
 class TextEncoder(nn.Module):
     """A small transformer over the pieces of a text, learned with the network that hears it.
-
-    Before the pieces stands one that is always there, so that an empty text can be attended to.
 
     Args:
         words: Pieces there are.
@@ -37,14 +39,44 @@ class TextEncoder(nn.Module):
         there = text >= 0
         h = self.word(text.clamp_min(0)) + self.place
         h = torch.cat([self.begin.expand(len(text), -1, -1), h], 1)
-        first = torch.zeros_like(emphasis[:, :1])
-        bias = emphasis.log().masked_fill(~there, -torch.inf)
-        bias = torch.cat([first, bias], 1)[:, None, None].to(h)
+        bias = _bias(there, emphasis).to(h)
         plain = torch.where(bias.isinf(), bias, 0)
         for attend, think in zip(self.attend, self.think, strict=True):
             h = h + attend(normalise(h), plain)
             h = h + think(normalise(h))
         h = normalise(h)
-        count = there.sum(1, keepdim=True).clamp_min(1)
-        mean = (h[:, 1:] * there[..., None]).sum(1) / count
-        return self.pool(mean.to(h)), Heard(h, bias)
+        return self.pool(_mean(h[:, 1:], there)), Heard(h, bias)
+
+
+class TextFeatures(nn.Module):
+    """What an encoder of another library says of the pieces of a text, in the width of a network.
+
+    Args:
+        features: Numbers it says of each piece.
+        width: Of the embedding of the network, and of each piece.
+    """
+
+    def __init__(self, features: int, width: int) -> None:
+        super().__init__()
+        self.begin = nn.Parameter(torch.randn(1, 1, width))
+        self.linear = Linear(features, width)
+        self.pool = Linear(width, width, bias=False)
+
+    def forward(self, text: Tensor, emphasis: Tensor) -> tuple[Tensor, Heard]:
+        """As `TextEncoder`, of ``(B, length, features)``, NaN behind the last piece."""
+        there = ~text.isnan().any(2)
+        h = normalise(self.linear(normalise(torch.where(there[..., None], text, 0))))
+        h = torch.cat([normalise(self.begin).expand(len(text), -1, -1), h], 1)
+        return self.pool(_mean(h[:, 1:], there)), Heard(h, _bias(there, emphasis).to(h))
+
+
+def _bias(there: Tensor, emphasis: Tensor) -> Tensor:
+    """Of the attention to the pieces, the one that is always there before them."""
+    bias = emphasis.log().masked_fill(~there, -torch.inf)
+    return torch.cat([torch.zeros_like(bias[:, :1]), bias], 1)[:, None, None]
+
+
+def _mean(h: Tensor, there: Tensor) -> Tensor:
+    """Of the pieces that are there; zero if none is."""
+    count = there.sum(1, keepdim=True).clamp_min(1)
+    return ((h * there[..., None]).sum(1) / count).to(h)

@@ -80,7 +80,7 @@ class UNet(nn.Module):
         told, self.depth = 4 * size, depth
         kernel = tuple(3 if n > 1 else 1 for n in _lift(shape[1:]))
         attends = [prod(s) <= attended for s in spaces]
-        reads = [conditions.words > 0 and prod(s) <= MOST_READING for s in spaces]
+        reads = [conditions.length > 0 and prod(s) <= MOST_READING for s in spaces]
         self.inputs = Inputs(shape, conditions, told)
         self.steps, self.down, self.up = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         channels, skips = self.inputs.channels + 1, list[int]()
@@ -93,7 +93,7 @@ class UNet(nn.Module):
             channels = width
             skips += [width] * depth
         few = prod(spaces[-1]) <= MOST_ATTENDED
-        self.middle = Stage(channels, channels, told, kernel, few, conditions.words > 0)
+        self.middle = Stage(channels, channels, told, kernel, few, conditions.length > 0)
         for i, width in reversed(list(enumerate(widths))):
             for _ in range(depth):
                 before = channels + skips.pop()

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..data.captions import Words
 from ..data.names import shown
 from ..errors import ModelFileError, UsageError
 from ..nets import Controlled
@@ -166,13 +167,15 @@ def _joined(
     """The words of a model and the new ones of an adapter."""
     classes, pieces = (len(learned.get(f"{table}.new", ())) for table in TABLES)
     new = own.classes[len(own.classes) - classes :]
-    said = own.words.added if own.words else ()
-    said, there = said[len(said) - pieces :], words.words.added if words.words else ()
+    said, there = (w.words.added if isinstance(w.words, Words) else () for w in (own, words))
+    said = said[len(said) - pieces :]
     if both := (set(new) & set(words.classes)) | (set(said) & set(there)):
         raise UsageError(
             f"{shown(adapter.path)} brings the word {shown(min(both))!r}, which is there already."
         )
-    heard = words.words and replace(words.words, added=there + said)
+    heard = words.words
+    if isinstance(heard, Words):
+        heard = replace(heard, added=there + said)
     return replace(words, classes=words.classes + new, words=heard)
 
 

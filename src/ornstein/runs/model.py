@@ -17,6 +17,7 @@ from ..core.denoise import PREDICTIONS, WEIGHTINGS, NetDenoiser, PredictMean, Va
 from ..data.captions import Words
 from ..data.codec import Codec
 from ..data.names import shown
+from ..data.reader import Reader
 from ..errors import ModelFileError, StorageError, UsageError
 from ..nets import NETS, Conditions, Controlled, MonotoneCurve, Uncertainty
 from .checkpoint import WEIGHTS, Checkpoint
@@ -45,6 +46,7 @@ SCHEDULES: dict[str, type[noise.Schedule]] = {
 
 GRIDS: dict[str, times.TimeGrid] = {
     "uniform": times.UniformGrid(),
+    "straight": times.StraightGrid(),
     "log-snr": times.LogSNRGrid(),
     "karras": times.KarrasGrid(),
     "stride": times.StrideGrid(),
@@ -61,7 +63,7 @@ class Vocabulary:
         means: Of each attribute in the training data, in its own unit.
         stds: Likewise, > 0.
         context: Channels of what is given beside the noise.
-        words: In which texts are read; None if the run knows no captions.
+        words: In which texts are read, or by whom; None if the run knows no captions.
     """
 
     classes: tuple[str, ...] = ()
@@ -69,7 +71,7 @@ class Vocabulary:
     means: tuple[float, ...] = ()
     stds: tuple[float, ...] = ()
     context: int = 0
-    words: Words | None = None
+    words: Words | Reader | None = None
 
     def label(self, name: str | int) -> int:
         """The number of a class given by its name or its number; -1 for ``any``."""
@@ -349,15 +351,16 @@ def build_net(config: RunConfig, shape: tuple[int, ...], vocabulary: Vocabulary)
     if config.net.kind != "mlp":
         options["recompute"] = config.train.memory == "low"
     channels = shape[0] * (2 if config.denoiser.variance_steps else 1)
-    net = NETS[config.net.kind]
+    net, words = NETS[config.net.kind], vocabulary.words
     try:
         conditions = Conditions(
             classes=len(vocabulary.classes),
             attributes=len(vocabulary.attributes),
             context=vocabulary.context,
             augment=config.data.augmentations,
-            words=len(vocabulary.words) if vocabulary.words else 0,
-            length=vocabulary.words.length if vocabulary.words else 0,
+            words=len(words) if isinstance(words, Words) else 0,
+            read=words.width if isinstance(words, Reader) else 0,
+            length=words.length if words else 0,
             span=int(config.distill.looks_ahead),
             guidance=int(config.distill.told_guidance),
         )

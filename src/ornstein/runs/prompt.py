@@ -3,11 +3,13 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
 
 from ..data.captions import Words
+from ..data.reader import Reader
 from ..errors import UsageError
 
 AND = re.compile(r"\s+AND\s+")
@@ -87,14 +89,17 @@ def terms_of(prompts: Sequence[Prompt]) -> int:
     return 0 if plain else max(len(p.terms) for p in prompts)
 
 
-def told_by(prompts: Sequence[Prompt], words: Words, terms: int = 0) -> dict[str, Tensor]:
+def told_by(prompts: Sequence[Prompt], words: Words | Reader, terms: int = 0) -> dict[str, Tensor]:
     """The conditions ``text`` and, where it is not all 1, ``emphasis`` ``(P, L)`` of P prompts.
 
     With room for K `terms`, ``text`` and ``emphasis`` are ``(P, K, L)``, and ``shares`` ``(P, K)``
     are 0 for terms that are not there: what `core.guide.Composed` expects.
     """
-    text = torch.full((len(prompts), terms or 1, words.length), -1)
-    emphasis, shares = torch.ones(text.shape), torch.zeros(text.shape[:2])
+    room = (len(prompts), terms or 1)
+    text = words.nothing.repeat(prod(room), *(1 for _ in words.nothing.shape[1:])).unflatten(
+        0, room
+    )
+    emphasis, shares = torch.ones(*room, words.length), torch.zeros(room)
     for i, prompt in enumerate(prompts):
         for k, term in enumerate(prompt.terms):
             text[i, k] = words.tensor([term.text])[0]
@@ -105,7 +110,7 @@ def told_by(prompts: Sequence[Prompt], words: Words, terms: int = 0) -> dict[str
     return {name: value[:, 0] for name, value in told.items()}
 
 
-def unread(prompts: Sequence[Prompt], words: Words) -> list[tuple[str, str]]:
+def unread(prompts: Sequence[Prompt], words: Words | Reader) -> list[tuple[str, str]]:
     """The texts that are longer than what is read of them, and what is left out."""
     terms = [term.text for prompt in prompts for term in prompt.terms]
     return [(text, rest) for text in terms if (rest := words.unread(text))]

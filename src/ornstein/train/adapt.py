@@ -10,12 +10,13 @@ from torch import Tensor
 
 from ..core.denoise import NetDenoiser
 from ..core.sample import SAMPLERS, start
-from ..data.captions import Captions
+from ..data.captions import Captions, Words
 from ..data.dataset import Attributes, Dataset
 from ..data.given import Given
 from ..data.image import ImageCodec
 from ..data.names import shown
 from ..data.options import DataOptions
+from ..data.reader import Reader
 from ..errors import DataError, UsageError
 from ..nets import Controlled
 from ..nets.adapters import NewWords, add_low_rank, freeze
@@ -29,8 +30,8 @@ LABELS, PIECES = (f"{table}.weight" for table in TABLES)
 DRAWN = 256  # examples that the base draws of the class that is not to be forgotten
 ROOM = 64  # of them at once
 
-# Of an update of all weights, of few, of an embedding; in units of the base's own learning rate.
-RATES = {"all": 0.25, "low-rank": 0.5, "words": 5.0, "control": 0.5}
+RATES = {"all": 1.0, "low-rank": 2.0, "words": 5.0, "control": 1.0}
+"""Of learning, over the base's own: an addition has to grow from nothing, a word is one row."""
 
 
 # --- What to do ----------------------------------------------------------------------------------
@@ -183,6 +184,11 @@ def _captions(base: Model, data: Dataset, adapt: AdaptConfig) -> Captions | None
         return None
     texts = data.captions.texts if data.captions else ((),) * len(data)
     if (word := data.options.word) is not None:
+        if isinstance(words, Reader):
+            raise UsageError(
+                f"{shown(words.encoder)} reads the texts of this run, and learns no word: say what "
+                "is new in captions, and learn with --lora."
+            )
         word = word.lower()
         if adapt.learn != "control" and word not in words.added:
             words = replace(words, added=(*words.added, word))
@@ -360,6 +366,6 @@ def _label_like(base: Model, adapt: AdaptConfig) -> list[int]:
 def _pieces_like(base: Model, adapt: AdaptConfig) -> list[int]:
     """The pieces of words that new words begin as the mean of."""
     words = base.vocabulary.words
-    if words is None:
+    if not isinstance(words, Words):
         return []
     return words.pieces(adapt.like) if adapt.like else list(range(len(words)))

@@ -93,11 +93,14 @@ def draw(
 
 
 def without(cond: dict[str, Tensor], hidden: Tensor) -> dict[str, Tensor]:
-    """`cond` with label and text -1, all else NaN where `hidden` ``(B,)``: not given."""
-    absent = {"label": -1, "text": -1, "attributes": torch.nan, "context": torch.nan}
+    """`cond` with numbers -1, all else NaN where `hidden` ``(B,)``: not given."""
+    told = ("label", "text", "attributes", "context")
     return {
-        name: value.masked_fill(hidden.view(-1, *(1,) * (value.ndim - 1)), absent[name])
-        if name in absent
+        name: value.masked_fill(
+            hidden.view(-1, *(1,) * (value.ndim - 1)),
+            torch.nan if value.is_floating_point() else -1,
+        )
+        if name in told
         else value
         for name, value in cond.items()
     }

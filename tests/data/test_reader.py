@@ -1,0 +1,130 @@
+"""Encoders of texts that others trained, here small ones of random weights."""
+
+import json
+
+import pytest
+import torch
+
+import ornstein as ou
+from ornstein.data.captions import Captions
+from ornstein.data.reader import Reader, _parts
+from ornstein.errors import DataError, ModelFileError
+from ornstein.runs.config import NetConfig, RunConfig, SampleConfig
+from ornstein.runs.model import Vocabulary
+from ornstein.runs.prompt import Prompt, told_by
+from untrained import grey_codec, of_random_weights
+
+transformers = pytest.importorskip("transformers", reason="the extra [text] is not installed")
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "red", "blue", "7", "square", "left", "of"]
+TEXTS = ["a red 7", "a blue square left of a red 7", "a 7"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A BERT of two layers that knows eleven words."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    folder = tmp_path_factory.mktemp("bert")
+    words = {word: i for i, word in enumerate(WORDS)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    ends = [("[CLS]", 2), ("[SEP]", 3)]
+    tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=ends)
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", model_max_length=64
+    ).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=len(WORDS),
+        hidden_size=12,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=24,
+    )
+    transformers.BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "ornstein" / "texts"
+
+
+@pytest.fixture(scope="module")
+def reader(place):
+    return Reader.opened(str(place), TEXTS)
+
+
+def test_a_text_is_what_the_encoder_says_of_it_piece_by_piece(reader, place):
+    net = transformers.BertModel.from_pretrained(place)
+    with torch.no_grad():
+        want = net(torch.tensor([[2, 4, 5, 7, 3]])).last_hidden_state[0]
+    told = reader.tensor(["a red 7"])[0]
+    torch.testing.assert_close(told[:5].float(), want, rtol=0, atol=2e-3)
+    assert told[5:].isnan().all() and reader.nothing.isnan().all()
+    assert (reader.length, reader.width) == (16, 12)
+
+
+def test_many_texts_are_encoded_once(reader, cache, monkeypatch):
+    texts = [" ".join(["a"] * (1 + i % 9)) for i in range(70)]
+    first = reader.tensor(texts)
+    assert len(list(cache.iterdir())) == 1
+    monkeypatch.setattr(Reader, "_encode", lambda *_: pytest.fail("asked again"))
+    assert torch.equal(reader.tensor(texts).nan_to_num(9), first.nan_to_num(9))
+
+
+def test_a_broken_copy_is_made_anew(reader, cache):
+    texts = [" ".join(["a"] * (1 + i % 9)) for i in range(70)]
+    first = reader.tensor(texts)
+    (kept,) = cache.iterdir()
+    kept.write_bytes(b"no tensors")
+    assert torch.equal(reader.tensor(texts).nan_to_num(9), first.nan_to_num(9))
+
+
+def test_emphasis_lies_on_the_words_and_what_is_too_long_is_said(reader):
+    (term,) = Prompt.read("a (red:1.5) 7").terms
+    assert reader.emphasis(term.spans)[:5].tolist() == [1, 1, 1.5, 1, 1]
+    assert reader.unread("a red 7") == ""
+    assert reader.unread(" ".join(["a"] * 20)) == " ".join(["a"] * 6)  # two of 16 are its ends
+
+
+def test_a_run_is_asked_through_the_encoder_and_is_itself_again_after_json(reader):
+    config = RunConfig(net=NetConfig(size=8), sample=SampleConfig(steps=2))
+    words = Vocabulary(words=reader)
+    model = of_random_weights(config, grey_codec((1, 8, 8)), words)
+    red, blue = (ou.sample(model, 2, text=text).x for text in ("a red 7", "a blue 7"))
+    assert (red - blue).abs().max() > 1e-4
+    both = ou.sample(model, 2, text="a (red:2) 7 AND a square", guidance=2).x
+    assert both.isfinite().all()
+    plain = json.loads(json.dumps(vars(reader)))
+    assert Reader(**plain) == reader
+    assert set(told_by([Prompt.read("a 7")], reader)) == {"text"}
+
+
+def test_captions_are_read_by_the_encoder_and_none_is_nothing(place):
+    captions = Captions.of([["a red 7", "a 7"], []], str(place))
+    told = captions.tensor(torch.tensor([0, 1]))
+    assert told[0].isfinite().any() and told[1].isnan().all()
+
+
+def test_another_encoder_in_its_place_is_refused(reader):
+    other = Reader(encoder=reader.encoder, mark="0" * 32, width=12, length=8)
+    with pytest.raises(ModelFileError, match="not the encoder that the run was trained with"):
+        other.tensor(["a 7"])
+
+
+def test_what_is_not_there_and_what_holds_no_safetensors_is_refused(tmp_path):
+    with pytest.raises(DataError, match="hf download nobody/nothing"):
+        Reader.opened("nobody/nothing", TEXTS)
+    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80")
+    with pytest.raises(ModelFileError, match="no weights in safetensors"):
+        Reader.opened(str(tmp_path), TEXTS)
+    _parts.cache_clear()
+
+
+@pytest.mark.parametrize("bounds", [{"length": 0}, {"length": 1000}, {"width": 0}])
+def test_a_reader_from_a_stranger_is_checked(bounds):
+    with pytest.raises(ValueError, match="expected 1 to"):
+        Reader(**{"encoder": "a", "mark": "b", "width": 8, "length": 8, **bounds})
