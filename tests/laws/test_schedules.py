@@ -16,6 +16,7 @@ from ornstein.core.times import (
     KarrasGrid,
     LogNormalTimes,
     LogSNRGrid,
+    StraightGrid,
     StrideGrid,
     TimeDistribution,
     TimeGrid,
@@ -398,6 +399,7 @@ GRIDS = {
     "log-snr, narrow": LogSNRGrid(log_snr_min=-2.0, log_snr_max=3.0),
     "karras": KarrasGrid(),
     "karras, rho 1": KarrasGrid(rho=1.0),
+    "straight": StraightGrid(),
     "stride": StrideGrid(train_steps=50),
     "stride, quadratic": StrideGrid(train_steps=1000, spacing="quadratic"),
     "explicit": ExplicitGrid(times=(1.0, 0.5, 0.1, 0.0)),
@@ -453,6 +455,16 @@ def test_grids_of_fixed_steps_refuse_others():
         GRIDS["stride"](noise.DDPMSchedule(), 51)
     with pytest.raises(ValueError, match="3 steps, asked for 4"):
         GRIDS["explicit"](noise.DDPMSchedule(), 4)
+
+
+@pytest.mark.parametrize("start", [1.0, 0.5])
+def test_the_straight_grid_is_uniform_on_the_straight_path_whatever_the_schedule(start):
+    flow = noise.FlowSchedule()
+    assert_close(StraightGrid()(flow, 9, start), UniformGrid()(flow, 9, start))
+    for schedule in (noise.KarrasSchedule(), noise.CosineSchedule()):
+        alpha, sigma = schedule(StraightGrid()(schedule, 9, start))
+        tau = sigma / (alpha + sigma)
+        assert_close(tau.diff(), (tau[-1] - tau[0]).expand(9) / 9)
 
 
 def test_the_karras_grid_is_that_of_the_paper_whatever_the_schedule():

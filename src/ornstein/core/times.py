@@ -53,6 +53,17 @@ class UniformGrid(TimeGrid):
 
 
 @dataclass(frozen=True, kw_only=True)
+class StraightGrid(TimeGrid):
+    """Equal steps of ``tau = sigma / (alpha + sigma)``: what `UniformGrid` is on rectified flow."""
+
+    def _times(self, schedule: Schedule, steps: int, start: float) -> Tensor:
+        first, last = torch.sigmoid(-_log_snrs(schedule, start, 0.0) / 2)
+        times = schedule.time(-2 * torch.logit(_line(first, last, steps)))
+        times[0], times[-1] = start, 0.0
+        return times
+
+
+@dataclass(frozen=True, kw_only=True)
 class LogSNRGrid(TimeGrid):
     """Equal steps of the log-SNR, between bounds that keep infinite ends out; then t = 0.
 

@@ -132,7 +132,7 @@ class SampleConfig:
 
     sampler: str = "adams-bashforth"
     steps: Annotated[int, Interval(ge=1, le=100_000)] = 16
-    grid: Literal["uniform", "log-snr", "karras", "stride"] = "uniform"
+    grid: Literal["uniform", "straight", "log-snr", "karras", "stride"] = "uniform"
     guidance: Weight = 1.0
 
 

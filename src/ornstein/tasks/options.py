@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Weight = Annotated[float, Interval(ge=-100, le=100)]
 Steps = Annotated[int, Interval(ge=1, le=100_000)]
-TimeGridName = Literal["uniform", "log-snr", "karras", "stride", "fitted"]
+TimeGridName = Literal["uniform", "straight", "log-snr", "karras", "stride", "fitted"]
 
 
 @dataclass(frozen=True, kw_only=True)

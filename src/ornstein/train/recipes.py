@@ -54,7 +54,7 @@ def points() -> RunConfig:
         denoiser=DenoiserConfig(prediction="balanced", weighting="balanced"),
         times=TimesConfig(name="log-normal", mean=-1.2, std=1.2),
         train=TrainConfig(batch=256, learning_rate=3e-3),
-        sample=SampleConfig(sampler="adams-bashforth", steps=20, grid="karras"),
+        sample=SampleConfig(sampler="adams-bashforth", steps=20, grid="straight"),
     )
 
 
