@@ -11,11 +11,12 @@ import json
 import re
 import time
 from pathlib import Path
+from statistics import fmean, median
 
 from coldstart import COLDSTART
 from errors import ERRORS
 from limits import LIMITS
-from measure import RESULTS, Claim, Result, is_quiet, newest, options_of, parser, write
+from measure import RESULTS, Claim, Result, grid, is_quiet, newest, options_of, parser, write
 from memory import MEMORY
 from overhead import OVERHEAD
 from peers.pipe import OURS
@@ -63,6 +64,26 @@ def place(result: Result) -> str:
     return words + ".*"
 
 
+def recipes_table(folder: Path = RESULTS) -> str:
+    """What `recipes.py` has measured: ours alone, in budgets that the peers were not given."""
+    path = folder / "recipes.json"
+    if not path.exists():
+        return "\nNot measured yet.\n"
+    found, shown = json.loads(path.read_text()), list[list[str]]()
+    for name, seconds in dict.fromkeys((r["task"], r["seconds"]) for r in found["rows"]):
+        runs = [r for r in found["rows"] if (r["task"], r["seconds"]) == (name, seconds)]
+        what, unit = ("energy", 1e3) if runs[0]["net"].startswith("mlp") else ("above_floor", 1)
+        each = [f"{run[what] * unit:.2f}" for run in runs]
+        blind = found["a Gaussian fitted to the numbers"][name][what] * unit
+        nearer = fmean(run["nearer_train"] for run in runs)
+        updates = f"{median(run['updates'] for run in runs):,.0f}"
+        of = "energy, thousandths" if unit > 1 else "Fréchet above floor"
+        row = [f"{name}, {seconds:g} s", of, ", ".join(each), f"{blind:.1f}", f"{nearer:.2f}"]
+        shown.append([*row, runs[0]["net"], updates])
+    head = ("task", "figure", "each seed", "a Gaussian", "nearer to training data", "network")
+    return "\n" + grid((*head, "updates"), shown) + "\n"
+
+
 def speed_line(folder: Path = RESULTS) -> str:
     """The lines of the README."""
     found = [r for r in newest(THROUGHPUT.name, folder) if AS_LARGE in r["rows"]]
@@ -84,7 +105,7 @@ def write_pages(root: Path = ROOT, folder: Path = RESULTS) -> None:
     text = page.read_text()
     for claim in CLAIMS.values():
         text = between(text, claim.name, section(claim, folder))
-    page.write_text(text)
+    page.write_text(between(text, "recipes", recipes_table(folder)))
     readme.write_text(between(readme.read_text(), "speed", speed_line(folder)))
 
 
