@@ -19,6 +19,7 @@ from ornstein.core.measure import (
     Slice,
     Stack,
     Tangent,
+    Through,
 )
 from ornstein.core.operators import OPERATORS, BlockCosine, PhaseRetrieval, Quantise, Units
 from truths import F64, normal
@@ -92,6 +93,7 @@ CASES: dict[str, tuple[Operator, tuple[int, ...]]] = {
         ),
         SIGNAL,
     ),
+    "through a map": (Through(operators.Declip(-0.6, 0.4), torch.tanh), SIGNAL),
     "phases lost": (operators.phase_retrieval(PICTURE), PICTURE),
 }
 LINEAR = {name: case for name, case in CASES.items() if isinstance(case[0], LinearOperator)}

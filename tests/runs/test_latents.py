@@ -1,0 +1,194 @@
+"""Runs of autoencoders, and runs on their latents."""
+
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.testing import assert_close
+from train.tiny import digest
+
+from ornstein.data import DataOptions, open_data
+from ornstein.errors import DataError, ModelFileError, UsageError
+from ornstein.runs.config import AutoencoderConfig, NetConfig, RunConfig, TrainConfig
+from ornstein.runs.latents import KEPT, encoded, latents_of, measured
+from ornstein.runs.model import load
+from ornstein.tasks.detect import detect
+from ornstein.tasks.edit import edit
+from ornstein.tasks.restore import restore
+from ornstein.tasks.sample import sample
+from ornstein.train import train
+from ornstein.train.training import Training
+
+OPTIONS = DataOptions(size=16, limit=300)
+
+
+def coder(**options):
+    return RunConfig(
+        source="digits",
+        data=OPTIONS,
+        net=NetConfig(kind="autoencoder", size=8),
+        train=TrainConfig(
+            seen=2560,
+            batch=32,
+            precision="f32",
+            ema=(0.05,),
+            optimizer="muon",
+            learning_rate=2e-2,
+        ),
+        autoencoder=AutoencoderConfig(**options),
+    )
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """An autoencoder, and a run on its latents."""
+    folder = tmp_path_factory.mktemp("latents")
+    train("digits", out=folder / "coder", config=coder())
+    config = RunConfig(
+        source="digits",
+        latent=str(folder / "coder"),
+        data=OPTIONS,
+        net=NetConfig(size=8),
+        train=TrainConfig(seen=128, batch=32, precision="f32", ema=(0.05,)),
+    )
+    train("digits", out=folder / "run", config=config)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sides():
+    return open_data("digits", OPTIONS).split(0.1, 0)
+
+
+def test_latents_of_held_out_data_have_mean_0_and_variance_1(places, sides):
+    codec = latents_of(places / "coder")
+    x = codec.pack(sides[1].stored)
+    of_channels = x.transpose(0, 1).flatten(1)
+    free = len(x)  # neighbours are alike: at least as many numbers as examples are independent
+    assert of_channels.mean(1).abs().max() < 4 / free**0.5
+    assert (of_channels.std(1) - 1).abs().max() < 4 / (2 * free) ** 0.5
+    assert not all(abs(s - 1) < 0.02 for s in codec.std)  # it was measured, not assumed
+
+
+def test_the_error_kept_is_that_of_the_training_data(places, sides):
+    codec, stored = latents_of(places / "coder"), sides[0].stored
+    gap = codec.decoded(codec.pack(stored)) - codec.data.pack(stored)
+    assert_close(gap.square().mean().sqrt().item(), codec.error, rtol=1e-4, atol=0)
+
+
+def test_a_dataset_encoded_once_is_what_would_be_encoded_each_time(places, sides):
+    codec = latents_of(places / "coder")
+    data = encoded(sides[1], codec)
+    assert_close(data.batch(torch.arange(4))[0], codec.pack(sides[1].stored[:4]))
+    assert data.stored.shape[1:] == codec.shape
+
+
+def test_a_run_on_latents_needs_its_autoencoder_no_more(places, tmp_path):
+    before = sample(places / "run", 2, steps=2)
+    shutil.copytree(places / "run", tmp_path / "moved")
+    model = load(tmp_path / "moved")
+    (tmp_path / "elsewhere").mkdir()
+    shutil.move(places / "coder", tmp_path / "elsewhere")
+    try:
+        after = sample(model, 2, steps=2)
+        assert torch.equal(before.x, after.x)
+        assert after.x.shape == (2, 1, 16, 16)
+        assert after.arrays.dtype == "uint8"
+        assert latents_of(tmp_path / "moved").std == latents_of(places / "run").std
+    finally:
+        shutil.move(tmp_path / "elsewhere" / "coder", places)
+
+
+def test_damaged_weights_of_the_autoencoder_are_refused(places, tmp_path):
+    shutil.copytree(places / "run", tmp_path / "run")
+    [file] = (tmp_path / "run" / "kept" / KEPT).glob("*.safetensors")
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(ModelFileError):
+        load(tmp_path / "run")
+
+
+def test_known_pixels_are_kept_exactly(places, sides):
+    pictures, hole = sides[1].stored[:2], torch.zeros(1, 1, 16, 16, dtype=torch.bool)
+    hole[..., 6:10] = True
+    keep = ~hole.expand(2, 1, 16, 16)
+    options = {"draws": 1, "steps": 2}
+    for done in (
+        restore(places / "run", pictures, hole, **options).samples,
+        edit(places / "run", pictures, 0.5, mask=hole, **options).samples,
+    ):
+        found = torch.from_numpy(done.codec.stored(done.x))
+        assert torch.equal(found[keep], pictures[keep])
+        assert not torch.equal(found, pictures)
+
+
+def test_what_was_measured_is_met_through_the_decoder(places, sides):
+    """Pictures scaled down, as the decoder would have them, come back as such."""
+    codec = latents_of(places / "run")
+    pictures = torch.from_numpy(codec.stored(codec.pack(sides[1].stored[:2])))
+    found = restore(places / "run", pictures, draws=1, steps=8, upscale=4, simulate=True)
+    back = found.samples.x
+    known = torch.nn.functional.avg_pool2d(codec.data.pack(pictures), 4)
+    free = sample(places / "run", 2, steps=8).x
+    error, chance = (
+        (torch.nn.functional.avg_pool2d(x, 4) - known).square().mean() for x in (back, free)
+    )
+    assert error < 0.3 * chance
+    assert back.shape == (2, 1, 16, 16)
+
+
+def test_what_is_strange_is_shown_on_the_pictures_themselves(places, sides):
+    found = detect(places / "run", sides[1].stored[:2])
+    assert found.heat is not None
+    assert found.heat.shape == (2, 16, 16)
+    assert found.x.shape == (2, 1, 16, 16)
+
+
+def test_a_resumed_autoencoder_is_the_same_to_the_bit(sides):
+    config = replace(coder(), train=replace(coder().train, seen=192))
+    whole = Training(config, sides[0])
+    for _ in range(6):
+        whole.update()
+    first, second = (Training(config, sides[0]) for _ in range(2))
+    for _ in range(3):
+        first.update()
+    parts, state = first.parts(), first.state()
+
+    class Kept:
+        seen = first.seen
+
+        def load(self, part):
+            return parts[part]
+
+    Kept.state = state
+    second.restore(Kept())
+    for _ in range(3):
+        second.update()
+    assert digest(second) == digest(whole)
+
+
+@pytest.mark.parametrize("levels", [0, 5])
+def test_what_comes_back_is_nearer_than_the_mean(sides, levels):
+    config = replace(coder(levels=levels), train=replace(coder().train, seen=1280))
+    training = Training(config, sides[0])
+    for _ in range(40):
+        training.update()
+    net = training.averages.learners[0].autoencoder
+    assert measured(sides[1], net)["error"] < 0.8  # the mean has 1
+
+
+def test_what_does_not_fit_is_refused_in_a_sentence(places, sides):
+    with pytest.raises(UsageError, match="is an autoencoder, which draws nothing"):
+        load(places / "coder")
+    with pytest.raises(UsageError, match="no autoencoder: make one"):
+        train("swiss-roll", out=places / "points", seen=64)
+        latents_of(places / "points")
+    with pytest.raises(DataError, match="but the autoencoder was trained on"):
+        encoded(open_data("flower", DataOptions(size=16, limit=4)), latents_of(places / "coder"))
+    with pytest.raises(UsageError, match="neither varied nor cut"):
+        varied = open_data("digits", replace(OPTIONS, flip=True))
+        encoded(varied, latents_of(places / "coder"))
+    with pytest.raises(UsageError, match="autoencoder is"):
+        Training(replace(coder(), source="swiss-roll"), open_data("swiss-roll"))
