@@ -16,6 +16,7 @@ from PIL import Image
 
 from ornstein.data import DataOptions, open_data
 from ornstein.errors import DataError, UsageError
+from ornstein.train.start import name_of
 
 
 def grey(value: int, size=(6, 4)) -> bytes:
@@ -433,11 +434,13 @@ def test_a_run_is_no_data_even_if_it_has_the_name_of_built_in_data(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     tree(Path("digits"), {"run.json": "{}", "samples/0.png": grey(3)})
     assert len(open_data("digits", DataOptions(limit=5))) == 5
+    assert name_of("digits") == "digits"  # in the configuration of another run
     tree(Path("mine"), {"run.json": "{}", "samples/0.png": grey(3)})
     with pytest.raises(DataError, match="mine is a run, not data"):
         open_data("mine")
     tree(Path("moons"), {"0.png": grey(3), "1.png": grey(4)})
     assert open_data("moons").codec.shape == (1, 4, 6)
+    assert name_of("moons") == str(tmp_path / "moons")
 
 
 def test_the_checkerboard_is_uniform_on_its_dark_squares():

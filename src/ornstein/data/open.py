@@ -112,9 +112,15 @@ def _is_run(path: Path) -> bool:
     return "\0" not in str(path) and (path / "run.json").is_file()
 
 
+def is_built_in(source: str | Path) -> bool:
+    """Whether `source` is the name of built-in data, and nothing to learn from lies there."""
+    path = Path(source)
+    return str(source) in BUILT_IN and (_is_run(path) or not path.exists())
+
+
 def _open_path(source: str | Path, options: DataOptions, progress: Progress | None) -> Dataset:
     path = Path(source)
-    if str(source) in BUILT_IN and (_is_run(path) or not path.exists()):
+    if is_built_in(source):
         return BUILT_IN[str(source)](options)
     if _is_run(path):
         raise DataError(f"{shown(path)} is a run, not data: give what such a run is trained on.")

@@ -12,7 +12,7 @@ import torch
 
 from ..data import open_data
 from ..data.dataset import Dataset
-from ..data.open import Source
+from ..data.open import Source, is_built_in
 from ..errors import DataError, UsageError
 from ..runs.adapters import base_facts
 from ..runs.config import RunConfig
@@ -179,6 +179,8 @@ def read(
         data = in_words_of(base_of(config), data, config.adapt)
     train, held = (d.to(device) for d in data.split(data.options.validation, seed))
     if config is not None and config.latent:
+        if config.net.kind == "autoencoder":
+            raise UsageError("An autoencoder learns the data themselves: leave --latent out.")
         if config.adapt.base:
             raise UsageError(
                 f"{config.adapt.base} draws latents, and such a run is not gone on from: train "
@@ -291,7 +293,7 @@ def threads_of(folder: RunFolder) -> int:
 def name_of(source: Source) -> str:
     """What the configuration says of the data: an absolute path, a built-in name."""
     if isinstance(source, (str, Path)):
-        return str(Path(source).resolve()) if Path(source).exists() else str(source)
+        return str(source) if is_built_in(source) else str(Path(source).resolve())
     return "array"
 
 
