@@ -152,7 +152,12 @@ def _configure(
     from ..train import recipe as recipe_for
 
     read_as = RunConfig.from_dict({"data": changes.get("data", {})}, place).data
-    base = recipe_for(open_data(data, read_as), recipe, minutes)
+    found = open_data(data, read_as)
+    if latent := changes.get("latent"):  # the recipe goes by the size of what is learned
+        from ..runs.latents import encoded, latents_of
+
+        found = encoded(found.subset(found.stored.new_empty(0).long()), latents_of(latent))
+    base = recipe_for(found, recipe, minutes)
     return RunConfig.from_dict(_merged(asdict(base), {"source": data} | changes), place)
 
 
