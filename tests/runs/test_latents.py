@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.testing import assert_close
-from train.tiny import digest
 
 from ornstein.data import DataOptions, open_data
 from ornstein.errors import DataError, ModelFileError, UsageError
@@ -19,6 +18,7 @@ from ornstein.tasks.restore import restore
 from ornstein.tasks.sample import sample
 from ornstein.train import train
 from ornstein.train.training import Training
+from train.tiny import digest
 
 OPTIONS = DataOptions(size=16, limit=300)
 
