@@ -53,6 +53,12 @@ WAYS: dict[str, dict[str, Any]] = {
     "the word alone": {"learn": "words"},
     "from scratch": {},
 }
+SAID = """## What it is worth
+
+`benchmarks/adapters.py`: a base that has seen {base:,} scanned digits, nines left out, goes on with few
+examples, each way with {seen:,} looks at them. Fréchet distance of pixels to examples that none has
+seen, above the floor, which is that of as many others; less is better. And how the edges that are
+drawn agree with those asked for."""
 Labelled = tuple[np.ndarray, np.ndarray]
 
 
@@ -114,8 +120,8 @@ def gone_on(name: str, way: str, seed: int, seen: int) -> Model:
     base, (source, _, _) = base_of(seed), split(name)
     config = base.config
     if way != "from scratch":
-        like = {"like": "4"} if name == "nines" else {}
-        config = ou.adaptation(base, **WAYS[way], **like)
+        options = WAYS[way] | ({"like": "4"} if name == "nines" else {})
+        config = ou.adaptation(base, **options)
     config = replace(config, seed=seed, train=replace(config.train, seen=seen))
     return trained(
         f"{name}-{way.replace(', ', '-').replace(' ', '-')}-{seed}-{seen}", source, config
@@ -228,7 +234,8 @@ def table(result: dict[str, Any]) -> str:
             ("them, when the base draws and is told nothing", "not told"),
         )
     ]
-    return f"{quality}\n\n{grid(('edges drawn', 'correlation'), lines)}"
+    said = SAID.format(seen=result["seen"], base=BASE)
+    return f"{said}\n\n{quality}\n\n{grid(('edges drawn', 'correlation'), lines)}"
 
 
 def told(values: Sequence[float]) -> str:

@@ -166,10 +166,10 @@ def test_a_control_branch_is_nothing_at_first_and_then_something(kind):
     whole, net = controlled(kind)
     x, log_snr, label = inputs(kind)
     context = torch.randn(4, 2, *SHAPES[kind][1:], dtype=torch.float64)
-    before = net(x, log_snr, label=label)
+    before, nothing = net(x, log_snr, label=label), torch.full_like(context, torch.nan)
     assert torch.equal(whole(x, log_snr, label=label, context=context), before)
     assert_close(
-        whole.branch.encode(*whole.branch.inputs(x, log_snr, label, context=context)),
+        whole.branch.encode(*whole.branch.inputs(x, log_snr, label, context=nothing)),
         net.encode(*net.inputs(x, log_snr, label))[: len(whole.out)],
     )
     awake(whole)

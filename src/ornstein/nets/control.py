@@ -57,21 +57,24 @@ class Controlled(nn.Module):
         return self.net(x, log_snr, added=added, **cond)
 
     def begin(self) -> None:
-        """Freeze the network, and make the branch a copy of it that does not see the picture."""
+        """Freeze the network, and make the branch a copy of it, that sees the picture besides.
+
+        What of the first layer sees the picture is left as it is, at random. At zero, it would be
+        learned only once what it leads to is heard, and that only once it has something to say.
+        """
         own, ours = self.net.state_dict(), self.branch.state_dict()
         first = "steps.0.weight" if isinstance(self.branch, UNet) else "first.weight"
         for name, weight in ours.items():
-            weight.copy_(self._blind(own[name], weight) if name == first else own[name])
+            weight.copy_(self._widened(own[name], weight) if name == first else own[name])
         freeze(self.net)
 
-    def _blind(self, weight: Tensor, wide: Tensor) -> Tensor:
-        """The weights of the first layer, zero for the context and whether there is one."""
+    def _widened(self, weight: Tensor, wide: Tensor) -> Tensor:
+        """The weights of the first layer, and `wide` where it sees the picture."""
         assert isinstance(self.branch, (UNet, DiT))
         channels, patch = self.branch.inputs.shape[0], getattr(self.branch, "patch", ())
         points = torch.Size(patch).numel()
-        narrow, blind = weight.unflatten(1, (-1, points)), torch.zeros_like(wide)
-        blind = blind.unflatten(1, (-1, points))
-        blind[:, :channels] = narrow[:, :channels]
+        narrow, result = (w.unflatten(1, (-1, points)) for w in (weight, wide.clone()))
+        result[:, :channels] = narrow[:, :channels]
         if narrow.shape[1] > channels:  # the ones of a U-Net come last
-            blind[:, -1] = narrow[:, -1]
-        return blind.flatten(1, 2)
+            result[:, -1] = narrow[:, -1]
+        return result.flatten(1, 2)
