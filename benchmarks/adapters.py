@@ -55,10 +55,10 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 SAID = """## What it is worth
 
-`benchmarks/adapters.py`: a base that has seen {base:,} scanned digits, nines left out, goes on with few
-examples, each way with {seen:,} looks at them. Fréchet distance of pixels to examples that none has
-seen, above the floor, which is that of as many others; less is better. And how the edges that are
-drawn agree with those asked for."""
+`benchmarks/adapters.py`: a base that has seen {base:,} scanned digits, nines left out, goes on with
+few examples, each way with {seen:,} looks at them. Fréchet distance of pixels to examples that none
+has seen, above the floor, which is that of as many others; less is better. And how the edges that
+are drawn agree with those asked for."""
 Labelled = tuple[np.ndarray, np.ndarray]
 
 
@@ -120,7 +120,7 @@ def gone_on(name: str, way: str, seed: int, seen: int) -> Model:
     base, (source, _, _) = base_of(seed), split(name)
     config = base.config
     if way != "from scratch":
-        options = WAYS[way] | ({"like": "4"} if name == "nines" else {})
+        options: dict[str, Any] = WAYS[way] | ({"like": "4"} if name == "nines" else {})
         config = ou.adaptation(base, **options)
     config = replace(config, seed=seed, train=replace(config.train, seen=seen))
     return trained(
