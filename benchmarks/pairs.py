@@ -1,9 +1,9 @@
 """Runs of pairs beside simple methods: enlarging digits, and finding cells.
 
 *Digits* of 8 x 8 from their 4 x 4, on those that training left out: decibels of the range of the
-data against the truth, and the Fréchet distance of all pixels to the real digits. One step gives
-the mean of all answers, a regression; draws are sharp and therefore further away in squares, but
-look like digits.
+data against the truth, and the Fréchet distance of all pixels to the real digits. The mean of many
+draws is nearest in squares; each of them is sharp and therefore further away, but looks like a
+digit. One step is the mean too, as far as training has seen pure noise.
 
 *Cells*: Dice's coefficient with the true mask, on pictures that training left out, beside Otsu's
 threshold, of the picture as it is and smoothed by the Gaussian that serves best on these pictures.
@@ -83,7 +83,7 @@ def digits() -> Rows:
     many = drawn(DRAWS)
     ways = {
         "bicubic": bicubic,
-        "one step: the mean of all answers": drawn(1, steps=1, sampler="euler")[0],
+        "one step": drawn(1, steps=1, sampler="euler")[0],
         f"mean of {DRAWS} draws": many.mean(0),
         "one draw": many[0],
     }
