@@ -10,7 +10,7 @@ from PIL import Image
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(p.stem for p in (DOCS / "gallery").glob("*.py") if p.stem != "gallery")
-LARGEST = 150_000  # bytes of a picture
+LARGEST, OF_PHOTOGRAPHS = 150_000, 500_000  # bytes of a picture
 
 
 @pytest.fixture(scope="module")
@@ -59,4 +59,5 @@ def test_every_picture_is_there_small_and_shown_somewhere():
     named = {name for text in pages for name in re.findall(r"\]\((pictures/[^)]+\.png)\)", text)}
     there = {f"pictures/{path.name}" for path in (DOCS / "pictures").glob("*.png")}
     assert named == there
-    assert all((DOCS / name).stat().st_size < LARGEST for name in named)
+    assert all((DOCS / name).stat().st_size < OF_PHOTOGRAPHS for name in named)
+    assert all((DOCS / f"pictures/{page}.png").stat().st_size < LARGEST for page in PAGES)

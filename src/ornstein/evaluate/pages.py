@@ -222,7 +222,7 @@ def _what_else(demo: "Demo") -> list[Block]:
     scans = _as_typed(tried.scans[0].parent)
     scan = _as_typed(next(p for p in tried.scans if p.stem.endswith(tried.label)))
     words = (
-        "All of it without further training. The lines work as they stand; the digits in "
+        "All but the students without further training. The lines work as they stand; digits in "
         f"{scans} are ten that the run never saw. More, with pictures, in the project's pages, "
         "which are named here."
     )
@@ -346,12 +346,16 @@ def asked_page(path: Path, run: str, rows: Sequence[tuple[str, Samples]], foot: 
         UsageError: If the run draws no pictures.
         StorageError: If the disk refuses.
     """
-    codec, strips = rows[0][1].codec, []
+    codec, sections = rows[0][1].codec, []
     if not isinstance(codec, ImageCodec):
         raise UsageError("--page is for runs that draw pictures.")
     for asked, drawn in rows:
-        strips.append((asked, _strip(codec, drawn.x), f"{len(drawn)} pictures of: {asked}"))
-    lede = f"What {run} drew, a row for each thing that was asked for."
-    caption = "In each column the same noise: what differs is what was asked for."
-    section = Section("Asked for, and drawn", [Strips(strips=strips, caption=caption)])
-    return write_report(path, "Drawn as asked", lede, [section], foot)
+        picture = Picture(
+            data=_strip(codec, drawn.x), alt=f"{len(drawn)} pictures of: {asked}", caption=""
+        )
+        sections.append(Section(asked, [picture]))
+    lede = (
+        f"What {run} drew, a row for each thing that was asked for. In each column the noise is the "
+        "same: what differs is what was asked for."
+    )
+    return write_report(path, "Drawn as asked", lede, sections, foot)
