@@ -355,7 +355,7 @@ def asked_page(path: Path, run: str, rows: Sequence[tuple[str, Samples]], foot: 
         )
         sections.append(Section(asked, [picture]))
     lede = (
-        f"What {run} drew, a row for each thing that was asked for. In each column the noise is the "
-        "same: what differs is what was asked for."
+        f"What {run} drew, a row for each thing that was asked for. In each column the noise is "
+        "the same: what differs is what was asked for."
     )
     return write_report(path, "Drawn as asked", lede, sections, foot)

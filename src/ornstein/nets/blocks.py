@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+READING = 16  # channels of a head that reads, at most
 MEMORY_FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -138,9 +139,9 @@ def zero(module: Module) -> Module:
     return module
 
 
-def heads_of(width: int) -> int:
-    """The least number of heads that divide `width`, a multiple of 8, into at most 64 each."""
-    return next(width // d for d in range(64, 0, -8) if width % d == 0)
+def heads_of(width: int, most: int = 64) -> int:
+    """The least number of heads that divide `width`, a multiple of 8, into at most `most` each."""
+    return next(width // d for d in range(most, 0, -8) if width % d == 0)
 
 
 # --- Blocks --------------------------------------------------------------------------------------
@@ -223,11 +224,11 @@ class ResidualBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention of the points ``(B, N, width)``."""
+    """Self-attention of the points ``(B, N, width)``, in heads of at most `most` channels."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, most: int = 64) -> None:
         super().__init__()
-        self.heads = heads_of(width)
+        self.heads = heads_of(width, most)
         self.qkv, self.out = Linear(width, 3 * width), Linear(width, width)
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -238,6 +239,8 @@ class Attention(nn.Module):
 class Reading(nn.Module):
     """``x + attention of the points (B, N, width) to the pieces of the text``, just x at first.
 
+    In small heads: one that hears of one thing is deaf to the others.
+
     Args:
         width: Of the points.
         told: Width of the pieces.
@@ -247,7 +250,7 @@ class Reading(nn.Module):
 
     def __init__(self, width: int, told: int) -> None:
         super().__init__()
-        self.heads = heads_of(width)
+        self.heads = heads_of(width, READING)
         self.q, self.kv = Linear(width, width), Linear(told, 2 * width)
         self.out = zero(Linear(width, width))
 

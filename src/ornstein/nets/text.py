@@ -7,7 +7,7 @@ to. Behind its last piece, a text is cut off: more room changes nothing.
 import torch
 from torch import Tensor, nn
 
-from .blocks import Attention, Heard, Linear, feed_forward, normalise
+from .blocks import READING, Attention, Heard, Linear, feed_forward, normalise
 
 
 class TextEncoder(nn.Module):
@@ -25,7 +25,7 @@ class TextEncoder(nn.Module):
         self.word = nn.Embedding(words, width)
         self.begin = nn.Parameter(torch.randn(1, 1, width))
         self.place = nn.Parameter(0.3 * torch.randn(length, width))
-        self.attend = nn.ModuleList(Attention(width) for _ in range(depth))
+        self.attend = nn.ModuleList(Attention(width, READING) for _ in range(depth))
         self.think = nn.ModuleList(feed_forward(width, 4) for _ in range(depth))
         self.pool = Linear(width, width, bias=False)
 
