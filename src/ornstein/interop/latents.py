@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 class ForeignAutoencoder(nn.Module):
@@ -26,8 +27,9 @@ class ForeignAutoencoder(nn.Module):
         return torch.cat([self._encode(picture) for picture in x.split(1)])
 
     def decode(self, z: Tensor) -> Tensor:
-        """Pictures."""
-        return torch.cat([self.net.decode(each).sample for each in z.split(1)])
+        """Pictures; its attention is written out, as the fused one has no forward derivatives."""
+        with sdpa_kernel(SDPBackend.MATH):
+            return torch.cat([self.net.decode(each).sample for each in z.split(1)])
 
     def _encode(self, picture: Tensor) -> Tensor:
         out = self.net.encode(picture)
