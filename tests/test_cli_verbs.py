@@ -210,7 +210,7 @@ def test_a_larger_training_set_is_written(run, capsys, tmp_path):
         (["restore", "RUN", "fine.png", "--mask", "white.png"], 2, "The mask keeps nothing"),
         (["restore", "RUN", "fine.png", "--mask", "black.png"], 2, "The mask asks for nothing"),
         (["restore", "RUN", "fine.png", "--operator", "box", "--operator.share", "1"], 2, "loses"),
-        (["restore", "RUN", "fine.png", "--operator", "blurr"], 2, "did you mean 'blur'"),
+        (["restore", "RUN", "fine.png", "--operator", "blurs"], 2, "did you mean 'blur'"),
         (["restore", "RUN", "fine.png", "--upscale", "2"], 6, "8 x 8 (channels first), but"),
         (["restore", "RUN", "fine.png", "--colourise"], 2, "made of 3 channels"),
         (["restore", "RUN", "gone.png", "--mask", "8x8.png"], 6, "There is no"),

@@ -48,11 +48,12 @@ def sample(
     import torch
 
     from ..tasks import sample as task
+    from ..tasks.asking import unread_texts
 
     models = [machine.opened(run, options.asked)]
     models += [task.opened(after, machine.device, options.asked) for after in cascade]
     model = models[-1]
-    for text, rest in task.unread_texts(models[0], options):
+    for text, rest in unread_texts(models[0], options):
         say(f"The text {text!r} is longer than what is read of it; left out: {rest!r}.")
     if dry_run:
         show_plan(models[0], options, machine)

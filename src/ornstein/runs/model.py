@@ -47,7 +47,6 @@ SCHEDULES: dict[str, type[noise.Schedule]] = {
 GRIDS: dict[str, times.TimeGrid] = {
     "uniform": times.UniformGrid(),
     "straight": times.StraightGrid(),
-    "straight": times.StraightGrid(),
     "log-snr": times.LogSNRGrid(),
     "karras": times.KarrasGrid(),
     "stride": times.StrideGrid(),

@@ -271,7 +271,7 @@ def _edited(
         keep: True where nothing may change, of `given`.
         options: How.
     """
-    begun, to, fro = time.perf_counter(), Tally(model.denoiser), Tally(plan(back, options)[0])
+    begun, to, back_by = time.perf_counter(), Tally(model.denoiser), Tally(plan(back, options)[0])
     encodes = options.how == "encode"
     sampler, times = _deterministic(model, options) if encodes else rule(model, options)
     steps = len(times) - 1
@@ -282,7 +282,7 @@ def _edited(
     if encodes:
         source = None if options.source is None else (options.source,)
         latent = encoded(model, to, packed, sampler, times, replace(options, label=source))
-    prior = fro.along(schedule)
+    prior = back_by.along(schedule)
 
     def told(examples: Sequence[int]) -> Denoiser:
         one = prior.given(**conditions(back, options, examples))
@@ -299,7 +299,7 @@ def _edited(
 
     total = range(len(given) * options.draws)
     x = draw(back, told, sampler.plan(schedule, times), options.seed, total, begin=begin)
-    cost = Cost.of(fro, begun, len(given), options.draws, block(back))
+    cost = Cost.of(back_by, begun, len(given), options.draws, block(back))
     if encodes:
         cost = replace(cost, calls=cost.calls + to.calls / ceil(len(given) / block(model)))
     rows = torch.arange(len(x)) // options.draws

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +85,7 @@ def _files(model: Model, places: Place | Sequence[Place]) -> list[Path]:
         )
     if not pictures and (other := next((p for p in paths if not _could_be(p.name, False)), None)):
         raise DataError(
-            f"{shown(other)} is no table, but the run was trained on rows of {shape[0]} "
+            f"{shown(other)} is no table, but the run was trained on rows of {prod(shape)} "
             "numbers: give a CSV or an npy file."
         )
     return paths

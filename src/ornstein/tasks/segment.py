@@ -14,10 +14,11 @@ from ..data.codec import Codec
 from ..data.image import ImageCodec
 from ..data.places import Place, files_in
 from ..errors import UsageError
+from .asking import context_from
 from .examples import refuse_another_size
 from .options import DrawOptions, SampleOptions, SegmentOptions, checked
 from .restore import Cost
-from .sample import Run, context_from, opened, plan, png, stream, write_picture
+from .sample import Run, opened, plan, png, stream, write_picture
 
 if TYPE_CHECKING:
     from PIL import Image
