@@ -43,7 +43,7 @@ SEEN = 100_000
 SIDE = 96
 CORNERS = {"astronaut": (100, 150), "cat": (90, 160)}  # top, left of the part that is restored
 DRAWS = 19
-HOW = {"sampler": "ddpm", "steps": 16, "iterations": 1}
+HOW = {"sampler": "sde-dpm++2m", "steps": 16, "iterations": 1}
 RESULT = Path("benchmarks/results/photographs.json")
 CACHE = Path(__file__).parent / ".cache" / "photographs"
 
