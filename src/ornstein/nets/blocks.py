@@ -184,7 +184,7 @@ class Modulation(nn.Module):
 
     def forward(self, told: Told) -> tuple[Tensor, ...]:
         vectors = self.linear(told.embedding)
-        return vectors.view(len(vectors), *self.axes, -1).chunk(self.parts, -1)
+        return vectors.view(vectors.shape[0], *self.axes, -1).chunk(self.parts, -1)
 
 
 def modulate(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

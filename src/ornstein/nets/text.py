@@ -38,7 +38,7 @@ class TextEncoder(nn.Module):
         """
         there = text >= 0
         h = self.word(text.clamp_min(0)) + self.place
-        h = torch.cat([self.begin.expand(len(text), -1, -1), h], 1)
+        h = torch.cat([self.begin.expand(text.shape[0], -1, -1), h], 1)
         bias = _bias(there, emphasis).to(h)
         plain = torch.where(bias.isinf(), bias, 0)
         for attend, think in zip(self.attend, self.think, strict=True):
@@ -66,7 +66,7 @@ class TextFeatures(nn.Module):
         """As `TextEncoder`, of ``(B, length, features)``, NaN behind the last piece."""
         there = ~text.isnan().any(2)
         h = normalise(self.linear(normalise(torch.where(there[..., None], text, 0))))
-        h = torch.cat([normalise(self.begin).expand(len(text), -1, -1), h], 1)
+        h = torch.cat([normalise(self.begin).expand(text.shape[0], -1, -1), h], 1)
         return self.pool(_mean(h[:, 1:], there)), Heard(h, _bias(there, emphasis).to(h))
 
 
