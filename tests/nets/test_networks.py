@@ -6,7 +6,9 @@ from torch.testing import assert_close
 
 from ornstein.nets import MLP, NETS, Conditions, DiT, UNet
 
-EVERYTHING = Conditions(classes=10, attributes=3, context=2, augment=4, words=20, length=6)
+EVERYTHING = Conditions(
+    classes=10, attributes=3, context=2, augment=4, words=20, length=6, embedding=5
+)
 CASES = [
     (MLP, (1,)),
     (MLP, (2,)),
@@ -46,6 +48,7 @@ def inputs(shape, batch=4, dtype=torch.float64):
         "augment": draw(batch, 4),
         "text": torch.tensor([[3, 1, 4, -1, -1, -1]] * batch),
         "emphasis": draw(batch, 6).exp(),
+        "embedding": draw(batch, 5),
     }
     return draw(batch, *shape), 5 * draw(batch), cond
 
@@ -97,6 +100,7 @@ def test_not_given_is_left_out(kind, shape):
         "context": torch.full_like(cond["context"], torch.nan),
         "augment": torch.zeros_like(cond["augment"]),
         "text": torch.full_like(cond["text"], -1),
+        "embedding": torch.full_like(cond["embedding"], torch.nan),
     }
     without = net(x, log_snr)
     assert_close(net(x, log_snr, **absent), without, rtol=0, atol=0)
@@ -111,6 +115,7 @@ def test_conditions_are_given_example_by_example(kind, shape):
     some = {name: value.clone() for name, value in cond.items()}
     some["label"][1], some["augment"][1], some["text"][1] = -1, 0, -1
     some["attributes"][1] = some["context"][1].view(-1)[0] = torch.nan
+    some["embedding"][1, 0] = torch.nan
     output, given, without = net(x, log_snr, **some), net(x, log_snr, **cond), net(x, log_snr)
     assert_close(output[1], without[1])
     assert_close(output[[0, 2, 3]], given[[0, 2, 3]])

@@ -68,6 +68,8 @@ class Conditions:
         read: In place of `words`, ``text`` ``(B, length, read)``: what another encoder says of
             each piece, NaN behind the last.
         length: Pieces of a text at most; 0 if there are no texts.
+        embedding: ``embedding`` ``(B, embedding)``, standardised: what an encoder makes of a whole
+            picture or text; not given if any of it is NaN.
 
     Raises:
         ValueError: If a count is negative or beyond 100,000 classes and words, 4096 of the
@@ -83,6 +85,7 @@ class Conditions:
     words: int = 0
     read: int = 0
     length: int = 0
+    embedding: int = 0
 
     def __post_init__(self) -> None:
         most = {"classes": 100_000, "words": 100_000, "span": 1, "guidance": 1}
@@ -100,7 +103,8 @@ class Inputs(nn.Module):
 
     The embedding is one vector for each example, a small MLP of the sum of what is known: Fourier
     features of the log-SNR, a vector for the label, a linear map of the attributes and of which
-    of them are given, a linear map of the augmentation. What is not given adds zero.
+    of them are given, linear maps of the augmentation and of another's embedding. What is not
+    given adds zero.
 
     Args:
         shape: Of one example, ``(C, *S)``.
@@ -128,6 +132,8 @@ class Inputs(nn.Module):
             self.attributes = Linear(2 * conditions.attributes, width, bias=False)
         if conditions.augment:
             self.augment = Linear(conditions.augment, width, bias=False)
+        if conditions.embedding:
+            self.embedding = Linear(conditions.embedding + 1, width, bias=False)
         if conditions.span:  # both start silent: a student begins as its teacher
             self.span = zero(Linear(WAVES, width, bias=False))
         if conditions.guidance:
@@ -150,6 +156,7 @@ class Inputs(nn.Module):
         guidance: Tensor | None = None,
         text: Tensor | None = None,
         emphasis: Tensor | None = None,
+        embedding: Tensor | None = None,
     ) -> tuple[Tensor, Told]:
         """x with its context ``(B, channels, *S)``, and all the rest embedded."""
         self._check(x, log_snr)
@@ -157,6 +164,8 @@ class Inputs(nn.Module):
             log_snr = log_snr.clamp_min(LEAST_LOG_SNR)
         told = self.log_snr(self.features(log_snr).to(x))
         told = told + self._embed(x, label, attributes, augment) + self._dials(x, span, guidance)
+        if self.conditions.embedding or embedding is not None:
+            told = told + self._hear(x, embedding)
         whole, heard = self._read(x, text, emphasis)
         told = F.silu(self.out(F.silu(told + whole)))
         return self._join(x, context), Told(told, heard)
@@ -201,6 +210,15 @@ class Inputs(nn.Module):
             _check_tensor("augment", augment, tuple(absent.shape))
             known = known + self.augment(augment.to(x))
         return known
+
+    def _hear(self, x: Tensor, embedding: Tensor | None) -> Tensor:
+        """What an encoder says of the whole ``(B, width)``."""
+        shape = (x.shape[0], self.conditions.embedding)
+        embedding = _or_absent("embedding", embedding, shape[1], x.new_full(shape, torch.nan))
+        assert embedding is not None
+        _check_tensor("embedding", embedding, shape)
+        given = ~embedding.isnan().any(1, keepdim=True)
+        return self.embedding(torch.cat([torch.where(given, embedding, 0), given], 1).to(x))
 
     def _dials(self, x: Tensor, span: Tensor | None, guidance: Tensor | None) -> Tensor:
         """Sum of the embeddings of two numbers ``(B, width)`` or, of none, ``()``."""

@@ -94,10 +94,21 @@ class DiT(nn.Module):
         guidance: Tensor | None = None,
         text: Tensor | None = None,
         emphasis: Tensor | None = None,
+        embedding: Tensor | None = None,
         added: Sequence[Tensor] = (),
     ) -> Tensor:
         x, told = self.inputs(
-            x, log_snr, label, attributes, context, augment, span, guidance, text, emphasis
+            x,
+            log_snr,
+            label,
+            attributes,
+            context,
+            augment,
+            span,
+            guidance,
+            text,
+            emphasis,
+            embedding,
         )
         h = self.first(self._patches(x)) + self.position
         for i, block in enumerate(self.blocks):

@@ -55,9 +55,20 @@ class MLP(nn.Module):
         guidance: Tensor | None = None,
         text: Tensor | None = None,
         emphasis: Tensor | None = None,
+        embedding: Tensor | None = None,
     ) -> Tensor:
         x, told = self.inputs(
-            x, log_snr, label, attributes, context, augment, span, guidance, text, emphasis
+            x,
+            log_snr,
+            label,
+            attributes,
+            context,
+            augment,
+            span,
+            guidance,
+            text,
+            emphasis,
+            embedding,
         )
         h = self.first(x)
         for block in self.blocks:

@@ -114,10 +114,21 @@ class UNet(nn.Module):
         guidance: Tensor | None = None,
         text: Tensor | None = None,
         emphasis: Tensor | None = None,
+        embedding: Tensor | None = None,
         added: Sequence[Tensor] = (),
     ) -> Tensor:
         x, told = self.inputs(
-            x, log_snr, label, attributes, context, augment, span, guidance, text, emphasis
+            x,
+            log_snr,
+            label,
+            attributes,
+            context,
+            augment,
+            span,
+            guidance,
+            text,
+            emphasis,
+            embedding,
         )
         space, skips = x.shape[2:], self.encode(x, told)
         if added:  # by a control branch, to what `encode` gives
