@@ -9,7 +9,9 @@ from torch.testing import assert_close
 
 from ornstein.data import DataOptions, open_data
 from ornstein.errors import DataError, ModelFileError, UsageError
+from ornstein.interop.hub import files_of
 from ornstein.runs.config import AutoencoderConfig, NetConfig, RunConfig, TrainConfig
+from ornstein.runs.folder import RunFolder
 from ornstein.runs.latents import KEPT, encoded, latents_of, measured
 from ornstein.runs.model import load
 from ornstein.tasks.detect import detect
@@ -98,6 +100,17 @@ def test_a_run_on_latents_needs_its_autoencoder_no_more(places, tmp_path):
         assert latents_of(tmp_path / "moved").std == latents_of(places / "run").std
     finally:
         shutil.move(tmp_path / "elsewhere" / "coder", places)
+
+
+def test_what_is_pushed_is_all_that_it_takes(places, tmp_path):
+    for name in ("coder", "run"):
+        for file in files_of(RunFolder.open(places / name)):
+            to = tmp_path / name / file
+            to.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(places / name / file, to)
+    drawn = [sample(folder / "run", 2, steps=2).x for folder in (places, tmp_path)]
+    assert torch.equal(*drawn)
+    assert latents_of(tmp_path / "coder").std == latents_of(places / "coder").std
 
 
 def test_damaged_weights_of_the_autoencoder_are_refused(places, tmp_path):

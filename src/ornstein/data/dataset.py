@@ -14,6 +14,7 @@ from ..errors import DataError
 from ..rng import generator
 from .captions import Captions
 from .codec import Codec, movable
+from .embedded import Embedded
 from .given import Given
 from .names import Problem, natural, shown
 from .options import DataOptions
@@ -128,6 +129,7 @@ class Dataset:
         attributes: Numbers known of each example.
         captions: What people say of each example.
         given: What the network is given of each beside the noise.
+        embedded: What an encoder makes of each, or of its captions, if the network hears of it.
         patches: What the examples are cut from, if they are patches of pictures.
         fingerprint: A hash of ids, labels, attributes and content of all that was opened.
         problems: What was found and left out.
@@ -144,6 +146,7 @@ class Dataset:
     attributes: Attributes | None = field(default=None, repr=False)
     captions: Captions | None = field(default=None, repr=False)
     given: Given | None = None
+    embedded: Embedded | None = field(default=None, repr=False)
     patches: Patches | None = field(default=None, repr=False)
     fingerprint: str = ""
     problems: list[Problem] = field(default_factory=list, repr=False)
@@ -155,11 +158,12 @@ class Dataset:
         count = len(self.stored)
         lengths = [len(self.ids), count if self.label is None else len(self.label)]
         lengths.append(count if self.attributes is None else len(self.attributes.values))
-        others = (self.captions, self.given, self.patches)
+        others = (self.captions, self.given, self.embedded, self.patches)
         lengths += [count if other is None else len(other) for other in others]
         if any(n != count for n in lengths):
             raise ValueError(
-                f"expected {count} ids, labels, attributes, captions, given, patches; got {lengths}"
+                f"expected {count} ids, labels, attributes, captions, given, embedded, patches; "
+                f"got {lengths}"
             )
 
     def __len__(self) -> int:
@@ -176,6 +180,7 @@ class Dataset:
             label=None if self.label is None else self.label.to(device),
             attributes=attributes,
             given=None if self.given is None else self.given.to(device),
+            embedded=None if self.embedded is None else self.embedded.to(device),
             patches=None if self.patches is None else self.patches.to(device),
         )
 
@@ -197,8 +202,9 @@ class Dataset:
         Returns:
             x ``(B, C, *S)`` and, as far as they exist, ``label`` ``(B,)``, ``attributes``
             ``(B, A)`` of mean 0 and variance 1 with NaN for missing, ``text`` ``(B, L)``: the
-            pieces of a caption, ``context`` ``(B, Cg, *S)``: what is given, and ``augment``
-            ``(B, options.augmentations)``: how each example was varied, zeros for untouched.
+            pieces of a caption, ``embedding`` ``(B, E)``: what an encoder makes of it, ``context``
+            ``(B, Cg, *S)``: what is given, and ``augment`` ``(B, options.augmentations)``: how
+            each example was varied, zeros for untouched.
         """
         indices = indices.to(self.stored.device)
         if self.patches is not None and draws is not None:
@@ -214,6 +220,9 @@ class Dataset:
         if self.captions is not None:
             which = None if draws is None else draws[:, 3]
             cond["text"] = self.captions.tensor(indices, which).to(indices.device)
+        if self.embedded is not None:
+            which = None if draws is None else draws[:, 3]
+            cond["embedding"] = self.embedded.tensor(indices, which)
         if self.given is not None:
             cond["context"] = self.given.context(indices, stored.shape[2:])
         if self.options.augmentations and stored.ndim == 4:
@@ -244,6 +253,7 @@ class Dataset:
             attributes=attributes,
             captions=None if self.captions is None else self.captions[indices],
             given=None if self.given is None else self.given[indices],
+            embedded=None if self.embedded is None else self.embedded[indices],
             patches=None if self.patches is None else self.patches[indices],
         )
 

@@ -21,6 +21,8 @@ MARK = "hf:"
 """How the name of a repository begins where a path could be meant too."""
 READ = (".safetensors", ".toml", ".json", ".jsonl", ".md", ".txt")
 RUN = "run.json"
+LEFT = ("ema-", "encoder-", "remembered")
+"""How the names begin of what a run keeps to learn on or to be judged, and not to be opened."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +98,8 @@ def files_of(run: RunFolder, whole: bool = False) -> list[str]:
     paths = [run.path / file for file in ("README.md", RUN, "config.toml", "metrics.jsonl")]
     paths += [run.path / place / "manifest.json"]
     paths += [run.path / place / f"{part}.safetensors" for part in parts]
-    kept = sorted((run.path / "kept").rglob("*"))
-    paths += [p for p in kept if p.is_file() and (whole or p.parent.name.startswith("rule-"))]
+    names = [n for n in run.kept_names() if whole or not n.startswith(LEFT)]
+    paths += [p for n in names for p in sorted((run.path / "kept" / n).iterdir())]
     return [p.relative_to(run.path).as_posix() for p in paths if p.is_file()]
 
 
@@ -127,8 +129,8 @@ def pull(name: str, out: str | Path | None = None, *, revision: str | None = Non
             library.snapshot_download(name, revision=revision, allow_patterns=wanted, local_dir=new)
         rmtree(new / ".cache", ignore_errors=True)  # of the library
         _refuse_links(new)
-        if (new / RUN).is_file() and RunFolder.open(new).latest(WEIGHTS) is None:
-            raise ModelFileError(f"{shown(name)} holds no weights that verify: it is refused.")
+        if (new / RUN).is_file():
+            _refuse_damaged(RunFolder.open(new), name)
         new.rename(place)
     finally:
         rmtree(new, ignore_errors=True)
@@ -165,6 +167,16 @@ def fetched(name: str) -> Path:
         return place
     place.parent.mkdir(parents=True, exist_ok=True)
     return pull(name, place)
+
+
+def _refuse_damaged(run: RunFolder, name: str) -> None:
+    try:
+        if run.latest(WEIGHTS) is None:
+            raise ModelFileError(f"{shown(name)} holds no weights that verify: it is refused.")
+        for part in run.kept_names():
+            run.kept(part)
+    except StorageError as error:
+        raise ModelFileError(f"{shown(name)} is not whole: {error}") from None
 
 
 def _refuse_links(folder: Path) -> None:

@@ -73,7 +73,7 @@ class Contrastive(nn.Module):
         if (words > 0) == (read > 0):
             raise ValueError(f"expected words or read, got {words} and {read}")
         width = 4 * check_size(size)
-        self.numbers, self.length, self.read = numbers, length, read
+        self.size, self.depth, self.numbers, self.read = size, depth, numbers, read
         self.sees = PictureTower(shape, size, check_range("depth", depth, 1, 16), width)
         self.reads = TextFeatures(read, width) if read else TextEncoder(words, length, width)
         self.picture, self.text = (Linear(width, numbers, bias=False) for _ in range(2))

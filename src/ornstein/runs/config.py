@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Share = Annotated[float, Interval(ge=0, le=1)]
 Weight = Annotated[float, Interval(ge=-100, le=100)]
 Number = int | float | str | bool
+Role = Literal["decoder", "prior"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,7 @@ class NetConfig:
         depth: Blocks: for each level of a U-Net, in all for the others; 0 for the default.
     """
 
-    kind: Literal["mlp", "unet", "dit", "autoencoder"] = "unet"
+    kind: Literal["mlp", "unet", "dit", "autoencoder", "contrastive"] = "unet"
     size: Annotated[int, Interval(ge=8, le=2048)] = 32
     depth: Annotated[int, Interval(ge=0, le=64)] = 0
 
@@ -216,6 +217,22 @@ class AutoencoderConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EmbeddingConfig:
+    """What an encoder of pictures and texts makes of them, and who goes by it.
+
+    Args:
+        numbers: Of an embedding, where this run is an encoder.
+        encoder: The run of the encoder that this one goes by; empty if it goes by none.
+        role: A decoder draws pictures, told their embedding; a prior draws embeddings, told that
+            of a text.
+    """
+
+    numbers: Annotated[int, Interval(ge=2, le=4096)] = 64
+    encoder: str = ""
+    role: Role = "decoder"
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """Everything that decides what a run becomes.
 
@@ -242,6 +259,7 @@ class RunConfig:
     distill: DistillConfig = field(default_factory=DistillConfig)
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
 
     def to_toml(self) -> str:
         """The text of `config.toml`. ``RunConfig.from_toml(c.to_toml()) == c``."""

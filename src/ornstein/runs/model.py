@@ -22,6 +22,7 @@ from ..errors import ModelFileError, StorageError, UsageError
 from ..nets import NETS, Conditions, Controlled, MonotoneCurve, Uncertainty
 from .checkpoint import WEIGHTS, Checkpoint
 from .config import RunConfig, ScheduleConfig, TimesConfig
+from .embedding import Encoder, read_encoder
 from .folder import RunFolder
 from .latents import LatentCodec, read_latents
 from .posthoc import posthoc
@@ -64,6 +65,7 @@ class Vocabulary:
         stds: Likewise, > 0.
         context: Channels of what is given beside the noise.
         words: In which texts are read, or by whom; None if the run knows no captions.
+        embedding: Numbers of the embedding that the network hears.
     """
 
     classes: tuple[str, ...] = ()
@@ -72,6 +74,7 @@ class Vocabulary:
     stds: tuple[float, ...] = ()
     context: int = 0
     words: Words | Reader | None = None
+    embedding: int = 0
 
     def label(self, name: str | int) -> int:
         """The number of a class given by its name or its number; -1 for ``any``."""
@@ -142,6 +145,7 @@ class Model:
         run: The folder, if it has one.
         given: Of the pictures that the network is given beside the noise, if it is.
         adapters: The runs that were put on, by their ids, each with its strength.
+        encoder: Whose embeddings the network hears, if it does: the run is a prior or a decoder.
     """
 
     denoiser: NetDenoiser
@@ -152,6 +156,7 @@ class Model:
     run: RunFolder | None = None
     given: Codec | None = None
     adapters: tuple[tuple[str, float], ...] = ()
+    encoder: Encoder | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -208,6 +213,11 @@ def load(
             f"{shown(run)} is an autoencoder, which draws nothing: train on its latents by "
             f"`ornstein train {shown(config.source)} --latent {shown(run)}`."
         )
+    if config.net.kind == "contrastive":
+        raise UsageError(
+            f"{shown(run)} is an encoder, which draws nothing: train what goes by it, `ornstein "
+            f"train {shown(config.source)} --prior {shown(run)}` and `--embedding {shown(run)}`."
+        )
     if adapters or config.adapt.is_adapter:
         from .adapters import load_adapted
 
@@ -224,7 +234,8 @@ def load(
         raise ModelFileError(f"{folder.path}: weights and config.toml disagree: {reason}") from None
     denoiser.to(device).eval().requires_grad_(False)
     seen = checkpoint.seen if seen is None else seen
-    model = Model(denoiser, codec, vocabulary, config, seen, folder, given)
+    encoder = read_encoder(folder, device) if config.embedding.encoder else None
+    model = Model(denoiser, codec, vocabulary, config, seen, folder, given, encoder=encoder)
     if config.mean:
         from .residual import around
 
@@ -363,6 +374,7 @@ def build_net(config: RunConfig, shape: tuple[int, ...], vocabulary: Vocabulary)
             length=words.length if words else 0,
             span=int(config.distill.looks_ahead),
             guidance=int(config.distill.told_guidance),
+            embedding=vocabulary.embedding,
         )
         build = partial(net, shape, size=config.net.size, out_channels=channels, **options)
         if config.adapt.learn == "control":

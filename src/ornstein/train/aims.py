@@ -1,7 +1,7 @@
-"""What a training makes better: a denoiser, or an autoencoder."""
+"""What a training makes better: a denoiser, an autoencoder, or an encoder."""
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -10,9 +10,13 @@ from ..core.denoise import NetDenoiser
 from ..core.sample import SAMPLERS, Ancestral, OnStep, start
 from ..core.times import LogSNRGrid
 from ..data.dataset import Dataset, draws_at
+from ..errors import UsageError
+from ..nets.contrastive import Contrastive
 from ..nets.reconstruction import Reconstruction
 from ..rng import generator, normal
 from ..runs.config import RunConfig
+from ..runs.embedding import build_encoder
+from ..runs.embedding import keep_measured as keep_embeddings
 from ..runs.folder import RunFolder
 from ..runs.latents import build_autoencoder, keep_measured
 from ..runs.model import GRIDS, Vocabulary, build_denoiser, build_times
@@ -20,9 +24,9 @@ from .adapt import base_of, go_on_from
 from .doctor import Doctor
 from .draws import Batch, draw
 from .lessons import DRAWS, lessons_of
-from .validation import Validation, held_batch
+from .validation import PIECE, Validation, held_batch
 
-Learner = NetDenoiser | Reconstruction
+Learner = NetDenoiser | Reconstruction | Contrastive
 """A module with the loss of each example of a batch: ``learner.loss(x, t, eps, **cond)``."""
 
 STEPS = 12  # of a preview
@@ -34,8 +38,10 @@ class Aim(ABC):
     Attributes:
         learner: With the weights that are trained.
         config: Of the run.
+        together: Whether the loss of an example depends on the others of its batch.
     """
 
+    together: ClassVar[bool] = False
     learner: Learner
     config: RunConfig
 
@@ -141,6 +147,8 @@ class Denoising(Aim):
             cond["label"] = turns % len(data.classes)
         if data.given is not None:
             cond["context"] = data.given.context(turns % len(data), shape[1:])
+        if data.embedded is not None:
+            cond["embedding"] = data.embedded.tensor(turns % len(data))
         sampler, times = Ancestral(eta=0), LogSNRGrid()(learner.schedule, STEPS)
         if self.lessons is not None:  # a student is good at its own steps alone
             plan = self.config.sample
@@ -191,8 +199,54 @@ class Reconstructing(Aim):
         return Batch(x, never, eps.to(x), {})
 
 
+class Contrasting(Aim):
+    """To tell which caption belongs to which picture."""
+
+    together = True
+
+    def __init__(
+        self, config: RunConfig, data: Dataset, words: Vocabulary, device: torch.device
+    ) -> None:
+        train, numbers = config.train, config.embedding.numbers
+        if 0 < train.micro_batch < train.batch or train.memory == "low":
+            raise UsageError(
+                "An encoder tells each pair from all others of its batch: leave [train] "
+                "micro_batch and memory out, and lower batch."
+            )
+        assert words.words is not None  # of what has captions, which is all that was read
+        shape = data.codec.shape
+        net = build_encoder(config.net, numbers, config.seed, shape, words.words)
+        self.config, self.learner = config, net.to(device)
+
+    def draw(self, data: Dataset, indices: Tensor, seen: int, share: slice) -> Batch:
+        varied = draws_at(self.config.seed, torch.arange(seen, seen + len(indices)))
+        return self._batch(*data.batch(indices[share], varied[share]))
+
+    def validation(self, held: Dataset, count: int) -> Validation:
+        some = torch.arange(min(PIECE, self.config.train.batch)) % len(held)
+        return Validation(self._batch(*held.batch(some)), self.precision)
+
+    def shown(self, learner: Learner, data: Dataset, count: int, on_step: OnStep) -> Tensor:
+        """Pictures, each beside the one of all these that its caption is nearest to."""
+        assert isinstance(learner, Contrastive)
+        x, cond = data.batch(torch.arange(min(count // 2, len(data))))
+        with torch.no_grad():
+            near = learner.of_texts(cond["text"]) @ learner.of_pictures(x).T
+        return torch.stack([x, x[near.argmax(1)]], 1).flatten(0, 1)
+
+    def finish(self, folder: RunFolder, learner: Learner, data: Dataset) -> None:
+        assert isinstance(learner, Contrastive)
+        keep_embeddings(folder, data, learner)
+
+    def _batch(self, x: Tensor, cond: dict[str, Tensor]) -> Batch:
+        never = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+        return Batch(x, never, x.new_zeros(len(x), 0), {"text": cond["text"]})
+
+
 def aim_of(config: RunConfig, data: Dataset, words: Vocabulary, device: torch.device) -> Aim:
     """What the configuration is for."""
     if config.net.kind == "autoencoder":
         return Reconstructing(config, data, device)
+    if config.net.kind == "contrastive":
+        return Contrasting(config, data, words, device)
     return Denoising(config, data, words, device)

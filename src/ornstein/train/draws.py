@@ -72,8 +72,8 @@ def draw(
     """
     count, share = len(indices), share or slice(None)
     positions = torch.arange(seen, seen + count)
-    others = data.patches is not None or data.captions is not None
-    moved = data.options.augmentations or others
+    several = (data.patches, data.captions, data.embedded)
+    moved = data.options.augmentations or any(one is not None for one in several)
     varied = draws_at(seed, positions)[share] if moved else None
     x, cond = data.batch(indices[share], varied)
     if most := data.options.given_noise:
@@ -94,7 +94,7 @@ def draw(
 
 def without(cond: dict[str, Tensor], hidden: Tensor) -> dict[str, Tensor]:
     """`cond` with numbers -1, all else NaN where `hidden` ``(B,)``: not given."""
-    told = ("label", "text", "attributes", "context")
+    told = ("label", "text", "attributes", "context", "embedding")
     return {
         name: value.masked_fill(
             hidden.view(-1, *(1,) * (value.ndim - 1)),

@@ -69,6 +69,14 @@ def autoencoder() -> RunConfig:
     )
 
 
+def contrastive() -> RunConfig:
+    """An encoder of pictures and texts: large batches, in which many are to be told apart."""
+    return RunConfig(
+        net=NetConfig(kind="contrastive", size=32),
+        train=TrainConfig(batch=128, optimizer="muon", learning_rate=1e-2, ema=(0.05,)),
+    )
+
+
 def few_points() -> RunConfig:
     """The same with a network of a fifth of the weights, on larger batches."""
     config = points()
@@ -97,6 +105,7 @@ def ddpm(steps: int, *, kind: str = "unet", size: int = 64, rate: float = 2e-4) 
 RECIPES: dict[str, Callable[[], RunConfig]] = {
     "points": points,
     "autoencoder": autoencoder,
+    "contrastive": contrastive,
     "ddpm-swiss-roll": lambda: ddpm(40, kind="mlp", size=128, rate=1e-3),
     "ddpm-digits": lambda: ddpm(500, size=32, rate=1e-3),
     "ddpm": lambda: ddpm(1000),

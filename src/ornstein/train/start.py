@@ -16,6 +16,14 @@ from ..data.open import Source, is_built_in
 from ..errors import DataError, UsageError
 from ..runs.adapters import base_facts
 from ..runs.config import RunConfig
+from ..runs.embedding import KEPT as ENCODER
+from ..runs.embedding import (
+    captioned,
+    embedded,
+    keep_encoder,
+    named_encoder,
+    read_encoder,
+)
 from ..runs.folder import RunFolder
 from ..runs.latents import KEPT, encoded, keep_autoencoder, latents_of
 from ..runs.model import load, read_words
@@ -96,6 +104,7 @@ def train(
             stack.enter_context(folder.lock())
             keep_memory(config, data, folder)
             keep_autoencoder(folder, data.codec)
+            keep_encoder(config, folder)
         stop = stack.enter_context(Stop() if stop is None else stop)
         training = Training(config, data, device=place, world=world)
         loop = Loop(
@@ -163,21 +172,33 @@ def read(
     source: Source,
     config: RunConfig | None,
     device: torch.device,
-    latents: Path | None = None,
+    begun: RunFolder | None = None,
 ) -> tuple[Dataset, Dataset]:
-    """Training and held-out examples, on the device; as latents, if the run is one of these.
+    """Training and held-out examples, on the device, as the run sees them.
+
+    A run on latents sees these, a prior embeddings; an encoder nothing that has no caption.
 
     Args:
         source: The data.
         config: Of the run, if it is known yet.
         device: Where to put them.
-        latents: A run that knows the latents; by default that which `config` names.
+        begun: The run, if it goes on: it may keep the autoencoder or the encoder that `config`
+            names.
     """
     options, seed = (config.data, config.seed) if config else (None, 0)
     data = open_data(source, options)
     if config is not None and config.adapt.base and not config.latent:
         data = in_words_of(base_of(config), data, config.adapt)
     train, held = (d.to(device) for d in data.split(data.options.validation, seed))
+    if config is not None and config.net.kind == "contrastive":
+        return captioned(train), captioned(held)
+    kept = () if begun is None else begun.kept_names()
+    if config is not None and config.embedding.encoder:
+        if begun is not None and ENCODER in kept:
+            encoder = read_encoder(begun, device)
+        else:
+            encoder = named_encoder(config, device)
+        train, held = (embedded(d, encoder, config.embedding.role) for d in (train, held))
     if config is not None and config.latent:
         if config.net.kind == "autoencoder":
             raise UsageError("An autoencoder learns the data themselves: leave --latent out.")
@@ -186,7 +207,8 @@ def read(
                 f"{config.adapt.base} draws latents, and such a run is not gone on from: train "
                 "anew with --latent."
             )
-        codec = latents_of(latents or config.distill.teacher or config.latent, device)
+        own = begun.path if begun and KEPT in kept else None
+        codec = latents_of(own or config.distill.teacher or config.latent, device)
         return encoded(train, codec), encoded(held, codec)
     if config is not None and config.mean:
         return left_by(load(config.mean, device=device), train, held)
@@ -225,6 +247,7 @@ def identify(training: Training, held: Dataset) -> dict[str, Any]:
         "held_out": len(held),
         "parameters": sum(p.numel() for p in training.weights),
         **({"base": base_facts(base_of(config))} if config.adapt.base else {}),
+        **({"encoder": named_encoder(config).to_dict()} if config.embedding.encoder else {}),
     }
 
 
@@ -235,8 +258,7 @@ def go_on(
     folder = RunFolder.open(path)
     config = RunConfig.from_toml(folder.config_toml, str(folder.path / "config.toml"))
     check_same_base(config, folder)
-    own = folder.path if KEPT in folder.kept_names() else None
-    data, held = read(config.source if source is None else source, config, device, own)
+    data, held = read(config.source if source is None else source, config, device, folder)
     if data.fingerprint != folder.identity["fingerprint"] and not allow_data_change:
         raise DataError(
             f"The data {config.source} are not those that {path} began with: put them back, or "

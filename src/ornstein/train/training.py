@@ -94,6 +94,11 @@ class Training:
                 "processes: start fewer, or raise [train] batch."
             )
         self.aim = aim_of(config, data, vocabulary_of(data), self.device)
+        if self.aim.together and self.world.size > 1:
+            raise UsageError(
+                "An encoder tells each pair from all others of its batch, in one process: start it "
+                "without torchrun."
+            )
         learner = self.aim.learner.train()
         self.weights = list(learner.parameters())
         self.averages = Averages(learner, config.train.ema)
@@ -170,6 +175,11 @@ class Training:
                 if not is_out_of_memory(error):
                     raise
             size = min(self.micro, len(batch))
+            if self.aim.together:
+                raise UsageError(
+                    f"A batch of {size} does not fit into memory, and is told apart as a whole: "
+                    "lower [train] batch."
+                )
             if size == 1:
                 raise UsageError(
                     "A single example does not fit into memory: choose a smaller [net] size."
@@ -240,6 +250,7 @@ def vocabulary_of(data: Dataset) -> Vocabulary:
         stds=known.std if known else (),
         context=data.given.codec.shape[0] if data.given else 0,
         words=data.captions.words if data.captions else None,
+        embedding=data.embedded.values.shape[1] if data.embedded else 0,
     )
 
 
