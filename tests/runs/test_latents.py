@@ -10,6 +10,7 @@ from torch.testing import assert_close
 from ornstein.data import DataOptions, open_data
 from ornstein.errors import DataError, ModelFileError, UsageError
 from ornstein.interop.hub import files_of
+from ornstein.runs.adapters import merge
 from ornstein.runs.config import AutoencoderConfig, NetConfig, RunConfig, TrainConfig
 from ornstein.runs.folder import RunFolder
 from ornstein.runs.latents import KEPT, encoded, latents_of, measured
@@ -19,6 +20,8 @@ from ornstein.tasks.edit import edit
 from ornstein.tasks.restore import restore
 from ornstein.tasks.sample import sample
 from ornstein.train import train
+from ornstein.train.adapt import adaptation
+from ornstein.train.signals import Stop
 from ornstein.train.training import Training
 from train.tiny import digest
 
@@ -111,6 +114,51 @@ def test_what_is_pushed_is_all_that_it_takes(places, tmp_path):
     drawn = [sample(folder / "run", 2, steps=2).x for folder in (places, tmp_path)]
     assert torch.equal(*drawn)
     assert latents_of(tmp_path / "coder").std == latents_of(places / "coder").std
+
+
+@pytest.fixture(scope="module")
+def style(places):
+    """An adapter of the run, which is stopped and goes on."""
+    config = adaptation(places / "run", rank=2, like="3")
+    config = replace(config, data=replace(config.data, limit=60, word="three"))
+    config = replace(config, train=replace(config.train, seen=96, learning_rate=1e-2))
+    (places / "coder").rename(places / "away")  # the base has all that it takes
+    try:
+        stop = Stop()
+        stop.set()
+        train("digits", out=places / "style", config=config, stop=stop)
+        train(out=places / "style", resume=True)
+    finally:
+        (places / "away").rename(places / "coder")
+    return places / "style"
+
+
+def test_an_adapter_of_a_run_on_latents_adds_to_it_and_can_be_left_off(places, style):
+    drawn = {
+        strength: sample(load(places / "run", adapters=[(style, strength)]), 2, steps=2).x
+        for strength in (0.0, 1.0)
+    }
+    base = sample(places / "run", 2, steps=2).x
+    assert torch.equal(drawn[0.0], base) and base.shape == (2, 1, 16, 16)
+    assert not torch.equal(drawn[1.0], base)
+    assert torch.equal(drawn[1.0], sample(style, 2, steps=2).x)
+    merged = merge(places / "run", [style], out=places / "merged")
+    assert torch.equal(drawn[1.0], sample(merged, 2, steps=2).x)
+
+
+def test_what_a_run_on_latents_is_not_to_forget_is_drawn_once_as_latents(places, style):
+    folder = RunFolder.open(style)
+    assert folder.kept("remembered")["stored"].shape[1:] == load(places / "run").shape
+    assert load(style).vocabulary.classes[-1] == "three"
+
+
+def test_all_weights_of_a_run_on_latents_go_on_from_where_they_stand(places, tmp_path):
+    config = adaptation(places / "run", "all")
+    config = replace(config, train=replace(config.train, seen=32, learning_rate=1e-9))
+    after = train("digits", out=tmp_path / "on", config=config)
+    assert load(after.path).codec.std == load(places / "run").codec.std
+    found, base = (sample(place, 2, steps=2).x for place in (after, places / "run"))
+    assert_close(found, base, rtol=0, atol=1e-3)
 
 
 def test_damaged_weights_of_the_autoencoder_are_refused(places, tmp_path):

@@ -21,6 +21,7 @@ from ..nets import Controlled
 from ..nets.adapters import grown
 from .config import RunConfig
 from .folder import RunFolder
+from .latents import keep_autoencoder
 from .model import WEIGHTS, Model, Vocabulary, build_denoiser, chosen_weights, load, read_words
 
 Adapter = str | Path | tuple[str | Path, float]
@@ -248,5 +249,6 @@ def merge(run: str | Path, adapters: Sequence[Adapter] = (), *, out: str | Path)
     config = replace(model.config, adapt=replace(model.config.adapt, learn="all"))
     folder = RunFolder.create(out, config_toml=config.to_toml(), identity=identity)
     with folder.lock():
+        keep_autoencoder(folder, model.codec)
         folder.save(model.seen, {WEIGHTS: model.denoiser.state_dict()}, {})
     return folder

@@ -2,7 +2,7 @@
 
 import json
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import hypot
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from ..core.sample import Plan
 from ..core.trajectory import instants
 from ..errors import ModelFileError, StorageError, UsageError
 from ..rng import normal
+from ..runs.latents import LatentCodec
 from ..runs.model import Model
 from .options import DrawOptions, ExportOptions, checked
 from .sample import Run, opened, plan
@@ -55,9 +56,11 @@ def export(
     """Write the whole sampler as one graph: loop, guidance, and the data's units at the end.
 
     It takes unit noise ``(B, C, *S)`` for any B, then ``label`` ``(B,)``, int64, -1 for any, if
-    the run knows classes, and ``attributes`` ``(B, A)`` in their own units, NaN for any, if it
-    knows those; it gives floats ``(B, C, *S)`` in the units of the data, not yet rounded. Steps
-    are laid one after the other, so that tracing takes as long as so many calls, and more.
+    the run knows classes, ``attributes`` ``(B, A)`` in their own units, NaN for any, if it knows
+    those, and ``text`` ``(B, L)``, int64, of pieces as `Words.tensor` numbers them, if it reads
+    texts. It gives floats ``(B, C, *S)`` in the units of the data, not yet rounded; of a run on
+    latents through the decoder, in another shape than the noise. Steps are laid one after the
+    other, so that tracing takes as long as so many calls, and more.
 
     Args:
         run: The run, or its folder.
@@ -66,8 +69,8 @@ def export(
         **options: Those of `ExportOptions`.
 
     Raises:
-        UsageError: If the sampler draws noise or adapts its steps, the run starts from pictures
-            or ends in an autoencoder, or ONNX is asked for and not installed.
+        UsageError: If the sampler draws noise or adapts its steps, the run is given pictures or
+            embeddings, or ONNX is asked for and not installed.
         ModelFileError: If what was written does not draw what the run draws.
     """
     chosen = checked(ExportOptions, options)
@@ -147,10 +150,9 @@ class Unrolled(nn.Module):
     def __init__(self, model: Model, options: ExportOptions) -> None:
         super().__init__()
         words, codec, denoiser = model.vocabulary, model.codec, model.denoiser
-        if model.given is not None:
-            raise UsageError("A run that is given pictures beside the noise cannot be exported.")
-        if codec.stored(torch.zeros(1, *model.shape)).shape[1:] != model.shape:
-            raise UsageError("A run in the latents of an autoencoder cannot be exported.")
+        if model.given is not None or words.embedding:
+            told = "told embeddings" if words.embedding else "given pictures beside the noise"
+            raise UsageError(f"A run that is {told} cannot be exported.")
         draw = DrawOptions(
             sampler=options.sampler, steps=options.steps, time_grid=options.time_grid
         )
@@ -158,6 +160,8 @@ class Unrolled(nn.Module):
         self.inputs = ["noise"]
         self.inputs += ["label"] if words.classes else []
         self.inputs += ["attributes"] if words.attributes else []
+        self.inputs += ["text"] if words.words else []
+        self.nothing = words.words.nothing if words.words else torch.zeros(1, 0)
         weight = model.config.sample.guidance if options.guidance is None else options.guidance
         if len(self.inputs) == 1:
             if options.guidance not in (None, 1.0):
@@ -169,7 +173,8 @@ class Unrolled(nn.Module):
         [first] = instants(denoiser.schedule, self.plan.times[:1])
         self.first = hypot(first.alpha, first.sigma)
         wide = (-1, *(1 for _ in model.shape[1:]))
-        numbers = {"mean": codec.mean, "std": codec.std}
+        self.decoder = Decoder(codec) if isinstance(codec, LatentCodec) else nn.Identity()
+        numbers = {"mean": codec.data.mean, "std": codec.data.std}
         for name, values in numbers.items():
             self.register_buffer(name, torch.tensor(values).view(wide).to(model.device))
         self.register_buffer("centre", torch.tensor(words.means, device=model.device))
@@ -182,7 +187,7 @@ class Unrolled(nn.Module):
         denoiser, past, x = Placed(self, cond), deque(maxlen=self.plan.memory), self.first * noise
         for step in self.plan.transitions:  # the loop of `Plan`, which would switch gradients off
             x = step(denoiser, x, past, refuse_noise)
-        return self.mean + self.std * x
+        return self.mean + self.std * self.decoder(x)
 
     def examples(self, count: int) -> tuple[Tensor, ...]:
         """Inputs to trace with, and to try it on."""
@@ -191,8 +196,28 @@ class Unrolled(nn.Module):
             "noise": normal((count, *self.shape), "export", count).float(),
             "label": torch.arange(count) % 2 - 1,
             "attributes": self.centre.cpu().expand(count, -1).contiguous(),
+            "text": self.nothing.repeat(count, *(1 for _ in self.nothing.shape[1:])),
         }
         return tuple(known[name].to(device) for name in self.inputs)
+
+
+class Decoder(nn.Module):
+    """`LatentCodec.decode`, with its numbers in the graph: from latents to data as packed."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, codec: LatentCodec) -> None:
+        super().__init__()
+        assert isinstance(codec.coder, nn.Module)
+        wide = (-1, *(1 for _ in codec.shape[1:]))
+        self.coder, self.space = codec.coder, codec.inner.shape[1:]
+        for name, values in {"mean": codec.mean, "std": codec.std}.items():
+            self.register_buffer(name, torch.tensor(values).view(wide).to(codec.coder.device))
+
+    def forward(self, x: Tensor) -> Tensor:
+        whole = self.coder.decode(self.mean + self.std * x)
+        return whole[(..., *(slice(n) for n in self.space))]
 
 
 class Placed(Denoiser):
@@ -322,6 +347,7 @@ def _about(model: Model, graph: Unrolled, options: ExportOptions) -> dict[str, A
         "inputs": graph.inputs,
         "classes": model.vocabulary.classes,
         "attributes": model.vocabulary.attributes,
+        "text": asdict(model.vocabulary.words) if model.vocabulary.words else None,
         "calls": len(graph.calls),
         "guidance": graph.weight,
     }

@@ -24,6 +24,7 @@ from ..rng import normal
 from ..runs.adapters import TABLES, base_facts
 from ..runs.config import AdaptConfig, RunConfig
 from ..runs.folder import RunFolder
+from ..runs.latents import LatentCodec
 from ..runs.model import GRIDS, Model, load
 
 LABELS, PIECES = (f"{table}.weight" for table in TABLES)
@@ -245,14 +246,14 @@ def recall(config: RunConfig, data: Dataset, folder: RunFolder | None = None) ->
     """
     if not (name := config.adapt.like):
         return data
-    if data.patches is not None or data.given is not None or config.latent:
-        raise UsageError(
-            f"--like {name} is for examples as they are: not for patches, pairs and latents."
-        )
+    if data.patches is not None or data.given is not None:
+        raise UsageError(f"--like {name} is for examples as they are: not for patches and pairs.")
     if folder is not None and KEPT in folder.kept_names():
         stored = folder.kept(KEPT)["stored"]
     else:
         stored = drawn(base_of(config), name, config.seed)
+        if isinstance(data.codec, LatentCodec):
+            stored = data.codec.encode(stored)
     return with_memory(data, stored, name)
 
 

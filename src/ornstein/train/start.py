@@ -187,7 +187,7 @@ def read(
     """
     options, seed = (config.data, config.seed) if config else (None, 0)
     data = open_data(source, options)
-    if config is not None and config.adapt.base and not config.latent:
+    if config is not None and config.adapt.base:
         data = in_words_of(base_of(config), data, config.adapt)
     train, held = (d.to(device) for d in data.split(data.options.validation, seed))
     if config is not None and config.net.kind == "contrastive":
@@ -202,13 +202,9 @@ def read(
     if config is not None and config.latent:
         if config.net.kind == "autoencoder":
             raise UsageError("An autoencoder learns the data themselves: leave --latent out.")
-        if config.adapt.base:
-            raise UsageError(
-                f"{config.adapt.base} draws latents, and such a run is not gone on from: train "
-                "anew with --latent."
-            )
         own = begun.path if begun and KEPT in kept else None
-        codec = latents_of(own or config.distill.teacher or config.latent, device)
+        before = own or config.distill.teacher or config.adapt.base
+        codec = latents_of(before or config.latent, device)
         return encoded(train, codec), encoded(held, codec)
     if config is not None and config.mean:
         return left_by(load(config.mean, device=device), train, held)
