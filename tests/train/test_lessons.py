@@ -136,15 +136,15 @@ class Known(nn.Module):
 
 
 def test_most_leaps_are_the_steps_that_the_student_will_take():
-    """Of four steps, two and one alike, each as often as it is taken; some anywhere, or nowhere."""
+    """Those of four steps in all twice as often as the one alone; some anywhere, or nowhere."""
     times, u = Departures(4), low_discrepancy(0.0, 60_000)
     draws = torch.from_numpy(generator("leaps").random((len(u), DRAWS)))
     t = times(u, FlowSchedule())
     until = times.until(t, draws, near=0.1)
-    own = {(1, 0): 12, (1, 0.5): 6, (0.5, 0): 6, (1, 0.75): 3, (0.75, 0.5): 3, (0.5, 0.25): 3}
-    for (begin, end), often in {**own, (0.25, 0): 3}.items():
-        share = ((t == begin) & (until == end)).double().mean().item()
-        assert share == pytest.approx(0.6 * 0.9 * often / 36, rel=0.05)
+    own = {(i / n, (i - 1) / n): n for n in (1, 2, 4) for i in range(1, n + 1)}
+    for (begin, end), n in own.items():
+        share = ((t == begin) & (until == end)).double().mean().item() / (0.9 * 0.9)
+        assert share == pytest.approx(n**-0.5 / (1 + 2**0.5 + 4**0.5), rel=0.05)
     assert (until == t).double().mean().item() == pytest.approx(0.1, rel=0.05)
     assert (until >= 0).all() and (until <= t).all() and t.min() > 0 and t.max() == 1
 

@@ -17,7 +17,7 @@ from ..runs.config import RunConfig, ScheduleConfig
 from ..runs.model import GRIDS, Vocabulary, load
 from .draws import Batch
 
-OWN = 0.6  # share of the leaps that are those of the student's own numbers of steps
+OWN = 0.9  # share of the leaps that are those of the student's own numbers of steps
 NEAR = 0.15  # that lead nowhere: what a denoiser learns, and a student need only keep
 ALONE = 0.5  # likewise without a teacher
 FAR = 0.25  # of those in between, the share that lead all the way to the data
@@ -264,7 +264,8 @@ class Departures(TimeDistribution):
     """Where leaps begin: most where one of the student's own steps does, the rest anywhere.
 
     Args:
-        steps: The largest number of steps; with it go all that divide it, each equally often.
+        steps: The largest number of steps; with it go all that divide it, n steps sqrt(n) times as
+            often as one: what they learn is what fewer steps are taught by.
     """
 
     steps: int
@@ -273,7 +274,7 @@ class Departures(TimeDistribution):
     def own(self) -> tuple[Tensor, Tensor, Tensor]:
         """The student's own steps: where each begins, where it leads, how often it is wanted."""
         counts = [n for n in range(1, self.steps + 1) if self.steps % n == 0]
-        rows = [(i / n, (i - 1) / n, 1 / n) for n in counts for i in range(n, 0, -1)]
+        rows = [(i / n, (i - 1) / n, n**-0.5) for n in counts for i in range(n, 0, -1)]
         begin, end, often = torch.tensor(sorted(rows), dtype=torch.float64).unbind(1)
         return begin, end, often / often.sum()
 
