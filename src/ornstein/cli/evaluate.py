@@ -20,6 +20,16 @@ def reconstructions(run: Path) -> tuple[dict[str, Any], list[str]]:
     return {"picture": picture, **found.facts}, [*found.lines(), f"Side by side: {picture}"]
 
 
+def retrievals(run: Path) -> tuple[dict[str, Any], list[str]]:
+    """What was measured of an encoder of pictures and texts, likewise."""
+    from ..evaluate.retrieval import measure_retrieval
+    from ..runs.folder import RunFolder
+
+    found = measure_retrieval(run)
+    found.save(RunFolder.open(run))
+    return found.facts, found.lines()
+
+
 def evaluate(
     run: Path,
     /,
@@ -30,7 +40,8 @@ def evaluate(
 ) -> None:
     """Measure how good the RUN is, how diverse, and whether it copies its training data.
 
-    Of an autoencoder, how well it brings back what its training left out.
+    Of an autoencoder, how well it brings back what its training left out; of an encoder of
+    pictures and texts, how often it finds the one by the other.
 
     Each figure stands beside what real data reach; where examples are too few, there is none.
 
@@ -43,10 +54,13 @@ def evaluate(
     from ..evaluate.evaluation import evaluate as measure
     from ..evaluate.evaluation import write
     from ..evaluate.reconstruction import is_autoencoder
+    from ..evaluate.retrieval import is_encoder
 
     if is_autoencoder(run):
-        facts, lines = reconstructions(run)
-        machine.result(facts, lines)
+        machine.result(*reconstructions(run))
+        return
+    if is_encoder(run):
+        machine.result(*retrievals(run))
         return
     with watching():
         found = measure(machine.opened(run), device=machine.device, say=say, **asdict(options))

@@ -34,6 +34,8 @@ def train(
     given: str | None = None,
     make: str | None = None,
     latent: Path | None = None,
+    prior: Path | None = None,
+    embedding: Path | None = None,
     mean: Path | None = None,
     seed: int | None = None,
     resume: Flag = False,
@@ -60,6 +62,9 @@ def train(
         make: The folder or column of what to make from it.
         latent: The run of an autoencoder, in whose latents to train: make it first, by --recipe
             autoencoder.
+        prior: The run of an encoder of pictures and texts, made by --recipe contrastive: learn to
+            draw the embeddings of pictures, told a text.
+        embedding: The run of such an encoder: learn to draw pictures, told their embedding.
         mean: A run of the same pairs. Its mean of all answers is added to what this one draws,
             which learns what the mean leaves.
         seed: Same seed, same run.
@@ -83,6 +88,8 @@ def train(
         changes["mean"] = str(mean.resolve())
     if latent is not None:
         changes["latent"] = str(latent.resolve())
+    if prior is not None or embedding is not None:
+        changes["embedding"] = _two_stages(prior, embedding)
     wanted = None
     place = str(config or "the command line")
     if adapt.learn != "all" or adapt.base is not None:
@@ -116,6 +123,11 @@ def train(
 
         next_line = f"Train on its latents: ornstein train {data} --latent {run.path}"
         lines = [f"Run: {run.path}", *reconstructions(run.path)[1], next_line]
+    if wanted is not None and wanted.net.kind == "contrastive" and facts["seen"] >= facts["budget"]:
+        from .evaluate import retrievals
+
+        stages = (f"ornstein train {data} --{role} {run.path}" for role in ("prior", "embedding"))
+        lines = [f"Run: {run.path}", *retrievals(run.path)[1], "Go on with:", *stages]
     if facts["seen"] < facts["budget"]:
         stopped = f"Stopped at {facts['seen']:,} of {facts['budget']:,} examples"
         lines.insert(0, f"{stopped}; go on with: ornstein train --resume {run.path}")
@@ -143,6 +155,17 @@ def _changes(
     return _merged(changes, {k: v for k, v in flags.items() if v != {}})
 
 
+def _two_stages(prior: Path | None, embedding: Path | None) -> dict[str, Any]:
+    """Which encoder the run goes by, and how."""
+    if prior is not None and embedding is not None:
+        raise UsageError(
+            "A prior draws embeddings and a decoder pictures: train one with --prior, then the "
+            "other with --embedding."
+        )
+    role = "decoder" if prior is None else "prior"
+    return {"encoder": str((prior or embedding or Path()).resolve()), "role": role}
+
+
 def _configure(
     data: str, recipe: str, minutes: float | None, changes: dict[str, Any], place: str
 ) -> "RunConfig":
@@ -157,6 +180,11 @@ def _configure(
         from ..runs.latents import encoded, latents_of
 
         found = encoded(found.subset(found.stored.new_empty(0).long()), latents_of(latent))
+    if changes.get("embedding", {}).get("role") == "prior":
+        from ..runs.embedding import embedded, encoder_of
+
+        encoder = encoder_of(changes["embedding"]["encoder"])
+        found = embedded(found.subset(found.stored.new_empty(0).long()), encoder, "prior")
     base = recipe_for(found, recipe, minutes)
     return RunConfig.from_dict(_merged(asdict(base), {"source": data} | changes), place)
 

@@ -92,10 +92,11 @@ class Encoder:
 
     @torch.no_grad()
     def of_texts(self, texts: Iterable[str]) -> Tensor:
-        """Likewise of texts; nothing said is of length 0."""
+        """Likewise of texts; NaN if nothing is said."""
         parts = self.words.tensor(texts).split(TEXTS)
         found = [self.net.of_texts(part.to(self.device)).cpu() for part in parts]
-        return torch.cat([torch.empty(0, self.net.numbers), *found])
+        said = torch.cat([torch.empty(0, self.net.numbers), *found])
+        return torch.where(said.any(1, keepdim=True), said, torch.nan)
 
     def of_x(self, x: Tensor) -> Tensor:
         """Embeddings of length 1 from what a prior draws ``(N, E)``."""

@@ -19,14 +19,20 @@ from .options import DrawOptions
 Context = Callable[[Sequence[int]], Tensor]
 """What examples are given to start from, by their numbers: ``(B, Cg, *S)`` as networks see it."""
 
+Heard = Callable[[Sequence[int]], Tensor]
+"""The embeddings that examples are to have, by their numbers: ``(B, E)`` as networks hear them."""
+
 
 def conditions(
     model: Model,
     options: DrawOptions,
     indices: Sequence[int],
     context: Context | None = None,
+    heard: Heard | None = None,
 ) -> dict[str, Tensor]:
-    """The conditions of the examples `indices`; labels are dealt out by index.
+    """The conditions of the examples `indices`; labels and texts are dealt out by index.
+
+    What is `heard` stands for the texts.
 
     Raises:
         UsageError: If they do not suit the run.
@@ -37,9 +43,11 @@ def conditions(
     if labels is not None:
         labels = [labels[i % len(labels)] for i in indices]
     told = model.vocabulary.tensors(len(indices), labels, options.attributes)
-    if prompts := prompts_of(options):
+    if heard is not None:
+        told["embedding"] = heard(indices)
+    elif prompts := prompts_of(options):
         asked = [prompts[i % len(prompts)] for i in indices]
-        told |= model.vocabulary.texts(asked, terms_of(prompts))
+        told |= texts(model, asked, terms_of(prompts))
     if context is not None:
         told["context"] = context(indices)
         if share := options.given_noise:
@@ -71,9 +79,23 @@ def prompts_of(options: DrawOptions) -> tuple[Prompt, ...]:
     return tuple(Prompt.read(text) for text in options.text or ())
 
 
+def texts(model: Model, prompts: Sequence[Prompt], terms: int = 0) -> dict[str, Tensor]:
+    """The conditions of as many examples as there are prompts; see `Vocabulary.texts`.
+
+    Raises:
+        UsageError: If the run knows no captions, or cannot hear what is asked.
+    """
+    if model.encoder is None:
+        return model.vocabulary.texts(prompts, terms)
+    if terms or any(weight != 1 for p in prompts for _, weight in p.terms[0].spans):
+        raise UsageError("This run hears of a text as a whole: leave AND, NOT and emphasis out.")
+    said = model.encoder.of_texts(prompt.terms[0].text for prompt in prompts)
+    return {"embedding": model.encoder.texts.standard(said)}
+
+
 def unread_texts(model: Model, options: DrawOptions) -> list[tuple[str, str]]:
     """The texts asked for that are longer than what the run reads, and what it leaves out."""
-    words = model.vocabulary.words
+    words = model.encoder.words if model.encoder else model.vocabulary.words
     return [] if words is None else unread(prompts_of(options), words)
 
 
@@ -99,14 +121,19 @@ def context_from(model: Model, stored: np.ndarray) -> Tensor:
     return fitted(model.given.pack(torch.from_numpy(stored)), model.shape[1:])
 
 
-def guided(model: Model, options: DrawOptions) -> Denoiser:
+def guided(model: Model, options: DrawOptions, heard: bool = False) -> Denoiser:
     """The denoiser of a run with the guidance that the options ask for.
+
+    Args:
+        model: The run.
+        options: What is asked of it.
+        heard: Whether embeddings are to be heard, of which the options know nothing.
 
     Raises:
         UsageError: If guidance has nothing to guide towards, or cannot be put together so.
     """
     prompts = prompts_of(options)
-    told = bool(options.label or prompts or options.attributes) or model.given is not None
+    told = bool(options.label or prompts or options.attributes or heard or model.given)
     if options.guidance not in (None, 1.0) and not told:
         raise UsageError(
             f"guidance = {options.guidance} needs a label, a text or an attribute to go to."
@@ -149,6 +176,6 @@ def _negative(model: Model, options: DrawOptions) -> dict[str, Tensor | None] | 
     prompt = Prompt.read(options.negative)
     if terms_of([prompt]):
         raise UsageError("--negative is one text, without AND.")
-    told = model.vocabulary.texts([prompt])
+    told = texts(model, [prompt])
     away: dict[str, Tensor | None] = {k: v.to(model.device) for k, v in told.items()}
     return {"emphasis": None} | away

@@ -17,6 +17,7 @@ from ..data.files import read_file
 from ..data.names import Unreadable, shown
 from ..data.places import Place, files_in
 from ..errors import DataError, UsageError
+from ..runs.embedding import embedded
 from ..runs.model import Model
 
 TABLES = (".csv", ".tsv", ".txt", ".npy")
@@ -137,6 +138,9 @@ def training_data(model: Model, data: Dataset | None = None) -> tuple[Dataset, D
             "so what it never saw is not known: put them back, or train again."
         )
     train, held_out = data.split(config.data.validation, config.seed)
+    if model.encoder is not None:
+        role = config.embedding.role
+        return embedded(train, model.encoder, role), embedded(held_out, model.encoder, role)
     if data.codec.shape != model.codec.data.shape:
         raise DataError(
             f"{shown(config.source)} holds examples of shape {data.codec.shape}, the run makes "

@@ -29,7 +29,16 @@ from ..runs.model import GRIDS, Model, load
 from ..runs.provenance import provenance, stamp
 from ..runs.quick import quick
 from ..runs.sized import sized
-from .asking import Context, conditions, context_from, context_of, guided, label_names
+from .asking import (
+    Context,
+    Heard,
+    conditions,
+    context_from,
+    context_of,
+    guided,
+    label_names,
+    prompts_of,
+)
 from .options import DrawOptions, SampleOptions, checked, suggestion
 from .progress import counted, pieces
 
@@ -46,6 +55,8 @@ Made = Callable[[int], dict[str, Any]]
 Begin = Callable[[Sequence[int], Tensor], Tensor]
 """x_t at the first time, from the numbers of the examples and unit noise ``(B, C, *S)``."""
 
+BEST_OF = 2  # embeddings that a prior draws for each text, of which the nearer one is taken
+GUIDING = ("guidance", "guidance_interval", "guidance_parallel", "guidance_rescale", "negative")
 CHUNK = 2**16
 """Numbers in what `stream` gives at once, or more if one block holds more."""
 
@@ -98,6 +109,7 @@ def sample(
     count: int = 16,
     label: str | int | Sequence[str | int] | None = None,
     *,
+    prior: Run | None = None,
     device: str | torch.device = "auto",
     on_step: OnStep | None = None,
     **options: Any,
@@ -108,6 +120,7 @@ def sample(
         run: The run, or its folder; or several, each of which is given what the one before drew.
         count: Examples to draw.
         label: Class by name or number, or ``any``; several are dealt out in turn.
+        prior: A run that draws the embedding of each example, for a decoder of these.
         device: Where to compute; ``auto`` takes a GPU if there is one.
         on_step: Called with x_s ``(B, C, *S)`` and s after each step of
             each block of examples.
@@ -118,7 +131,7 @@ def sample(
     """
     chosen = checked(SampleOptions, {"count": count, "label": label, **options})
     runs = [run] if isinstance(run, Model | RunFolder | Path | str) else list(run)
-    parts = list(cascade(runs, chosen, device=device, on_step=on_step))
+    parts = list(cascade(runs, chosen, prior=prior, device=device, on_step=on_step))
     labels = [name for part in parts for name in part.labels or ()]
     x = torch.cat([part.x for part in parts])
     return replace(parts[0], x=x, labels=tuple(labels) if labels else None)
@@ -129,6 +142,7 @@ def stream(
     options: SampleOptions,
     *,
     context: Context | None = None,
+    prior: Run | None = None,
     device: str | torch.device = "auto",
     on_step: OnStep | None = None,
 ) -> Iterator[Samples]:
@@ -138,20 +152,30 @@ def stream(
     """
     model, indices = opened(run, device, options.asked), options.indices
     model = sized(model, options.space or model.shape[1:])
-    denoiser, steps = plan(model, options)
+    denoiser, steps = plan(model, options, heard=prior is not None)
     context = context_of(model, options) if context is None else context
-
-    def told(examples: Sequence[int]) -> Denoiser:
-        return denoiser.given(**conditions(model, options, examples, context))
-
+    embeddings = None if prior is None else drawn_by(opened(prior, device), model, options)
     at_once = options.batch or block(model)
     size = max(at_once, CHUNK // prod(model.shape))
     for first in pieces(range(0, len(indices), size)):
         part = indices[first : first + size]
+        heard = None if embeddings is None else partial(_rows, embeddings(part), part[0])
+        told = partial(_told, denoiser, model, options, context, heard)
         x = draw(model, told, steps, options.seed, part, on_step, at_once=at_once)
         labels = label_names(model, options, part)
         x, made = model.codec.decoded(x), maker(model, options.seed)
         yield Samples(x, model.codec.data, part[0], labels, made)
+
+
+def _told(
+    denoiser: Denoiser,
+    model: Model,
+    options: SampleOptions,
+    context: Context | None,
+    heard: Heard | None,
+    examples: Sequence[int],
+) -> Denoiser:
+    return denoiser.given(**conditions(model, options, examples, context, heard))
 
 
 def cascade(
@@ -159,13 +183,16 @@ def cascade(
     options: SampleOptions,
     *,
     context: Context | None = None,
+    prior: Run | None = None,
     device: str | torch.device = "auto",
     on_step: OnStep | None = None,
 ) -> Iterator[Samples]:
     """As `stream`, with runs in a row, each of which is given what the one before drew.
 
-    Labels and attributes go to every later run that knows them. Each run draws noise of its own,
-    from a seed that follows from the seed of the one before.
+    Labels, texts and attributes go to every later run that knows them. Guidance is of the first
+    run, and so is a `prior`: what a later one is guided away from is also what it is given, so
+    that it is guided as it says itself. Each run draws noise of its own, from a seed that follows
+    from the seed of the one before.
 
     Raises:
         UsageError: If a run cannot be given what the one before draws.
@@ -177,7 +204,8 @@ def cascade(
     for before, after in pairwise(models):
         check_chain(before, after)
     first, *rest = models
-    for part in stream(first, options, context=context, device=device, on_step=on_step):
+    given_to_first = {"context": context, "prior": prior}
+    for part in stream(first, options, **given_to_first, device=device, on_step=on_step):
         if not rest:
             yield part
             continue
@@ -196,15 +224,16 @@ def _rows(context: Tensor, first: int, indices: Sequence[int]) -> Tensor:
 
 
 def _known_to(model: Model, options: SampleOptions) -> SampleOptions:
-    """The options without the labels and attributes that the run does not know."""
+    """The options of a later run: what it knows of what is asked, guided as the run itself says."""
     known, asked = model.vocabulary, options.attributes or {}
+    own = DrawOptions()
     return replace(
         options,
         label=options.label if known.classes else None,
         text=options.text if known.words else None,
-        negative=options.negative if known.words else None,
         attributes={k: v for k, v in asked.items() if k in known.attributes},
         given=None,
+        **{name: getattr(own, name) for name in GUIDING},
     )
 
 
@@ -219,6 +248,63 @@ def check_chain(before: Model, after: Model) -> None:
             f"{name} draws {made.shape} of {made.dtype}, but {other} is given {given.shape} of "
             f"{given.dtype}: train the one to make what the other is given."
         )
+
+
+# --- A prior before a decoder --------------------------------------------------------------------
+
+
+def drawn_by(prior: Model, decoder: Model, options: DrawOptions) -> Heard:
+    """The embeddings that a prior draws, as the decoder hears them, for the texts asked for.
+
+    Of each example it draws two, and the one nearer to that of its text is taken. It draws as its
+    own run says, from a seed that follows from that of the options.
+
+    Raises:
+        UsageError: If the two runs do not go together.
+
+    Source: Ramesh et al. (2022), https://arxiv.org/abs/2204.06125, section 2.2.
+    """
+    check_stages(prior, decoder)
+    encoder = prior.encoder
+    assert encoder is not None
+    seed = int(generator("prior", options.seed).integers(2**62))
+    asked = DrawOptions(text=options.text, seed=seed)
+    denoiser, steps = plan(prior, asked)
+
+    def told(tries: Sequence[int]) -> Denoiser:
+        return denoiser.given(**conditions(prior, asked, [i // BEST_OF for i in tries]))
+
+    def heard(examples: Sequence[int]) -> Tensor:
+        tries = [BEST_OF * i + k for i in examples for k in range(BEST_OF)]
+        found = encoder.of_x(draw(prior, told, steps, seed, tries)).unflatten(0, (-1, BEST_OF))
+        best = torch.zeros(len(found), dtype=torch.int64)
+        if prompts := prompts_of(asked):
+            texts = [prompts[i % len(prompts)].terms[0].text for i in examples]
+            best = (found @ encoder.of_texts(texts)[..., None])[..., 0].argmax(1)
+        return encoder.pictures.standard(found[torch.arange(len(found)), best])
+
+    return heard
+
+
+def check_stages(prior: Model, decoder: Model) -> None:
+    """Refuse a prior and a decoder that do not speak of the same embeddings."""
+    for model, role, flag in ((prior, "prior", "--prior"), (decoder, "decoder", "--embedding")):
+        if model.encoder is None or model.config.embedding.role != role:
+            name = model.run.path if model.run else "The model"
+            raise UsageError(
+                f"{name} is no {role}: train one by `ornstein train DATA {flag} ENCODER`."
+            )
+    one, other = prior.encoder, decoder.encoder
+    assert one is not None and other is not None
+    if (one.run, one.seen) != (other.run, other.seen):
+        names = [str(m.run.path) if m.run else "the model" for m in (prior, decoder)]
+        raise UsageError(
+            f"{names[0]} goes by the encoder {one.place}, but {names[1]} by {other.place}: train "
+            "both with one encoder."
+        )
+
+
+# --- Steps ---------------------------------------------------------------------------------------
 
 
 def opened(
@@ -253,13 +339,13 @@ def maker(model: Model, seed: int) -> Made | None:
     return partial(provenance, model.run.identity, model.seen, seed, **worn)
 
 
-def plan(model: Model, options: DrawOptions) -> tuple[Denoiser, Plan]:
-    """The denoiser with its guidance, and the steps to take.
+def plan(model: Model, options: DrawOptions, heard: bool = False) -> tuple[Denoiser, Plan]:
+    """The denoiser with its guidance, and the steps to take; see `guided`.
 
     Raises:
         UsageError: If there is no such sampler, or guidance has nothing to guide towards.
     """
-    denoiser = guided(model, options)
+    denoiser = guided(model, options, heard)
     if options.threshold is not None:
         if model.codec.range is None:
             raise UsageError("--threshold is for data of integers, whose range is known.")
