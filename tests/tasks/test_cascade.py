@@ -1,15 +1,23 @@
 """Runs of pairs: what they are given, and runs in a row."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from ornstein.cli import run_command
+from ornstein.data.captions import Words
 from ornstein.data.given import fitted
 from ornstein.errors import UsageError
+from ornstein.rng import generator
+from ornstein.runs.checkpoint import WEIGHTS
+from ornstein.runs.folder import RunFolder
+from ornstein.runs.model import Vocabulary
 from ornstein.tasks.options import SampleOptions
 from ornstein.tasks.sample import cascade, sample, stream
-from untrained import CLASSES, tiny_model
+from untrained import CLASSES, of_random_weights, tiny_model
 
 BASE = tiny_model(shape=(1, 4, 4))
 FINE = tiny_model(shape=(1, 8, 8), given=(1, 4, 4), given_noise=0.5)
@@ -64,6 +72,97 @@ def test_a_cascade_may_be_longer_and_each_run_draws_noise_of_its_own():
 def test_python_takes_a_list_of_runs():
     drawn = sample([BASE, FINE], 3, label="bee", attributes={"age": 30.0})
     assert drawn.x.shape == (3, 1, 8, 8) and drawn.labels == ("bee",) * 3
+
+
+def reader(shape, given=None, text="a red 7 left of a blue square"):
+    """A model that reads texts, and nothing else but what it is given."""
+    model = tiny_model(shape=shape, given=given, given_noise=0.5 if given else 0.0)
+    words = Vocabulary(words=Words.learned([text] * 3), context=given[0] if given else 0)
+    return of_random_weights(model.config, model.codec, words, model.given)
+
+
+FIRST, SECOND = reader((1, 4, 4)), reader((1, 8, 8), (1, 4, 4))
+ASKED = {"text": ["a red 7", "a blue square"], "seed": 7}
+
+
+def test_a_text_goes_to_every_run_of_a_cascade_that_reads():
+    """Each run alone, asked the same, of the noise that the cascade gives it."""
+    drawn = sample([FIRST, SECOND], 4, **ASKED)
+    low = sample(FIRST, 4, **ASKED)
+    told = fitted(SECOND.given.pack(torch.from_numpy(low.codec.stored(low.x))), (8, 8))
+
+    def second(seed, **asked):
+        options = SampleOptions(count=4, seed=seed, **asked)
+        return next(stream(SECOND, options, context=lambda i: told[torch.tensor(i)])).x
+
+    seed = int(generator("cascade", 7).integers(2**62))
+    texts = tuple(ASKED["text"])
+    assert torch.equal(drawn.x, second(seed, text=texts))
+    assert not torch.equal(drawn.x, second(seed))
+    assert not torch.equal(drawn.x, second(seed, text=texts[::-1]))
+    one = sample([FIRST, SECOND], examples="3-3", **ASKED)
+    torch.testing.assert_close(one.x, drawn.x[3:], rtol=0, atol=1e-5)
+
+
+def test_a_run_that_does_not_read_follows_one_that_does():
+    drawn = sample([FIRST, FINE], 2, text="a red 7", guidance=3.0)
+    other = sample([FIRST, FINE], 2, text="a blue square", guidance=3.0)
+    assert drawn.x.shape == (2, 1, 8, 8) and not torch.equal(drawn.x, other.x)
+
+
+def test_guidance_is_of_the_first_run_of_a_cascade():
+    guided = {"guidance": 3.0, "negative": "a blue square", "guidance_rescale": 0.5}
+    low = sample(FIRST, 2, text="a red 7", **guided)
+    given = SECOND.given.pack(torch.from_numpy(low.codec.stored(low.x)))
+    options = SampleOptions(
+        count=2, text=("a red 7",), seed=int(generator("cascade", 0).integers(2**62))
+    )
+    context = fitted(given, (8, 8))
+    alone = next(stream(SECOND, options, context=lambda i: context[torch.tensor(i)])).x
+    assert torch.equal(sample([FIRST, SECOND], 2, text="a red 7", **guided).x, alone)
+
+
+def test_a_cascade_of_texts_takes_noise_in_what_is_given_and_thresholds():
+    options = {"given_noise": 0.3, "threshold": 0.95, "guidance": 30.0, "text": "a red 7"}
+    options |= {"steps": 2, "sampler": "euler"}
+    drawn = sample([FIRST, SECOND], 4, **options).x
+    low, high = SECOND.codec.range
+    assert low.min() - 1e-5 <= drawn.min() and drawn.max() <= high.max() + 1e-5
+    assert not torch.equal(drawn, sample([FIRST, SECOND], 4, **options | {"given_noise": 0.0}).x)
+
+
+def kept(model, place):
+    """A run folder of a model, as a training would leave it."""
+    identity = {
+        "codec": model.codec.to_dict(),
+        "given": model.given and model.given.to_dict(),
+        "vocabulary": asdict(model.vocabulary),
+    }
+    folder = RunFolder.create(place, config_toml=model.config.to_toml(), identity=identity)
+    with folder.lock():
+        folder.save(1, {WEIGHTS: model.denoiser.state_dict()}, {})
+    return str(place)
+
+
+def test_one_command_draws_a_cascade_of_texts_and_says_what_was_not_read(tmp_path, capsys):
+    short = reader((1, 8, 8), (1, 4, 4), text="a 7")
+    base, sharp = kept(FIRST, tmp_path / "base"), kept(short, tmp_path / "sharp")
+    text = "a red 7 left of a blue square"
+    command = ["sample", base, sharp, "--text", text, "-n", "2", "--seed", "3"]
+    assert run_command([*command, "--out", str(tmp_path / "drawn")]) == 0
+    assert capsys.readouterr().err.count("longer than what is read of it; left out") == 1
+    drawn = sample([FIRST, short], 2, text=text, seed=3).save(tmp_path / "again")
+    for path in drawn:
+        one, other = (np.asarray(Image.open(tmp_path / f / path.name)) for f in ("drawn", "again"))
+        assert np.array_equal(one, other)
+
+
+def test_a_cascade_whose_sizes_do_not_chain_is_refused_and_both_are_named(tmp_path, capsys):
+    base, finer = kept(FIRST, tmp_path / "base"), kept(FINER, tmp_path / "finer")
+    assert run_command(["sample", base, finer, "--text", "a red 7"]) == 2
+    said = capsys.readouterr().err
+    assert "base draws (1, 4, 4) of uint8, but " in said
+    assert "finer is given (1, 8, 8) of uint8" in said
 
 
 def test_noise_in_what_is_given_is_told_and_belongs_to_the_example():
