@@ -138,6 +138,14 @@ def test_muon_is_for_what_the_points_of_a_picture_go_through():
     assert not any("modulation" in name or "inputs" in name for name in muon.weights)
 
 
+def test_muon_is_for_what_the_pieces_of_a_text_go_through():
+    torch.manual_seed(0)
+    net = UNet((1, 8, 8), size=8, depth=1, conditions=Conditions(words=5, length=4))
+    muon, *_ = build_optimizers(net, TrainConfig(optimizer="muon"))
+    assert any("text.attend" in name for name in muon.weights)
+    assert not any("word" in name or "inputs.out" in name for name in muon.weights)
+
+
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_every_weight_has_one_optimiser_and_embeddings_are_no_matrices(name):
     module = unet()

@@ -13,6 +13,7 @@ from torch.optim.adamw import adamw
 
 from ..nets.blocks import Modulation
 from ..nets.conditions import Inputs
+from ..nets.text import TextEncoder
 from ..runs.config import TrainConfig
 
 
@@ -35,13 +36,17 @@ def build_optimizers(module: nn.Module, config: TrainConfig) -> "list[Optimizer]
     """AdamW for all weights; with ``muon``, Muon for the matrices and AdamW for the rest.
 
     The matrices that the embedding goes through are among the rest: half of Muon's time, for
-    nothing that could be measured.
+    nothing that could be measured. Those that read a text are not: by AdamW at this learning rate
+    they learn more slowly what it asks for.
 
     Weight decay is for matrices and convolutions: not for biases, gains and embeddings.
     """
-    embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
-    telling = [m for m in module.modules() if isinstance(m, (Inputs, Modulation))]
-    told = {id(p) for m in telling for p in m.parameters()}
+
+    def those_of(*kinds: type[nn.Module]) -> set[int]:
+        return {id(p) for m in module.modules() if isinstance(m, kinds) for p in m.parameters()}
+
+    embeddings = those_of(nn.Embedding)
+    told = those_of(Inputs, Modulation) - those_of(TextEncoder)
     groups: dict[str, dict[str, nn.Parameter]] = {"muon": {}, "decayed": {}, "plain": {}}
     for name, p in module.named_parameters():
         matrix = p.ndim >= 2 and id(p) not in embeddings
