@@ -34,7 +34,7 @@ import ornstein as ou
 import tasks
 from ornstein.data import DataOptions, open_data
 from ornstein.data.given import edges
-from ornstein.evaluate.distances import frechet_distance
+from ornstein.evaluate.measures.distances import frechet_distance
 from ornstein.runs.config import RunConfig
 from ornstein.runs.model import Model
 from ornstein.train import recipe

@@ -21,8 +21,8 @@ from torch import Tensor
 
 import ornstein as ou
 from ornstein.data import Dataset
-from ornstein.evaluate.distances import frechet_distance
-from ornstein.evaluate.features import train_labeller
+from ornstein.evaluate.features.labelled import train_labeller
+from ornstein.evaluate.measures.distances import frechet_distance
 from ornstein.rng import generator
 from ornstein.runs.model import Model
 from ornstein.tasks.sample import opened, sample

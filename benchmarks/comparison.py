@@ -21,7 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
 from ornstein.evaluate.comparison import compare, write
-from ornstein.evaluate.contest import phrase
+from ornstein.evaluate.contest.verdict import phrase
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parent.parent / "docs" / "comparison.md"

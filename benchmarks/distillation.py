@@ -35,7 +35,7 @@ import ornstein as ou
 import tasks
 from ornstein.data import DataOptions, open_data
 from ornstein.data.image import ImageCodec
-from ornstein.evaluate.distances import frechet_distance
+from ornstein.evaluate.measures.distances import frechet_distance
 from ornstein.evaluate.distillation import lesson_plan
 from ornstein.runs.config import DistillConfig, NetConfig, RunConfig
 from ornstein.runs.model import Model, Vocabulary, build_denoiser

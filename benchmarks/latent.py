@@ -24,10 +24,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
 from ornstein.data import DataOptions, Dataset, open_data
-from ornstein.evaluate.distances import frechet_distance
-from ornstein.evaluate.encoders import encoders_of
 from ornstein.evaluate.evaluation import rounded
-from ornstein.evaluate.metrics import score
+from ornstein.evaluate.features.encoders import encoders_of
+from ornstein.evaluate.measures.distances import frechet_distance
+from ornstein.evaluate.measures.metrics import score
 from ornstein.runs.config import RunConfig
 from ornstein.runs.latents import LatentCodec, encoded, latents_of
 from ornstein.runs.model import load

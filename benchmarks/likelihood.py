@@ -24,7 +24,7 @@ from ornstein.core.likelihood import (
     variational_bound,
 )
 from ornstein.data import Dataset, open_data
-from ornstein.evaluate.bits import CALLS, PIECE, PROBES, measure_bits, told
+from ornstein.evaluate.measures.bits import CALLS, PIECE, PROBES, measure_bits, told
 from ornstein.rng import Streams, generator
 from ornstein.runs.model import Model, load
 

@@ -30,7 +30,7 @@ from PIL import Image
 
 from ornstein.data import DataOptions, open_data
 from ornstein.data.dataset import Dataset
-from ornstein.evaluate.distances import frechet_distance
+from ornstein.evaluate.measures.distances import frechet_distance
 from ornstein.runs.model import Model, load
 from ornstein.tasks.options import SampleOptions
 from ornstein.tasks.sample import stream

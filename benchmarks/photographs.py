@@ -33,7 +33,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ornstein.data import open_data
-from ornstein.evaluate.calibration import compared
+from ornstein.evaluate.measures.calibration import compared
 from ornstein.rng import generator, normal
 from ornstein.runs.model import Model, load
 from ornstein.runs.sized import sized

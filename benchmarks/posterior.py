@@ -181,8 +181,8 @@ def digits(run: Path, note: Callable[[str, str, dict[str, float]], None], count:
 
     Bands are from the first to the last of 19 draws: 90 % if the posterior is right.
     """
-    from ornstein.evaluate.calibration import DRAWS as FOR_BANDS
-    from ornstein.evaluate.calibration import calibrate
+    from ornstein.evaluate.measures.calibration import DRAWS as FOR_BANDS
+    from ornstein.evaluate.measures.calibration import calibrate
 
     half = torch.zeros(1, 8, 8, dtype=torch.bool)
     half[:, 4:] = True

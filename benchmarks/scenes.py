@@ -21,7 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import ornstein as ou
 from ornstein.core.shares import Share
-from ornstein.evaluate.scenes import RESPECTS, judge_run
+from ornstein.evaluate.measures.scenes import RESPECTS, judge_run
 from ornstein.runs.config import NetConfig, RunConfig, SampleConfig, TrainConfig
 from ornstein.tasks.examples import training_data
 

@@ -36,7 +36,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from ornstein.evaluate.distances import (
+from ornstein.evaluate.measures.distances import (
     energy_distance,
     frechet_distance,
     kernel_distance,
@@ -319,7 +319,7 @@ def of_cifar(name: str, kinds: tuple[int, ...]) -> Task:
     features = encoder(name, x[seen], label[seen], epochs=10, flips=True)
     return Task(
         name=name,
-        seconds=(240.0,),
+        seconds=(240.0, 720.0),
         train_x=x[train],
         test_x=x[test],
         features=features,

@@ -14,8 +14,8 @@ from ornstein.core.denoise import Denoiser
 from ornstein.core.sample import Sampler, start
 from ornstein.data import DataOptions, Dataset, open_data
 from ornstein.data.codec import Codec
-from ornstein.evaluate.distances import frechet_distance
-from ornstein.evaluate.features import fixed_features, train_labeller
+from ornstein.evaluate.features.labelled import fixed_features, train_labeller
+from ornstein.evaluate.measures.distances import frechet_distance
 from ornstein.rng import generator, normal
 from ornstein.runs.config import NetConfig, RunConfig
 from ornstein.runs.folder import RunFolder

@@ -14,7 +14,7 @@ from pictures import Columns, add, draw, trained
 from ornstein.core.sample import SAMPLERS
 from ornstein.data import DataOptions, open_data
 from ornstein.data.codec import Codec
-from ornstein.evaluate.distances import sliced_wasserstein
+from ornstein.evaluate.measures.distances import sliced_wasserstein
 from ornstein.runs.config import RunConfig
 from ornstein.runs.model import GRIDS, load
 from ornstein.train.recipes import few_points

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from .data import open_data as open_data
     from .data import profile_data as profile_data
     from .errors import OrnsteinError as OrnsteinError
-    from .evaluate.calibration import calibrate as calibrate
     from .evaluate.comparison import compare as compare
     from .evaluate.distillation import distill as distill
     from .evaluate.evaluation import evaluate as evaluate
+    from .evaluate.measures.calibration import calibrate as calibrate
     from .interop.diffusers import load_diffusers as load_diffusers
     from .interop.hub import pull as pull
     from .interop.hub import push as push
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0.dev0"
 
 _HOME = {
-    "calibrate": "evaluate.calibration",
+    "calibrate": "evaluate.measures.calibration",
     "Augmented": "tasks.augment",
     "Classified": "tasks.classify",
     "DataOptions": "data.options",

@@ -10,13 +10,14 @@ import torch
 from ornstein.data import DataOptions, open_data
 from ornstein.errors import DivergedError, UsageError
 from ornstein.evaluate import comparison as made
-from ornstein.evaluate.comparison import Entry, Trial, compare, write
-from ornstein.evaluate.contest import Contest, Values, contests, verdict
-from ornstein.evaluate.cost import peak_memory
-from ornstein.evaluate.figures import Figure
-from ornstein.evaluate.metrics import Score
-from ornstein.evaluate.modes import GAUSSIANS, count_modes, judge_of, nearest_gaussian
-from ornstein.evaluate.rivals import GAN, Likelihood
+from ornstein.evaluate.comparison import compare, write
+from ornstein.evaluate.contest.cost import peak_memory
+from ornstein.evaluate.contest.modes import GAUSSIANS, count_modes, judge_of, nearest_gaussian
+from ornstein.evaluate.contest.rivals import GAN, Likelihood
+from ornstein.evaluate.contest.trial import Entry, Trial
+from ornstein.evaluate.contest.verdict import Contest, Values, contests, verdict
+from ornstein.evaluate.measures.figures import Figure
+from ornstein.evaluate.measures.metrics import Score
 
 CPU = torch.device("cpu")
 TINY = {"seen": 64, "size": 8, "seeds": 1, "count": 120, "likely": 2, "device": "cpu"}

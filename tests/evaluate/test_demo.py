@@ -13,7 +13,7 @@ from PIL import Image
 
 from ornstein.cli import app, run_command
 from ornstein.evaluate import demo as made
-from ornstein.evaluate.pages import HOLE, sheet
+from ornstein.evaluate.pages.sheets import HOLE, sheet
 from ornstein.tasks.sample import sample
 
 

@@ -13,9 +13,9 @@ from ornstein.data import open_data
 from ornstein.data.captions import Captions
 from ornstein.errors import DataError, LockedError, UsageError
 from ornstein.evaluate import evaluation as made
-from ornstein.evaluate.bits import told
 from ornstein.evaluate.evaluation import evaluate, write
-from ornstein.evaluate.unlabelled import SelfTaught
+from ornstein.evaluate.features.unlabelled import SelfTaught
+from ornstein.evaluate.measures.bits import told
 from ornstein.runs.folder import RunFolder
 from ornstein.runs.model import load
 from ornstein.tasks.options import EvaluateOptions

@@ -48,7 +48,7 @@ def restore(
         raise UsageError("Give files to mend, or --calibrate and how many examples to try it on.")
     what = f"{calibrate} held-out examples" if not files else ", ".join(map(str, files[:3]))
     machine.start(f"Restoring {what} with {run}")
-    from ..evaluate.calibration import calibrate as measure
+    from ..evaluate.measures.calibration import calibrate as measure
     from ..tasks.restore import by_size
     from ..tasks.restore import restore as mend
     from ..tasks.sample import write_picture

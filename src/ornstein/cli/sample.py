@@ -75,7 +75,7 @@ def sample(
 
 def write_page(models: "list[Model]", options: SampleOptions, page: Path) -> Path:
     """A page with a row for each text or label."""
-    from ..evaluate.pages import asked_page
+    from ..evaluate.pages.asked import asked_page
     from ..tasks.sample import sample as draw
 
     kind = "text" if options.text else "label"

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,88 +17,22 @@ from ..errors import DivergedError, UsageError
 from ..rng import generator
 from ..tasks.options import CompareOptions, checked
 from ..train.device import choose_device
-from .contest import OF_MODES, Contest, contests, number, verdict
-from .copies import FEWEST, Copies, look_for_copies
-from .cost import peak_memory
-from .encoders import encoders_of
+from .contest.cost import peak_memory
+from .contest.modes import Judge, Modes, judge_of
+from .contest.rivals import RIVALS, Budget, Diffusion, Rival, now, plan
+from .contest.trial import Entry, Trial
+from .contest.verdict import OF_MODES, Contest, contests, number, verdict
 from .evaluation import rounded
-from .figures import Figure, Side, Spaces, measure_figures
-from .modes import Judge, Modes, judge_of
-from .rivals import RIVALS, Budget, Diffusion, Likelihood, Rival, now, plan
-from .twosample import COMPONENTS
+from .features.encoders import encoders_of
+from .measures.copies import FEWEST, Copies, look_for_copies
+from .measures.figures import Side, Spaces, measure_figures
+from .measures.twosample import COMPONENTS
 
 SHOWN = 48  # samples kept of the first seed, or
 POINTS = 2000  # of points
 JUDGED = 400
 """Held-out examples that figures are measured against, at most, and four sets of as many on the
 other sides: there are many models to measure, and the seeds say how much the figures scatter."""
-
-COLLAPSE = 1 / 3  # of the coverage of real data, below which a model has lost most of it
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trial:
-    """One model, trained once from one seed.
-
-    Args:
-        seed: Of its weights, its data's order, its noise.
-        seconds: Of the training.
-        seen: Examples seen in it.
-        failure: Why there is nothing else; empty if there is.
-        drawing: Seconds for each example drawn.
-        figures: Of quality.
-        copies: None where examples are too few to ask.
-        modes: None where the data have none that are known.
-        likelihood: None for models without.
-    """
-
-    seed: int
-    seconds: float
-    seen: int
-    failure: str = ""
-    drawing: float | None = None
-    figures: list[Figure] = field(default_factory=list)
-    copies: Copies | None = None
-    modes: Modes | None = None
-    likelihood: Likelihood | None = None
-
-    @property
-    def collapsed(self) -> bool:
-        """Does it cover less than a third of what real data do?"""
-        for figure in self.figures:
-            if figure.name == "coverage" and figure.score is not None:
-                return figure.score.value < COLLAPSE * figure.score.floor
-        return False
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Entry:
-    """One model, all its trials.
-
-    Args:
-        name: In options.
-        title: On pages.
-        weights: Numbers that were fitted.
-        drawing_weights: Those of them that draw.
-        calls: Of a network, for one example.
-        memory: Bytes at the fullest moment of an update.
-        trials: One for each seed.
-        x: What it drew in the first trial that did not fail, rounded, or empty.
-    """
-
-    name: str
-    title: str
-    weights: int
-    drawing_weights: int
-    calls: int
-    memory: int
-    trials: list[Trial]
-    x: Tensor
-
-    @property
-    def done(self) -> list[Trial]:
-        """The trials that did not fail."""
-        return [trial for trial in self.trials if not trial.failure]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -150,7 +84,7 @@ class Comparison:
             "threads": self.threads,
             "device": self.device,
             "real_modes": self.real_modes and asdict(self.real_modes),
-            "models": {entry.name: _plain(entry) for entry in self.entries},
+            "models": {entry.name: entry.facts for entry in self.entries},
             "contests": {contest.title: self._row(contest) for contest in self.contests},
             "verdict": self.verdict,
         }
@@ -175,26 +109,6 @@ class Comparison:
         for title, row in rows.items():
             out.append(f"{title:<{wide}}" + "".join(f"{cell:>18}" for cell in row.values()))
         return [*out, "", *self.verdict]
-
-
-def _plain(entry: Entry) -> dict[str, Any]:
-    trials = []
-    for trial in entry.trials:
-        figures = {f.key: f.score and asdict(f.score) for f in trial.figures}
-        copies = trial.copies and {
-            "found": trial.copies.found,
-            "leaning": trial.copies.leaning,
-            "share": trial.copies.worst.count / trial.copies.worst.n,
-        }
-        rest = asdict(replace(trial, figures=[], copies=None))
-        trials.append(rest | {"figures": figures, "copies": copies, "collapsed": trial.collapsed})
-    return {
-        "weights": entry.weights,
-        "drawing_weights": entry.drawing_weights,
-        "calls": entry.calls,
-        "memory": entry.memory,
-        "trials": trials,
-    }
 
 
 # --- Comparing -----------------------------------------------------------------------------------
@@ -383,7 +297,7 @@ def write(comparison: Comparison, folder: Path) -> Path:
     Raises:
         StorageError: If the disk refuses.
     """
-    from .comparison_page import comparison_report
+    from .pages.comparison import comparison_report
 
     text = json.dumps(comparison.facts, indent=1, default=str).encode()
     write_bytes(folder / "comparison.json", text)

@@ -22,10 +22,10 @@ from ..tasks.restore import Restored, restore
 from ..tasks.sample import Samples, opened, sample, write_picture
 from ..train import Progress, recipe, train
 from ..train.progress import Report
-from .distances import energy_distance, frechet_distance, nearest
-from .features import agreement, train_labeller
-from .metrics import Score, score
-from .pages import demo_report
+from .features.labelled import agreement, train_labeller
+from .measures.distances import energy_distance, frechet_distance, nearest
+from .measures.metrics import Score, score
+from .pages.demo import demo_report
 
 SETS = 4  # of samples, each as large as the held-out set: a distance is their mean
 FRAMES = 40  # of the animation

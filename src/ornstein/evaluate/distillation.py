@@ -20,11 +20,11 @@ from ..tasks.sample import Run, opened, sample
 from ..train import train
 from ..train.progress import Report
 from ..train.recipes import ahead
-from .distances import frechet_distance
-from .encoders import encoders_of
 from .evaluation import rounded
-from .features import Encoder
-from .metrics import Score, score
+from .features.encoders import encoders_of
+from .features.labelled import Encoder
+from .measures.distances import frechet_distance
+from .measures.metrics import Score, score
 
 FINE = 4  # steps of the first teacher for each of its student's
 PART = 0.3  # of the teacher's budget, for each progressive student

@@ -18,18 +18,18 @@ from ..runs.model import Model
 from ..tasks.examples import other_data, training_data
 from ..tasks.options import EvaluateOptions, SampleOptions, checked
 from ..tasks.sample import Run, Samples, opened, stream
-from .bits import Bits, losses, measure_bits
-from .calibration import Calibration, calibrate, in_words
-from .copies import FEWEST, Copies, look_for_copies, most_alike
-from .encoders import encoders_of, packed
-from .features import Encoder
-from .figures import Figure, Side, Spaces, measure_figures
-from .foundation import Foundation
-from .groups import Grouping, group
-from .marginals import Check, Marginals, measure_marginals
-from .paired import Paired, context_of_pairs, measure_pairs
-from .scenes import Judged, judge_run
-from .twosample import COMPONENTS
+from .features.encoders import encoders_of, packed
+from .features.foundation import Foundation
+from .features.labelled import Encoder
+from .measures.bits import Bits, losses, measure_bits
+from .measures.calibration import Calibration, calibrate, in_words
+from .measures.copies import FEWEST, Copies, look_for_copies, most_alike
+from .measures.figures import Figure, Side, Spaces, measure_figures
+from .measures.groups import Grouping, group
+from .measures.marginals import Check, Marginals, measure_marginals
+from .measures.paired import Paired, context_of_pairs, measure_pairs
+from .measures.scenes import Judged, judge_run
+from .measures.twosample import COMPONENTS
 
 SHOWN = 8  # samples beside their nearest training examples
 ASKED = 500  # captions of scenes, at most
@@ -341,7 +341,7 @@ def write(evaluation: Evaluation, folder: Path | None = None) -> Path:
         LockedError: If the run is being trained.
         StorageError: If the disk refuses.
     """
-    from .evaluation_page import evaluation_report
+    from .pages.evaluation import evaluation_report
 
     text = json.dumps(evaluation.facts, indent=1, default=_json).encode()
     run = evaluation.model.run

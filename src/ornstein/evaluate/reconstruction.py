@@ -17,9 +17,9 @@ from ..rng import generator
 from ..runs.config import RunConfig
 from ..runs.folder import RunFolder
 from ..runs.latents import LatentCodec, latents_of
-from .distances import frechet_distance
-from .encoders import encoders_of
-from .metrics import Score, score
+from .features.encoders import encoders_of
+from .measures.distances import frechet_distance
+from .measures.metrics import Score, score
 
 MOST = 1000  # examples of each side
 SHOWN = 16

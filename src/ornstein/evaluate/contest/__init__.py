@@ -1,0 +1,1 @@
+"""Models trained side by side, and who is better in what."""

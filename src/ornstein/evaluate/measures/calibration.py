@@ -1,0 +1,222 @@
+"""Simulation-based calibration: does the truth lie where the posterior says it may?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import binom, chisquare
+from torch import Tensor
+
+from ...data import Dataset
+from ...errors import UsageError
+from ...rng import generator
+from ...runs.model import Model
+from ...tasks.examples import training_data
+from ...tasks.options import RestoreOptions, checked, suggestion
+from ...tasks.restore import Cost, Restored, restore
+from ...tasks.sample import Run, opened
+
+DRAWS = 19
+"""Of each posterior: the outermost of 19 bound a band of 90 %, since the truth has 20 ranks."""
+
+UNASKED = ("given", "attributes", "guidance_interval", "parameters", "simulate")
+"""Options of a restoration that no word can name, or that go without saying."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Where the truth lay among the draws of the posterior.
+
+    Args:
+        ranks: Of the truth among the draws, at one place of each example, picked at random among
+            those that were not known: ``(P,)``, each in 0 to `draws`. Independent, and uniform
+            if the posterior is right.
+        draws: Of each posterior.
+        everywhere: The share of all such places at which the truth lies in the 90 % band.
+        psnr: Of the mean of the draws, in decibels of the range of the data.
+        cost: What it took.
+    """
+
+    ranks: np.ndarray
+    draws: int
+    everywhere: float
+    psnr: float
+    cost: Cost | None = None
+
+    def coverage(self, share: float) -> float:
+        """How often the truth lay in the middle `share` of the ranks."""
+        return float(_inside(self.ranks, self.draws, share).mean())
+
+    def interval(self, share: float) -> tuple[float, float]:
+        """Where the coverage lies 95 times in 100 if the posterior is right: binomial."""
+        p, n = _nominal(self.draws, share), len(self.ranks)
+        low, high = binom.interval(0.95, n, p)
+        return low / n, high / n
+
+    @property
+    def histogram(self) -> tuple[list[str], list[float]]:
+        """The share of the ranks in each of up to five even bins, and the names of these."""
+        counts, edges = np.histogram(self.ranks, bins=self._bins, range=(-0.5, self.draws + 0.5))
+        ends = np.round(edges + 0.5).astype(int).tolist()
+        names = [f"{low} to {high - 1}" for low, high in pairwise(ends)]
+        return names, (counts / len(self.ranks)).tolist()
+
+    @property
+    def p_value(self) -> float:
+        """Of a chi-squared test that the ranks are uniform, in five bins or so."""
+        counts, _ = np.histogram(self.ranks, bins=self._bins, range=(-0.5, self.draws + 0.5))
+        return float(chisquare(counts).pvalue)
+
+    @property
+    def _bins(self) -> int:
+        return max(2, min(5, len(self.ranks) // 10))
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether both coverages lie in their intervals."""
+        return all(
+            self.interval(s)[0] <= self.coverage(s) <= self.interval(s)[1] for s in (0.5, 0.9)
+        )
+
+    @property
+    def verdict(self) -> str:
+        """In words."""
+        if self.calibrated:
+            return f"The bands hold what they say, as far as {len(self.ranks)} examples tell."
+        sure = self.coverage(0.9) < self.interval(0.9)[0] or self.coverage(0.5) < 0.5
+        fault = "too narrow: the posterior is too sure" if sure else "too wide"
+        return f"The bands are {fault}."
+
+    @property
+    def sentence(self) -> str:
+        """The coverages, and the verdict."""
+        low, high = (100 * end for end in self.interval(0.9))
+        return (
+            f"Of {len(self.ranks)} restorations, the 90 % band holds the truth in "
+            f"{100 * self.coverage(0.9):.0f} %, where {low:.0f} to {high:.0f} % would do. "
+            f"{self.verdict}"
+        )
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The figures, for programs."""
+        rows = {}
+        for share in (0.5, 0.9):
+            low, high = self.interval(share)
+            rows[f"coverage_{share:.0%}"] = self.coverage(share)
+            rows[f"coverage_{share:.0%}_expected"] = f"{low:.3f} to {high:.3f}"
+        rows |= {"coverage_90%_everywhere": self.everywhere, "rank_p_value": self.p_value}
+        rows |= {"psnr": self.psnr, "examples": len(self.ranks), "draws": self.draws}
+        return rows | {"cost": None if self.cost is None else str(self.cost)}
+
+
+def in_words(words: Sequence[str]) -> dict[str, Any]:
+    """What `calibrate` takes, from words such as ``upscale=2`` and ``operator.sigma=1.5``.
+
+    >>> in_words(["operator=radon", "operator.angles=30", "noise=0.5", "colourise"])
+    {'operator': 'radon', 'noise': '0.5', 'colourise': 'true', 'parameters': {'angles': 30.0}}
+
+    Raises:
+        UsageError: If a word is no option of `ornstein restore`.
+    """
+    known = ["mask", *(f.name for f in fields(RestoreOptions) if f.name not in UNASKED)]
+    values, parameters = dict[str, Any](), dict[str, float | str]()
+    for word in words:
+        name, _, value = word.partition("=")
+        if name.startswith("operator."):
+            parameters[name.removeprefix("operator.")] = _number(value)
+        elif name in known:
+            values[name] = value or "true"
+        else:
+            raise UsageError(f"posterior = {word!r} names no option{suggestion(name, known)}")
+    return {**values, "parameters": parameters} if parameters else values
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def calibrate(
+    run: Run,
+    count: int = 100,
+    mask: str | Path | Tensor | np.ndarray | None = None,
+    draws: int = DRAWS,
+    *,
+    data: Dataset | None = None,
+    **options: Any,
+) -> Calibration:
+    """Measure examples that the run has not seen, draw what they may have been, and compare.
+
+    Args:
+        run: The run, or its folder.
+        count: Examples; fewer if no more were held out.
+        mask: As `tasks.restore.restore` takes it.
+        draws: Of each posterior.
+        data: Examples to take; what training left out by default.
+        **options: Those of `RestoreOptions`.
+
+    Raises:
+        UsageError: If nothing was held out, or as `restore`.
+
+    Source: Talts et al. (2018), https://arxiv.org/abs/1804.06788.
+    """
+    model = opened(run)
+    chosen = checked(RestoreOptions, {**options, "draws": draws})
+    held_out = training_data(model)[1] if data is None else data
+    order = generator("calibration", chosen.seed).permutation(len(held_out))[:count]
+    if len(order) < 2:
+        raise UsageError(
+            "Calibration needs two held-out examples or more: train with --validation."
+        )
+    stored = held_out.stored[torch.from_numpy(order)]
+    simulate = {"simulate": True} if mask is None or options.get("noise") else {}
+    restored = restore(model, stored, mask, draws, **{**options, **simulate})
+    return compared(model, stored, restored, chosen.seed)
+
+
+def compared(model: Model, stored: Tensor, restored: Restored, seed: int = 0) -> Calibration:
+    """The truth ``(P, C, *S)``, in the data's units, among the draws."""
+    codec, rng = model.codec.data, generator("ranks", seed)
+    truth = torch.from_numpy(codec.stored(codec.pack(stored)).astype(np.float64))
+    drawn = torch.from_numpy(codec.stored(restored.samples.x).astype(np.float64))
+    drawn = drawn.unflatten(0, (len(truth), restored.draws))
+    span = (truth.max() - truth.min()).item()
+    error = (drawn.mean(1) - truth)[~restored.keep].square().mean().item()
+    if np.dtype(codec.dtype).kind != "f":  # no two numbers are alike if each hides in its rounding
+        truth = truth + torch.from_numpy(rng.random(truth.shape) - 0.5)
+        drawn = drawn + torch.from_numpy(rng.random(drawn.shape) - 0.5)
+    ranks = (drawn < truth[:, None]).sum(1)
+    hidden = (~restored.keep).flatten(1).double()
+    places = torch.from_numpy(rng.random(hidden.shape)) * hidden
+    one = ranks.flatten(1).gather(1, places.argmax(1, keepdim=True))[:, 0].numpy()
+    inside = _inside(ranks[~restored.keep].numpy(), restored.draws, 0.9)
+    return Calibration(
+        ranks=one,
+        draws=restored.draws,
+        everywhere=float(inside.mean()),
+        psnr=10 * float(np.log10(span**2 / max(error, 1e-300))),
+        cost=restored.cost,
+    )
+
+
+def _middle(draws: int, share: float) -> tuple[int, int]:
+    """First and last rank of the middle `share`, as nearly as there are ranks."""
+    out = round((draws + 1) * (1 - share) / 2)
+    return out, draws - out
+
+
+def _inside(ranks: np.ndarray, draws: int, share: float) -> np.ndarray:
+    low, high = _middle(draws, share)
+    return (low <= ranks) & (ranks <= high)
+
+
+def _nominal(draws: int, share: float) -> float:
+    low, high = _middle(draws, share)
+    return (high - low + 1) / (draws + 1)
