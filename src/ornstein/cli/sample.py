@@ -22,6 +22,7 @@ def sample(
     /,
     *cascade: Path,
     options: Annotated[SampleOptions, FLAT] = SampleOptions(),
+    prior: Path | None = None,
     out: Path | None = None,
     grid: Path | None = None,
     page: Path | None = None,
@@ -32,7 +33,9 @@ def sample(
 
     Args:
         run: The run folder; or a pipeline of diffusers, or hf:user/name.
-        cascade: Runs trained on pairs, each of which is given what the one before drew.
+        cascade: Runs trained on pairs, each of which is given what the one before drew. Texts go
+            to all that read, guidance is of the first.
+        prior: A run that draws, for each text, the embedding of the picture that RUN then draws.
         out: Folder for the examples, in the format of the data; samples/ of the last run if not
             given.
         grid: One picture of all of them, as in grid.png.
@@ -52,18 +55,19 @@ def sample(
 
     models = [machine.opened(run, options.asked)]
     models += [task.opened(after, machine.device, options.asked) for after in cascade]
-    model = models[-1]
-    for text, rest in unread_texts(models[0], options):
+    model, first = models[-1], prior and task.opened(prior, machine.device)
+    cut = dict.fromkeys(pair for one in models for pair in unread_texts(one, options))
+    for text, rest in cut:
         say(f"The text {text!r} is longer than what is read of it; left out: {rest!r}.")
     if dry_run:
         show_plan(models[0], options, machine)
         return
     if page is not None:
-        machine.result({"page": page}, summary([write_page(models, options, page)]))
+        machine.result({"page": page}, summary([write_page(models, options, page, first)]))
         return
     written, shown = Written(count), []
     with written, watching():
-        for part in task.cascade(models, options):
+        for part in task.cascade(models, options, prior=first):
             written.add(part.save(out or model.samples), part.first, len(part))
             if grid is not None and sum(map(len, shown)) < MOST_IN_A_GRID:
                 shown.append(part.x)
@@ -73,7 +77,9 @@ def sample(
     machine.result({"paths": written.paths, "files": written.files}, written.lines())
 
 
-def write_page(models: "list[Model]", options: SampleOptions, page: Path) -> Path:
+def write_page(
+    models: "list[Model]", options: SampleOptions, page: Path, prior: "Model | None" = None
+) -> Path:
     """A page with a row for each text or label."""
     from ..evaluate.pages.asked import asked_page
     from ..tasks.sample import sample as draw
@@ -83,7 +89,10 @@ def write_page(models: "list[Model]", options: SampleOptions, page: Path) -> Pat
     if not asked:
         raise UsageError("--page has a row for each --text or --label: name some.")
     with watching():
-        rows = [(one, draw(models, **asdict(replace(options, **{kind: (one,)})))) for one in asked]
+        rows = [
+            (one, draw(models, prior=prior, **asdict(replace(options, **{kind: (one,)}))))
+            for one in asked
+        ]
     name = str(models[-1].run.path) if models[-1].run else "the run"
     return asked_page(page, name, rows)
 

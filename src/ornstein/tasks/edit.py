@@ -22,7 +22,8 @@ from ..data.files import read_file
 from ..data.image import ImageCodec
 from ..errors import UsageError
 from ..runs.model import Model
-from .asking import conditions, label_names
+from .asking import Heard, conditions, label_names
+from .embedding import dealt, heard_of, sphere, told_by
 from .examples import Places, read_examples
 from .measuring import Problem, through
 from .options import DrawOptions, EditOptions, checked
@@ -90,6 +91,10 @@ def edit(
     detail is kept in the latent, and decoding it under another label or by another run changes
     what the label or the run is about.
 
+    A decoder is told the embedding of each picture, which keeps what its encoder has seen there:
+    drawn from noise alone (embedding), that is all that stays. Two texts turn it from the one
+    towards the other.
+
     Args:
         run: The run, or its folder.
         pictures: Files, folders, patterns, or a stored batch ``(P, C, *S)``.
@@ -107,7 +112,8 @@ def edit(
 
     Source: SDEdit: Meng et al. (2021), https://arxiv.org/abs/2108.01073; encoding: Song et al.
     (2020), https://arxiv.org/abs/2010.02502; bridges: Su et al. (2022),
-    https://arxiv.org/abs/2203.08382.
+    https://arxiv.org/abs/2203.08382; embeddings: Ramesh et al. (2022),
+    https://arxiv.org/abs/2204.06125, section 3.
     """
     if options.get("source") is not None:
         options["source"] = str(options["source"])
@@ -125,7 +131,8 @@ def edit(
     given = model.codec.data.pack(stored)
     keep = None if mask is None else ~read_mask(model.codec.data.shape, mask, len(given))
     packed = given if model.codec.data is model.codec else model.codec.pack(stored)
-    x, cost = _edited(model, back, packed, given, keep, chosen)
+    heard = heard_of(model, back, stored, chosen)
+    x, cost = _edited(model, back, packed, given, keep, chosen, heard)
     count = range(len(x))
     labels, made = label_names(back, chosen, count), maker(back, chosen.seed)
     samples = Samples(x, back.codec.data, labels=labels, made=made)
@@ -144,7 +151,8 @@ def between(
     """Pictures on the way from one to another: both encoded, and decoded from between.
 
     The latents of data are Gaussian, so the way is along the sphere:
-    ``sin((1 - u) w) / sin(w) z_0 + sin(u w) / sin(w) z_1``, w the angle between them.
+    ``sin((1 - u) w) / sin(w) z_0 + sin(u w) / sin(w) z_1``, w the angle between them. A decoder
+    is told embeddings on the way from one to the other, on their sphere.
 
     Args:
         run: The run, or its folder.
@@ -167,11 +175,17 @@ def between(
         raise UsageError("Give one picture for each end.")
     sampler, times = _deterministic(model, chosen)
     x = model.codec.pack(torch.cat(ends))
-    z = encoded(model, model.denoiser, x, sampler, times, chosen)
+    own = on_way = None
+    if (encoder := told_by(model, chosen)) is not None:
+        e = encoder.of_pictures(torch.cat(ends))
+        own = dealt(encoder, e)
+        on_way = dealt(encoder, sphere(e[0], e[1], torch.linspace(0, 1, count)))
+    z = encoded(model, model.denoiser, x, sampler, times, chosen, own)
     way = sphere(z[0], z[1], torch.linspace(0, 1, count))
+    denoiser, _ = plan(model, chosen, heard=on_way is not None)
 
     def told(examples: Sequence[int]) -> Denoiser:
-        return plan(model, chosen)[0].given(**conditions(model, chosen, examples))
+        return denoiser.given(**conditions(model, chosen, examples, heard=on_way))
 
     x = draw(
         model,
@@ -192,21 +206,14 @@ def encoded(
     sampler: Sampler,
     times: Tensor,
     options: DrawOptions,
+    heard: Heard | None = None,
 ) -> Tensor:
     """Where x ``(P, C, *S)`` comes from at the first of `times`, along the flow, on the CPU."""
     parts = []
     for rows in pieces(torch.arange(len(x)).split(block(model))):
-        told = prior.given(**conditions(model, options, rows.tolist()))
+        told = prior.given(**conditions(model, options, rows.tolist(), heard=heard))
         parts.append(encode(sampler, told, x[rows].to(model.device), times).cpu())
     return torch.cat(parts)
-
-
-def sphere(a: Tensor, b: Tensor, shares: Tensor) -> Tensor:
-    """Points between two latents ``(*S)`` along the sphere, one for each of `shares` ``(N,)``."""
-    cosine = torch.nn.functional.cosine_similarity(a.flatten(), b.flatten(), 0)
-    angle = cosine.clamp(-1, 1).acos().clamp_min(1e-6)
-    u = shares.view(-1, *(1 for _ in a.shape))
-    return (((1 - u) * angle).sin() * a + (u * angle).sin() * b) / angle.sin()
 
 
 def painted(model: Model, stored: Tensor, strokes: Path) -> Tensor:
@@ -241,6 +248,8 @@ def _settled(
         options = replace(options, how="encode")
     if options.source is not None and options.how != "encode":
         raise UsageError("--source says what is encoded: add --how encode.")
+    if (options.from_text is None) != (options.to_text is None):
+        raise UsageError("--from-text and --to-text belong together: say both.")
     if options.how == "encode" and masked:
         raise UsageError("A mask needs noise in it: leave --how encode out.")
     return replace(options, draws=1) if options.how == "encode" else options
@@ -260,6 +269,7 @@ def _edited(
     given: Tensor,
     keep: Tensor | None,
     options: EditOptions,
+    heard: tuple[Heard | None, Heard | None],
 ) -> tuple[Tensor, Cost]:
     """The results ``(P draws, C, *S)``, and what they took.
 
@@ -270,22 +280,27 @@ def _edited(
         given: The same as the codec of the data packs them: where x is a latent, no x.
         keep: True where nothing may change, of `given`.
         options: How.
+        heard: Embeddings on the way there, and on the way back.
     """
-    begun, to, back_by = time.perf_counter(), Tally(model.denoiser), Tally(plan(back, options)[0])
-    encodes = options.how == "encode"
+    away, home = heard
+    free, _ = plan(back, options, heard=home is not None)
+    begun, to, back_by = time.perf_counter(), Tally(model.denoiser), Tally(free)
+    encodes, anew = options.how == "encode", options.how == "embedding"
     sampler, times = _deterministic(model, options) if encodes else rule(model, options)
     steps = len(times) - 1
-    times = times[steps - max(1, round(options.strength * steps)) :]
+    kept = steps if anew else max(1, round(options.strength * steps))
+    times = times[steps - kept :]
     schedule = model.denoiser.schedule
     alpha, sigma = (scale.item() for scale in schedule(times[0]))
     latent = packed
     if encodes:
         source = None if options.source is None else (options.source,)
-        latent = encoded(model, to, packed, sampler, times, replace(options, label=source))
+        asked = replace(options, label=source)
+        latent = encoded(model, to, packed, sampler, times, asked, away)
     prior = back_by.along(schedule)
 
     def told(examples: Sequence[int]) -> Denoiser:
-        one = prior.given(**conditions(back, options, examples))
+        one = prior.given(**conditions(back, options, examples, heard=home))
         rows = torch.tensor(examples) // options.draws
         if (known := _known(given[rows], keep if keep is None else keep[rows], options)) is None:
             return one
@@ -298,7 +313,8 @@ def _edited(
         return at if encodes else alpha * at + sigma * eps
 
     total = range(len(given) * options.draws)
-    x = draw(back, told, sampler.plan(schedule, times), options.seed, total, begin=begin)
+    start = None if anew else begin
+    x = draw(back, told, sampler.plan(schedule, times), options.seed, total, begin=start)
     cost = Cost.of(back_by, begun, len(given), options.draws, block(back))
     if encodes:
         cost = replace(cost, calls=cost.calls + to.calls / ceil(len(given) / block(model)))

@@ -186,18 +186,25 @@ class EditOptions(DrawOptions):
     Args:
         strength: How far to go back towards noise before drawing again, as a share of the steps:
             at 0.3 details change, at 1 nothing is left.
-        how: By noise, which forgets details and gives many draws; or encode, along the flow,
-            which keeps them and gives one.
+        how: By noise, which forgets details and gives many draws; encode, along the flow, which
+            keeps them and gives one; or by a decoder's embedding alone, from noise of its own.
         source: The class of the pictures, by name or number, for how = encode; --label is what
             they shall become.
         hold: Keep the mean colours of blocks of so many pixels.
+        from_text: What the pictures show, in words, for a decoder of embeddings.
+        to_text: What they shall show instead, in words that differ from these in nothing else.
+        turn: How far the embedding then turns towards the difference of the two texts: 0 not at
+            all, 1 until nothing is left of the picture's.
         draws: Different results for each picture.
     """
 
     strength: Annotated[float, Interval(gt=0, le=1)] = 0.5
-    how: Literal["noise", "encode"] = "noise"
+    how: Literal["noise", "encode", "embedding"] = "noise"
     source: Annotated[str | None, Len(1)] = None
     hold: Annotated[int | None, Interval(ge=2, le=1024)] = None
+    from_text: Annotated[str | None, Len(1)] = None
+    to_text: Annotated[str | None, Len(1)] = None
+    turn: Annotated[float, Interval(ge=0, le=1)] = 0.4
     draws: Annotated[int, Interval(ge=1, le=10_000), Parameter(alias="-n")] = 4
 
 
@@ -399,7 +406,8 @@ class ExportOptions:
     """Which sampler to write as a graph. What is left out is as the run says.
 
     Args:
-        to: onnx, for ONNX Runtime; torch, for `torch.export.load`; diffusers says why not.
+        to: onnx, for ONNX Runtime; torch, for `torch.export.load`; diffusers, a folder without a
+            sampler, of a run by --recipe diffusers.
         sampler: Rule for one transition, which draws no noise.
         steps: Steps of the time grid, laid one after the other in the graph.
         time_grid: Where the steps lie; what `ornstein tune` has fitted is taken if there is such.

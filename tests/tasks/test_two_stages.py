@@ -1,0 +1,206 @@
+"""A prior before a decoder, and pictures changed by their embeddings."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from captioned import captioned_folder
+from ornstein.data import open_data
+from ornstein.errors import UsageError
+from ornstein.rng import generator, normal
+from ornstein.runs.config import EmbeddingConfig, NetConfig, RunConfig, TrainConfig
+from ornstein.runs.model import load
+from ornstein.tasks.edit import between, edit
+from ornstein.tasks.embedding import sphere, turned
+from ornstein.tasks.options import SampleOptions
+from ornstein.tasks.sample import BEST_OF, drawn_by, sample
+from ornstein.train import train
+from untrained import tiny_model
+
+TRAIN = TrainConfig(seen=640, batch=32, precision="f32", ema=(0.05,), learning_rate=3e-3)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two encoders, a prior of the first, a decoder of each."""
+    folder = tmp_path_factory.mktemp("stages")
+    pictures = captioned_folder(folder / "pictures")
+    towers = RunConfig(
+        net=NetConfig(kind="contrastive", size=8), embedding=EmbeddingConfig(numbers=6), train=TRAIN
+    )
+    train(pictures, out=folder / "encoder", config=towers)
+    few = replace(TRAIN, seen=64)
+    train(pictures, out=folder / "other", config=replace(towers, seed=1, train=few))
+    mlp, unet = NetConfig(kind="mlp", size=32, depth=2), NetConfig(size=8, depth=1)
+    for name, encoder, role, net, seen in (
+        ("prior", "encoder", "prior", mlp, 6400),
+        ("decoder", "encoder", "decoder", unet, 1280),
+        ("stranger", "other", "decoder", unet, 32),
+    ):
+        by = EmbeddingConfig(encoder=str(folder / encoder), role=role)
+        config = RunConfig(net=net, embedding=by, train=replace(TRAIN, seen=seen))
+        train(pictures, out=folder / name, config=config)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prior(runs):
+    return load(runs / "prior")
+
+
+@pytest.fixture(scope="module")
+def decoder(runs):
+    return load(runs / "decoder")
+
+
+@pytest.fixture(scope="module")
+def pictures(runs):
+    return open_data(runs / "pictures").stored
+
+
+# --- Sampling ------------------------------------------------------------------------------------
+
+
+def test_an_example_of_two_stages_is_a_function_of_the_seed_and_its_number(prior, decoder):
+    texts = ("red left", "blue right")
+    every = sample(decoder, 5, prior=prior, text=texts, steps=2, guidance=2.0).x
+    some = sample(decoder, prior=prior, text=texts, steps=2, guidance=2.0, examples="2-3").x
+    other = sample(decoder, 5, prior=prior, text=texts, steps=2, guidance=2.0, seed=1).x
+    assert torch.equal(every[2:4], some)
+    assert not torch.equal(every, other)
+
+
+def test_the_prior_draws_what_the_text_says(prior, decoder):
+    encoder, texts = prior.encoder, ("red left", "blue right", "green left")
+    asked = SampleOptions(text=texts)
+    heard = drawn_by(prior, decoder, asked)(range(60))
+    e = encoder.of_x(heard)
+    said = encoder.of_texts(texts)
+    right = (e @ said.T).argmax(1) == torch.arange(60) % 3
+    assert right.float().mean() > 0.7
+
+
+def test_of_two_that_the_prior_draws_the_nearer_one_is_taken(prior, decoder):
+    asked = SampleOptions(text=("red left",))
+    one = drawn_by(prior, decoder, asked)(range(8))
+    said = prior.encoder.of_texts(["red left"])[0]
+    near = prior.encoder.of_x(one) @ said
+    seed = int(generator("prior", 0).integers(2**62))
+    every = sample(prior, BEST_OF * 8, text=("red left",), seed=seed).x
+    both = (prior.encoder.of_x(every) @ said).view(8, BEST_OF)
+    assert_close(near, both.max(1).values)
+    assert (both.max(1).values > both.min(1).values).all()
+
+
+def test_without_a_prior_a_text_stands_for_the_picture_and_a_prior_needs_none(prior, decoder):
+    direct = sample(decoder, 2, text=("red left",), steps=2).x
+    staged = sample(decoder, 2, text=("red left",), prior=prior, steps=2).x
+    free = sample(decoder, 2, prior=prior, steps=2).x
+    none = sample(decoder, 2, steps=2).x
+    for one, other in ((direct, staged), (staged, free), (free, none)):
+        assert not torch.equal(one, other)
+
+
+def test_runs_that_do_not_go_together_are_refused(runs, prior, decoder):
+    with pytest.raises(UsageError, match=r"prior goes by the encoder .*encoder, but .*stranger by"):
+        sample(load(runs / "stranger"), 1, prior=prior, text=("red left",))
+    with pytest.raises(UsageError, match="decoder is no prior: train one"):
+        sample(decoder, 1, prior=decoder)
+    with pytest.raises(UsageError, match="prior is no decoder: train one"):
+        sample(prior, 1, prior=prior)
+    with pytest.raises(UsageError, match="hears of a text as a whole"):
+        sample(decoder, 1, text=("red AND left",), steps=1)
+    with pytest.raises(UsageError, match="hears of a text as a whole"):
+        sample(decoder, 1, prior=prior, text=("(red:2) left",), steps=1)
+
+
+# --- The sphere ----------------------------------------------------------------------------------
+
+
+def unit(*key):
+    return torch.nn.functional.normalize(normal((8,), *key).double(), dim=0)
+
+
+def test_the_way_along_the_sphere_keeps_its_ends_its_length_and_its_pace():
+    a, b, shares = unit("a"), unit("b"), torch.linspace(0, 1, 9).double()
+    way = sphere(a, b, shares)
+    assert_close(way[0], a, rtol=0, atol=1e-12)
+    assert_close(way[-1], b, rtol=0, atol=1e-12)
+    assert_close(way.norm(dim=1), torch.ones(9).double())
+    pace = (way[1:] * way[:-1]).sum(1)
+    assert_close(pace, pace[:1].expand(8))
+
+
+def test_a_difference_of_texts_turns_by_its_share_and_equal_texts_not_at_all():
+    e, a, b = torch.stack([unit("e"), unit("f")]), unit("a"), unit("b")
+    assert torch.equal(turned(e, a, a.clone(), 0.7), e)
+    assert_close(turned(e, a, b, 0.0), e, rtol=0, atol=1e-12)
+    apart = (b - a) / (b - a).norm()
+    assert_close(turned(e, a, b, 1.0), apart.expand(2, -1), rtol=0, atol=1e-12)
+    whole, part = (
+        (e * other).sum(1).acos() for other in (apart.expand(2, -1), turned(e, a, b, 0.3))
+    )
+    assert_close(part, 0.3 * whole)
+
+
+# --- Editing -------------------------------------------------------------------------------------
+
+
+def test_variations_are_drawn_from_noise_alone_and_told_the_embedding(decoder, pictures):
+    options = {"how": "embedding", "steps": 8, "guidance": 1.0}
+    found = edit(decoder, pictures[:6], draws=4, **options).samples.x
+    encoder = decoder.encoder
+    stored = torch.from_numpy(decoder.codec.stored(found))
+    e = encoder.of_pictures(stored).unflatten(0, (6, 4))
+    own = encoder.of_pictures(pictures[:6])
+    near = torch.einsum("pde,qe->pdq", e, own)
+    mine = near[torch.arange(6), :, torch.arange(6)].mean()
+    assert mine > near.mean() + 0.1
+    assert not torch.equal(found[0], found[1])
+    # the picture itself is not begun from: another with the same embedding gives the same
+    again = edit(decoder, pictures[:1], 0.3, draws=2, **options).samples.x
+    assert_close(again, found[:2], rtol=0, atol=1e-3)
+
+
+def test_texts_that_say_the_same_give_the_picture_back_and_others_do_not(decoder, pictures):
+    options = {"how": "encode", "steps": 32}
+    given = decoder.codec.pack(pictures[:2])
+    back = edit(decoder, pictures[:2], 1.0, **options).samples.x
+    same = {"from_text": "red left", "to_text": "red left"}
+    assert torch.equal(edit(decoder, pictures[:2], 1.0, **options, **same).samples.x, back)
+    assert (back - given).square().mean().sqrt() < 0.2
+    other = {"from_text": "red left", "to_text": "blue right"}
+    moved = edit(decoder, pictures[:2], 1.0, **options, **other).samples.x
+    assert (moved - back).square().mean().sqrt() > 0.01  # in the latent is nearly all there is
+    still = edit(decoder, pictures[:2], 1.0, **options, **other, turn=0.0).samples.x
+    assert_close(still, back, rtol=0, atol=1e-3)
+
+
+def test_what_is_drawn_anew_goes_the_way_from_one_text_to_the_other(decoder, pictures):
+    encoder, way = decoder.encoder, {"from_text": "red left", "to_text": "blue right", "turn": 0.9}
+    options = {"how": "embedding", "steps": 8, "draws": 4}
+    apart = torch.diff(encoder.of_texts(["red left", "blue right"]), dim=0)[0]
+    along = []
+    for texts in ({}, way):
+        found = edit(decoder, pictures[:1], **options, **texts).samples
+        e = encoder.of_pictures(torch.from_numpy(found.codec.stored(found.x)))
+        along.append((e @ apart).mean())
+    assert along[1] > along[0] + 0.1
+
+
+def test_between_two_pictures_the_ends_come_back(decoder, pictures):
+    way = between(decoder, pictures[:1], pictures[3:4], 3, steps=32).x
+    ends = decoder.codec.pack(torch.cat([pictures[:1], pictures[3:4]]))
+    assert (way[[0, 2]] - ends).square().mean().sqrt() < 0.2
+
+
+def test_what_cannot_be_changed_by_embeddings_is_refused(decoder, pictures):
+    plain, grey = tiny_model(), torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
+    with pytest.raises(UsageError, match="is not told the embeddings of pictures: train one"):
+        edit(plain, grey, how="embedding")
+    with pytest.raises(UsageError, match="is not told the embeddings of pictures: train one"):
+        edit(plain, grey, from_text="a", to_text="b")
+    with pytest.raises(UsageError, match="belong together"):
+        edit(decoder, pictures[:1], from_text="red left")
