@@ -32,6 +32,7 @@ class Options:
         peers: Whom to ask.
         seeds: Of trainings.
         tasks: To train on.
+        budgets: Seconds of each training; none for the first that the task has.
     """
 
     threads: int = 1
@@ -39,6 +40,7 @@ class Options:
     peers: tuple[str, ...] = ()
     seeds: int = 1
     tasks: tuple[str, ...] = ("digits",)
+    budgets: tuple[float, ...] = ()
 
     def rounds(self, count: int) -> int:
         return 1 if self.quick else count
@@ -192,6 +194,7 @@ def parser(text: str | None) -> argparse.ArgumentParser:
     found.add_argument("--peers", nargs="*", default=NAMES, choices=NAMES)
     found.add_argument("--seeds", type=int, default=1)
     found.add_argument("--tasks", nargs="*", default=("digits",))
+    found.add_argument("--budgets", nargs="*", type=float, default=(), metavar="SECONDS")
     found.add_argument("--out", type=Path, default=RESULTS)
     return found
 
@@ -203,6 +206,7 @@ def options_of(arguments: argparse.Namespace) -> Options:
         peers=tuple(arguments.peers),
         seeds=arguments.seeds,
         tasks=tuple(arguments.tasks),
+        budgets=tuple(arguments.budgets),
     )
 
 

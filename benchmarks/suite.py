@@ -84,6 +84,21 @@ def recipes_table(folder: Path = RESULTS) -> str:
     return "\n" + grid((*head, "updates"), shown) + "\n"
 
 
+def calls_table(folder: Path = RESULTS) -> str:
+    """What `calls.py` has measured: how far few calls are from many, and from real data."""
+    path = folder / "calls.json"
+    if not path.exists():
+        return "\nNot measured yet.\n"
+    rows = json.loads(path.read_text())["calls"]
+    shown = list[list[str]]()
+    for name, row in rows.items():
+        for how, found in row.items():
+            error, frechet = found["error"]["value"], found["frechet"]
+            away = f"{error:.3f}" if error else ""
+            shown.append([name, how, away, f"{frechet['value']:.2f} ± {frechet['spread']:.2f}"])
+    return "\n" + grid(("calls", "grid", "from where 1000 end", "Fréchet"), shown) + "\n"
+
+
 def speed_line(folder: Path = RESULTS) -> str:
     """The lines of the README."""
     found = [r for r in newest(THROUGHPUT.name, folder) if AS_LARGE in r["rows"]]
@@ -105,7 +120,8 @@ def write_pages(root: Path = ROOT, folder: Path = RESULTS) -> None:
     text = page.read_text()
     for claim in CLAIMS.values():
         text = between(text, claim.name, section(claim, folder))
-    page.write_text(between(text, "recipes", recipes_table(folder)))
+    text = between(text, "recipes", recipes_table(folder))
+    page.write_text(between(text, "calls", calls_table(folder)))
     readme.write_text(between(readme.read_text(), "speed", speed_line(folder)))
 
 

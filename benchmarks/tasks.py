@@ -341,7 +341,7 @@ def of_points(name: str) -> Task:
         train_x=data[:20_000],
         test_x=data[20_000:],
         features=flatten,
-        steps=20,
+        steps=40,  # in 20, samples of the exact denoiser spread wider than data by 1.4 %
         samples=10_000,
     )
 

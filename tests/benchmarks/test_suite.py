@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "benchmarks"))
 
 import measure  # pyright: ignore  # noqa: E402
+import quality  # pyright: ignore  # noqa: E402
 import suite  # pyright: ignore  # noqa: E402
 from peers import install, pipe  # pyright: ignore  # noqa: E402
 from peers.adapter import time_of  # pyright: ignore  # noqa: E402
@@ -71,6 +72,15 @@ def test_a_table_comes_from_the_newest_result_of_each_machine(tmp_path):
     other = kept(tmp_path, result("2026-01-02T00:00Z", threads=2))
     assert measure.newest("limits", tmp_path) == [last, other]
     assert measure.newest("throughput", tmp_path) == []
+
+
+def test_a_training_that_is_not_repeated_keeps_its_figures_on_the_same_machine_alone(tmp_path):
+    here, rows = measure.environment(1), {"digits, 25 s, ornstein": {"task": "digits"}}
+    for processor in ("ACME (R) 9000", here["processor"]):
+        found = {"claim": "quality", "place": here | {"processor": processor}, "rows": {}}
+        kept(tmp_path, found | {"rows": rows if processor == here["processor"] else {}})
+    assert quality.kept(measure.Options(threads=1), tmp_path) == rows
+    assert quality.kept(measure.Options(threads=7), tmp_path) == {}
 
 
 def test_a_busy_machine_is_said_to_be_so():
