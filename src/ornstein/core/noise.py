@@ -180,6 +180,11 @@ class TableSchedule(Schedule):
         return _clock_of_table(self._decay.to(log_snr.device), log_snr)
 
 
+def number_of(schedule: Schedule, steps: int, log_snr: Tensor) -> Tensor:
+    """Which step of a table of so many has this log-SNR, and in between: ``i = T t - 1 >= 0``."""
+    return (schedule.time(log_snr) * steps - 1).clamp(0, steps - 1)
+
+
 @dataclass(frozen=True, kw_only=True)
 class LinearSchedule(Schedule):
     """The VP SDE: ``-log alpha_bar = beta_min u + (beta_max - beta_min) u^2 / 2``.

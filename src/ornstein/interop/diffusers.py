@@ -24,7 +24,7 @@ from ..core.denoise import (
     predict_noise,
     predict_velocity,
 )
-from ..core.noise import FlowSchedule, Schedule, TableSchedule
+from ..core.noise import FlowSchedule, Schedule, TableSchedule, number_of
 from ..data.codec import Codec
 from ..data.image import ImageCodec, fits_png
 from ..data.names import shown
@@ -188,13 +188,7 @@ def schedule_of(pipeline: Pipeline) -> tuple[Schedule, Prediction, Clock]:
             f"{shown(pipeline.path)} predicts noise where its table leaves no signal, which says "
             "nothing of the data: set rescale_betas_zero_snr = false, or train another prediction."
         )
-    return schedule, PREDICTIONS[prediction], partial(table_clock, schedule)
-
-
-def table_clock(schedule: TableSchedule, log_snr: Tensor) -> Tensor:
-    """The timestep i in [0, T - 1] of diffusers: ``i = T t - 1``."""
-    steps = len(schedule.alpha_bar)
-    return (schedule.time(log_snr) * steps - 1).clamp(0, steps - 1)
+    return schedule, PREDICTIONS[prediction], partial(number_of, schedule, len(schedule.alpha_bar))
 
 
 def flow_clock(steps: int, log_snr: Tensor) -> Tensor:

@@ -11,7 +11,18 @@ from .curves import MonotoneCurve, Uncertainty
 from .dit import DiT
 from .mlp import MLP
 from .unet import UNet
+from .unet2d import UNet2D
 
-NETS: dict[str, type[nn.Module]] = {"mlp": MLP, "unet": UNet, "dit": DiT}
+NETS: dict[str, type[nn.Module]] = {"mlp": MLP, "unet": UNet, "dit": DiT, "unet2d": UNet2D}
 
-__all__ = ["MLP", "NETS", "Conditions", "Controlled", "DiT", "MonotoneCurve", "UNet", "Uncertainty"]
+__all__ = [
+    "MLP",
+    "NETS",
+    "Conditions",
+    "Controlled",
+    "DiT",
+    "MonotoneCurve",
+    "UNet",
+    "UNet2D",
+    "Uncertainty",
+]

@@ -117,7 +117,7 @@ class Told(NamedTuple):
     text: Heard | None = None
 
 
-def run(block: nn.Module, x: Tensor, told: Told, recompute: bool) -> Tensor:
+def run(block: nn.Module, x: Tensor, told: Told | Tensor, recompute: bool) -> Tensor:
     """``block(x, told)``; with `recompute`, of what lies inside the block nothing is kept.
 
     It is computed once more when the gradient is wanted: a third more time, for the memory of one

@@ -30,7 +30,7 @@ class NetConfig:
         depth: Blocks: for each level of a U-Net, in all for the others; 0 for the default.
     """
 
-    kind: Literal["mlp", "unet", "dit", "autoencoder", "contrastive"] = "unet"
+    kind: Literal["mlp", "unet", "dit", "unet2d", "autoencoder", "contrastive"] = "unet"
     size: Annotated[int, Interval(ge=8, le=2048)] = 32
     depth: Annotated[int, Interval(ge=0, le=64)] = 0
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache, partial
 from math import isnan, prod
@@ -361,6 +361,8 @@ def build_net(config: RunConfig, shape: tuple[int, ...], vocabulary: Vocabulary)
     options: dict[str, Any] = {"depth": config.net.depth} if config.net.depth else {}
     if config.net.kind != "mlp":
         options["recompute"] = config.train.memory == "low"
+    if config.net.kind == "unet2d":
+        options["clock"] = _clock(config.schedule)
     channels = shape[0] * (2 if config.denoiser.variance_steps else 1)
     net, words = NETS[config.net.kind], vocabulary.words
     try:
@@ -383,6 +385,17 @@ def build_net(config: RunConfig, shape: tuple[int, ...], vocabulary: Vocabulary)
         return build(conditions=conditions)
     except ValueError as error:
         raise UsageError(f"[net] of the configuration does not fit the data: {error}.") from None
+
+
+def _clock(config: ScheduleConfig) -> Callable[[Tensor], Tensor]:
+    """By which a network of another library hears the noise: the number of a step."""
+    schedule = build_schedule(config)
+    if not isinstance(schedule, noise.DDPMSchedule):
+        raise UsageError(
+            "[net] kind = 'unet2d' hears the steps of a table: set [schedule] name = 'ddpm', as "
+            "--recipe diffusers does."
+        )
+    return partial(noise.number_of, schedule, schedule.steps)
 
 
 def build_schedule(config: ScheduleConfig) -> noise.Schedule:

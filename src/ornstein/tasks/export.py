@@ -16,6 +16,7 @@ from ..core.noise import Schedule
 from ..core.sample import Plan
 from ..core.trajectory import instants
 from ..errors import ModelFileError, StorageError, UsageError
+from ..interop.written import write_diffusers
 from ..rng import normal
 from ..runs.latents import LatentCodec
 from ..runs.model import Model
@@ -31,7 +32,7 @@ class Exported:
     """A sampler in a file.
 
     Args:
-        path: Of the file.
+        path: Of the file, or of the folder.
         inputs: What the graph takes, in order.
         calls: Of the network, one after the other, in it.
         size: Bytes.
@@ -74,15 +75,11 @@ def export(
         ModelFileError: If what was written does not draw what the run draws.
     """
     chosen = checked(ExportOptions, options)
-    if chosen.to == "diffusers":
-        raise UsageError(
-            "Networks of ours have no equal in diffusers, whose own are built of other blocks and "
-            "which opens no others without running their code: write --to onnx or --to torch, "
-            "which other programs run as they are."
-        )
     if chosen.to == "onnx":
         _onnx()
     model = opened(run, device)
+    if chosen.to == "diffusers":
+        return _as_folder(model, out, chosen)
     graph = Unrolled(model, chosen).eval()
     if out is None:
         if model.run is None:
@@ -111,6 +108,19 @@ def export(
         calls=len(graph.calls),
         size=path.stat().st_size,
         difference=difference,
+    )
+
+
+def _as_folder(model: Model, out: str | Path | None, chosen: ExportOptions) -> Exported:
+    """As `export`, for diffusers, whose folder holds a network and leaves the sampler to others."""
+    if chosen != ExportOptions(to="diffusers"):
+        raise UsageError("A folder of diffusers holds no sampler: leave all but --to out.")
+    if out is None:
+        out = model.folder.path / "exports" / "diffusers"
+    size, difference = write_diffusers(model, Path(out))
+    steps = model.config.sample.steps
+    return Exported(
+        path=Path(out), inputs=("noise",), calls=steps, size=size, difference=difference
     )
 
 

@@ -135,7 +135,9 @@ class Denoising(Aim):
             count=count,
             seed=self.config.seed,
             precision=self.precision,
-            own_units=not (self.config.adapt.base or self.config.latent),
+            own_units=not (
+                self.config.adapt.base or self.config.latent or self.config.net.kind == "unet2d"
+            ),
         )
 
     def shown(self, learner: Learner, data: Dataset, count: int, on_step: OnStep) -> Tensor:

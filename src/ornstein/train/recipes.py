@@ -17,6 +17,8 @@ from ..runs.config import (
     TrainConfig,
 )
 
+Kind = Literal["mlp", "unet", "unet2d"]
+
 SHORT = 15.0  # minutes, below which a small network learns more
 MOMENT = 5.0  # minutes, likewise for points
 
@@ -84,7 +86,7 @@ def few_points() -> RunConfig:
     return replace(config, net=NetConfig(kind="mlp", size=64, depth=3), train=train)
 
 
-def ddpm(steps: int, *, kind: str = "unet", size: int = 64, rate: float = 2e-4) -> RunConfig:
+def ddpm(steps: int, *, kind: Kind = "unet", size: int = 64, rate: float = 2e-4) -> RunConfig:
     """The noise prediction, schedule and ancestral sampler of the paper, with T = `steps`.
 
     The betas, 0.1 / T to 20 / T, are the paper's at T = 1000; at any T they end in noise.
@@ -93,7 +95,7 @@ def ddpm(steps: int, *, kind: str = "unet", size: int = 64, rate: float = 2e-4) 
     """
     mlp, betas = kind == "mlp", {"steps": steps, "beta_first": 0.1 / steps, "beta_last": 20 / steps}
     return RunConfig(
-        net=NetConfig(kind="mlp" if mlp else "unet", size=size),
+        net=NetConfig(kind=kind, size=size),
         schedule=ScheduleConfig(name="ddpm", options=betas),
         denoiser=DenoiserConfig(prediction="noise", weighting="simple"),
         times=TimesConfig(name="uniform"),
@@ -109,6 +111,7 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "ddpm-swiss-roll": lambda: ddpm(40, kind="mlp", size=128, rate=1e-3),
     "ddpm-digits": lambda: ddpm(500, size=32, rate=1e-3),
     "ddpm": lambda: ddpm(1000),
+    "diffusers": lambda: ddpm(1000, kind="unet2d"),
 }
 
 

@@ -14,6 +14,7 @@ from ..data import open_data
 from ..data.dataset import Dataset
 from ..data.open import Source, is_built_in
 from ..errors import DataError, UsageError
+from ..interop.written import as_published
 from ..runs.adapters import base_facts
 from ..runs.config import RunConfig
 from ..runs.embedding import KEPT as ENCODER
@@ -189,6 +190,8 @@ def read(
     data = open_data(source, options)
     if config is not None and config.adapt.base:
         data = in_words_of(base_of(config), data, config.adapt)
+    if config is not None and config.net.kind == "unet2d":
+        data = as_published(data)
     train, held = (d.to(device) for d in data.split(data.options.validation, seed))
     if config is not None and config.net.kind == "contrastive":
         return captioned(train), captioned(held)

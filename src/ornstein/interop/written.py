@@ -1,0 +1,130 @@
+"""Runs of ours that diffusers opens: of a network that it has built in, in a folder of its kind."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from ..core.noise import DDPMSchedule
+from ..core.sample import SAMPLERS
+from ..data.codec import write_bytes
+from ..data.dataset import Dataset
+from ..data.image import ImageCodec
+from ..data.names import shown
+from ..errors import DataError, ModelFileError, StorageError, UsageError
+from ..nets import UNet2D
+from ..rng import normal
+from ..runs.model import Model
+from .diffusers import PREDICTIONS, load_diffusers
+from .pipeline import INDEX, needed
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+STEPS = 5  # of the comparison
+TOLERANCE = 1e-3  # of half the range of the data: what differs by more is no copy
+
+
+def as_published(data: Dataset) -> Dataset:
+    """Pictures from -1 to 1, as networks of diffusers see them; of nothing else they hear.
+
+    Raises:
+        DataError: If they are no pictures of 8 bits, grey or in colour.
+    """
+    codec = data.codec
+    if not (isinstance(codec, ImageCodec) and codec.dtype == "uint8" and codec.shape[0] in (1, 3)):
+        raise DataError(
+            f"{shown(data.source)} holds {codec.shape} of {codec.dtype}, but [net] kind = 'unet2d' "
+            "is for pictures of 8 bits, grey or in colour: take another recipe."
+        )
+    half = (((codec.levels or 256) - 1) / 2,) * codec.shape[0]
+    return replace(
+        data,
+        codec=replace(codec, mean=half, std=half),
+        label=None,
+        classes=[],
+        attributes=None,
+        captions=None,
+    )
+
+
+def write_diffusers(model: Model, folder: Path) -> tuple[int, float]:
+    """Write a run as a folder that `DDPMPipeline.from_pretrained` opens, and open it again.
+
+    Returns:
+        Its bytes; and the largest difference between where a few steps of DDIM end by the run and
+        by the folder, over half the range of the data.
+
+    Raises:
+        UsageError: If its network is another, or diffusers is not installed.
+        StorageError: If the disk refuses.
+        ModelFileError: If diffusers makes something else of it.
+    """
+    net, schedule = model.denoiser.net, model.denoiser.schedule
+    if not isinstance(net, UNet2D) or not isinstance(schedule, DDPMSchedule):
+        raise UsageError(
+            "Only a network that diffusers has built in can be written for it, as it opens no "
+            "others without running their code: train one by `ornstein train DATA --recipe "
+            "diffusers`, or write --to onnx or --to torch, which other programs run as they are."
+        )
+    needed("diffusers")
+    objects = {
+        INDEX: {
+            "_class_name": "DDPMPipeline",
+            "scheduler": ["diffusers", "DDPMScheduler"],
+            "unet": ["diffusers", "UNet2DModel"],
+        },
+        "scheduler/scheduler_config.json": _scheduler(model, schedule),
+        "unet/config.json": net.config,
+    }
+    size = _write(folder, objects, {f"unet/{WEIGHTS}": net.state_dict()})
+    difference = _difference(model, load_diffusers(folder, device=model.device))
+    if not difference <= TOLERANCE:
+        (folder / "unet" / WEIGHTS).unlink()
+        raise ModelFileError(
+            f"By diffusers the run draws something else, by {difference:.2g} of half the range of "
+            "the data: its weights were removed again from what was written."
+        )
+    return size, difference
+
+
+def _scheduler(model: Model, schedule: DDPMSchedule) -> dict[str, Any]:
+    """The table of betas; nothing is clipped, as by our samplers."""
+    [prediction] = [name for name, p in PREDICTIONS.items() if p is model.denoiser.prediction]
+    return {
+        "_class_name": "DDPMScheduler",
+        "num_train_timesteps": schedule.steps,
+        "beta_start": schedule.beta_first,
+        "beta_end": schedule.beta_last,
+        "beta_schedule": "linear",
+        "prediction_type": prediction,
+        "variance_type": "fixed_small",
+        "clip_sample": False,
+    }
+
+
+def _write(
+    folder: Path, objects: Mapping[str, Any], weights: Mapping[str, dict[str, Tensor]]
+) -> int:
+    files = {name: json.dumps(value, indent=2).encode() for name, value in objects.items()}
+    for name, tensors in weights.items():
+        plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+        files[name] = save(plain, metadata={"format": "pt"})
+    try:
+        for name, content in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(folder / name, content)
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be written ({error.strerror or error}).") from None
+    return sum(map(len, files.values()))
+
+
+@torch.no_grad()
+def _difference(model: Model, again: Model) -> float:
+    x = normal((2, *model.shape), "written").float().to(model.device)
+    times = torch.linspace(1, 0, STEPS + 1, dtype=torch.float64, device=model.device)
+    one, other = (SAMPLERS["ddim"](each.denoiser, x, times) for each in (model, again))
+    return float((one - other).abs().max())
