@@ -3,11 +3,12 @@
 *Quality*: a teacher is trained on digits and on one class of CIFAR-10 at 16 x 16; students learn
 from it as `ornstein distill` teaches them. The Frechet distance above the floor of real data, on
 the features and test data of `tasks.py`, as a multiple of the teacher's at 16 denoiser calls, with
-its interval from the scatter between sets of drawn examples; beside it the teacher untaught, by
-the sampler it has at as many calls. *Time*: one picture from a loaded run, alone in its batch, the
-whole call of `ou.sample`; in processor time of one thread, so that other programs disturb little.
+its interval from the scatter between sets that both drew from the same noise; beside it the teacher
+untaught, by the sampler it has at as many calls. *Time*: one picture from a loaded run, alone in
+its batch, the whole call of `ou.sample`; in processor time of one thread, so that other programs
+disturb little.
 
-    python benchmarks/distillation.py digits [--seeds 3] [--methods flow-map ...]
+    python benchmarks/distillation.py digits [--seeds 0 1 2] [--methods flow-map ...]
     python benchmarks/distillation.py horse         with ORNSTEIN_DATA; see `tasks.py`
     python benchmarks/distillation.py time
     python benchmarks/distillation.py table         into docs/distilling.md
@@ -29,14 +30,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 from measure import environment, grid
+from scipy.stats import t
 from torch import Tensor
 
 import ornstein as ou
 import tasks
 from ornstein.data import DataOptions, open_data
 from ornstein.data.image import ImageCodec
-from ornstein.evaluate.measures.distances import frechet_distance
 from ornstein.evaluate.distillation import lesson_plan
+from ornstein.evaluate.measures.distances import frechet_distance
 from ornstein.runs.config import DistillConfig, NetConfig, RunConfig
 from ornstein.runs.model import Model, Vocabulary, build_denoiser
 from ornstein.train import recipe
@@ -49,7 +51,7 @@ STEPS = (4, 2, 1)
 GOALS = {4: 1.15, 2: 1.5, 1: 2.5}
 TEACHERS = {"digits": 40_000, "horse": 96_000}  # examples seen
 STUDENTS = {"digits": 32_000, "horse": 48_000}
-SETS = {"digits": 4, "horse": 2}
+SETS = {"digits": 6, "horse": 4}
 METHODS = {"untaught": "the teacher untaught"}
 COUNT = 1000  # in a set: as many as the floor has
 
@@ -128,12 +130,11 @@ def above_floor(name: str, model: Model, steps: int) -> list[float]:
 
 
 def over(found: Sequence[float], teacher: Sequence[float]) -> dict[str, Any]:
-    """The ratio of two means, and its interval of 95 %."""
-    ratio, spread = np.mean(found) / np.mean(teacher), 0.0
-    for values in (found, teacher):
-        spread += (np.std(values, ddof=1) / np.mean(values)) ** 2 / len(values)
-    width = 1.96 * float(ratio) * float(spread) ** 0.5
-    return {"ratio": float(ratio), "low": float(ratio) - width, "high": float(ratio) + width}
+    """The ratio of two means, and its interval of 95 %: both have drawn from the same noise."""
+    mean, ratio = np.mean(teacher), np.mean(found) / np.mean(teacher)
+    left = (np.array(found) - ratio * np.array(teacher)) / mean
+    width = t.ppf(0.975, len(left) - 1) * left.std(ddof=1) / len(left) ** 0.5
+    return {"ratio": float(ratio), "low": float(ratio - width), "high": float(ratio + width)}
 
 
 def quality(name: str, seed: int, methods: Sequence[str]) -> dict[str, Any]:
@@ -234,7 +235,7 @@ def main() -> None:
     )
     parser.add_argument("what", choices=("digits", "horse", "time", "table"))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--methods", nargs="+", default=["flow-map"])
+    parser.add_argument("--methods", nargs="+", default=["progressive", "flow-map"])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     result = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}

@@ -30,6 +30,7 @@ FINE = 4  # steps of the first teacher for each of its student's
 PART = 0.3  # of the teacher's budget, for each progressive student
 WHOLE = 1.5  # likewise, for a flow map, which is one for all steps
 RATE = 0.5  # of the teacher's learning rate: students begin where they shall nearly stay
+BATCH = 0.5  # likewise: what is to be answered has no noise of its own to be averaged
 CHANCE = 2.0  # standard deviations by which a student may seem worse
 BLIND = ("noise", "score", "mean")  # predictions that say nothing of x in pure noise
 
@@ -198,9 +199,10 @@ def lesson_plan(config: RunConfig, plan: DistillConfig, steps: int, seen: int) -
     sampler, rate = "ddim", RATE * config.train.learning_rate
     if plan.method != "progressive":
         config, sampler = ahead(config, plan.method), "leap"
+    batch = max(1, round(BATCH * config.train.batch))
     return replace(
         config,
-        train=replace(config.train, seen=seen, learning_rate=rate),
+        train=replace(config.train, seen=seen, batch=batch, learning_rate=rate),
         sample=SampleConfig(sampler=sampler, steps=steps, grid="uniform", guidance=weight),
         distill=plan,
         adapt=replace(config.adapt, learn="all"),
