@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from .tasks.edit import Edited as Edited
     from .tasks.edit import between as between
     from .tasks.edit import edit as edit
-    from .tasks.restore import Restored as Restored
     from .tasks.restore import restore as restore
+    from .tasks.restored import Restored as Restored
     from .tasks.sample import Samples as Samples
     from .tasks.sample import sample as sample
     from .tasks.segment import Segmented as Segmented
@@ -59,7 +59,7 @@ _HOME = {
     "Edited": "tasks.edit",
     "Model": "runs.model",
     "OrnsteinError": "errors",
-    "Restored": "tasks.restore",
+    "Restored": "tasks.restored",
     "RunConfig": "runs.config",
     "RunFolder": "runs.folder",
     "Samples": "tasks.sample",

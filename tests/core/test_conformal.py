@@ -1,4 +1,4 @@
-"""Conformal p-values: exactly uniform for what could be swapped with the calibration."""
+"""Conformal p-values and bands: exact for what could be swapped with the calibration."""
 
 from itertools import permutations
 from math import floor
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from ornstein.core.conformal import discoveries, false_alarms, p_values
+from ornstein.core.conformal import band, discoveries, false_alarms, p_values, reach, widening
 from ornstein.rng import generator
 
 
@@ -81,3 +81,46 @@ def test_flags_follow_the_steps_of_benjamini_and_hochberg():
     assert discoveries(p, 0.05).tolist() == [True, True, True, False, True]
     assert discoveries(p, 0.03).tolist() == [False] * 5
     assert not len(discoveries(p[:0], 0.05))
+
+
+@pytest.mark.parametrize("draws", [19, 39])
+def test_a_band_of_few_draws_holds_its_share_of_truths_that_could_be_swapped_with_them(draws):
+    """Each of K + 1 numbers as the truth: nine in ten lie within, exactly."""
+    numbers = np.exp(np.arange(draws + 1) / 7)
+    rest = np.stack([np.delete(numbers, i) for i in range(draws + 1)])
+    low, high = band(rest, 0.9)
+    inside = (low <= numbers) & (numbers <= high)
+    assert inside.mean() == pytest.approx(0.9, abs=1e-12)
+    assert ((reach(numbers, rest, 0.9) <= 1) == inside).all()
+
+
+def test_eighteen_draws_are_too_few_for_a_band_of_nine_tenths():
+    with pytest.raises(ValueError, match="expected 19 draws or more, got 18"):
+        band(np.zeros((1, 18)), 0.9)
+
+
+def test_a_band_widened_by_its_reach_ends_at_the_truth():
+    draw = generator("reach")
+    truth, drawn = 3 * draw.standard_normal(50), draw.standard_normal((50, 19))
+    factor = reach(truth, drawn, 0.9)
+    for i in range(50):
+        ends = np.stack(band(drawn[i : i + 1], 0.9, factor[i]))
+        assert np.abs(ends - truth[i]).min() < 1e-12
+
+
+def test_widened_bands_hold_their_share_of_a_fresh_example_in_the_mean():
+    """Each of n + 1 examples as the fresh one: what the others ask for misses at most a tenth."""
+    draw = generator("widening")
+    for n in (9, 25, 60):
+        scale = np.exp(draw.standard_normal(n + 1))  # some are far harder than others
+        all_of_them = [s * np.abs(draw.standard_t(3, 5 + i % 7)) for i, s in enumerate(scale)]
+        missed = []
+        for i, fresh in enumerate(all_of_them):
+            factor = widening([*all_of_them[:i], *all_of_them[i + 1 :]], 0.9)
+            missed.append((fresh > factor).mean())
+        assert 0.1 - 2.5 / (n + 1) <= np.mean(missed) <= 0.1 + 1e-9
+
+
+def test_eight_examples_cannot_say_how_wide_a_band_must_be():
+    assert widening([np.zeros(3)] * 8, 0.9) == np.inf
+    assert widening([np.ones(3)] * 9, 0.9) == 1

@@ -210,3 +210,10 @@ def test_what_cannot_be_measured_is_said_in_one_sentence(model, stored, hole, tm
 def test_a_run_of_another_kind_says_what_does_not_fit():
     with pytest.raises(UsageError, match=r"--ct does not fit this run.*\(2,\)"):
         restore(tiny_model("mlp"), torch.zeros(1, 2), ct=3)
+
+
+def test_a_picture_of_another_size_is_refused_under_a_mask_naming_both(model, tmp_path):
+    for name in ("photo.png", "mask.png"):
+        Image.fromarray(np.full((16, 16), 255, np.uint8)).save(tmp_path / name)
+    with pytest.raises(UsageError, match=r"photo\.png is of 16 x 16 .* makes pictures of 8 x 8"):
+        restore(model, tmp_path / "photo.png", tmp_path / "mask.png")

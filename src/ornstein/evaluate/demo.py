@@ -18,7 +18,8 @@ from ..data import Dataset, open_data
 from ..runs.folder import RunFolder
 from ..runs.model import Model
 from ..tasks.edit import edit
-from ..tasks.restore import Restored, restore
+from ..tasks.restore import restore
+from ..tasks.restored import Restored
 from ..tasks.sample import Samples, opened, sample, write_picture
 from ..train import Progress, recipe, train
 from ..train.progress import Report

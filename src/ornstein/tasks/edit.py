@@ -28,7 +28,8 @@ from .examples import Places, read_examples
 from .measuring import Problem, through
 from .options import DrawOptions, EditOptions, checked
 from .progress import pieces
-from .restore import Cost, fitting, named, read_mask, same_cut
+from .restore import fitting, read_mask, same_cut
+from .restored import Cost, named
 from .sample import Run, Samples, block, draw, maker, opened, plan, png, rule
 
 if TYPE_CHECKING:

@@ -1,17 +1,19 @@
 """Mend what was measured badly: draw from the posterior, given what is known."""
 
+import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from io import BytesIO
+from dataclasses import asdict
+from hashlib import sha256
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.conformal import Widening
 from ..core.denoise import Denoiser
 from ..core.measure import Mask
 from ..core.measured import METHODS
@@ -19,156 +21,20 @@ from ..core.particles import Particles
 from ..core.posterior import PosteriorDenoiser
 from ..core.sample import OnStep, start
 from ..core.tally import Tally
-from ..data.codec import write_bytes
+from ..data.files import read_file
 from ..data.image import ImageCodec
-from ..data.metadata import read_metadata, with_metadata
 from ..data.places import Place, files_in
 from ..errors import UsageError
 from ..rng import Streams, generator
+from ..runs.bands import kept_widening
 from ..runs.model import Model
 from ..runs.sized import sized
 from .asking import conditions, label_names
 from .measuring import Files, Problem, masked, picture_size, problem_of, read_examples
 from .options import RestoreOptions, checked, suggestion
 from .progress import pieces
-from .sample import Run, Samples, block, draw, maker, opened, plan, png, rule
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    """What the restorations of one picture took, all its draws together.
-
-    Args:
-        calls: Of the denoiser.
-        products: With its Jacobian; each about as long as two calls.
-        seconds: On this machine.
-    """
-
-    calls: float
-    products: float
-    seconds: float
-
-    @classmethod
-    def of(cls, tally: Tally, begun: float, pictures: int, draws: int, block: int) -> "Cost":
-        """From what was counted since `begun`, of the performance counter, in blocks of draws."""
-        share = draws / ceil(pictures * draws / block)
-        seconds = (time.perf_counter() - begun) / pictures
-        return cls(calls=tally.calls * share, products=tally.products * share, seconds=seconds)
-
-    def __str__(self) -> str:
-        products = f" and {self.products:,.0f} Jacobian products" if self.products else ""
-        return f"{self.calls:,.0f} denoiser calls{products}, {self.seconds:.2g} seconds a picture"
-
-
-@dataclass(frozen=True, eq=False)
-class Restored:
-    """Pictures, and draws of what they may have been.
-
-    Args:
-        given: What is known of them ``(P, C, *S)``, as x; under a mask, what was given.
-        keep: True where it is known exactly ``(P, C, *S)``.
-        samples: The restorations, `draws` of the first picture, then of the second.
-        cost: What they took; None if it was not counted.
-        names: Of the files given, to name the files written; empty for numbers.
-        guess: The best guess in the mean square ``(P, C, *S)``, where one denoiser call gives it.
-        sources: The files given, one for each picture, whose metadata the files written keep.
-    """
-
-    given: Tensor
-    keep: Tensor
-    samples: Samples
-    cost: Cost | None = None
-    names: tuple[str, ...] = ()
-    guess: Tensor | None = None
-    sources: tuple[Path, ...] = ()
-
-    @property
-    def draws(self) -> int:
-        """Restorations of each picture."""
-        return len(self.samples) // len(self.given)
-
-    @property
-    def drawn(self) -> Tensor:
-        """The restorations of each picture ``(P, draws, C, *S)``, as x."""
-        return self.samples.x.unflatten(0, (len(self.given), self.draws))
-
-    @property
-    def mean(self) -> Tensor:
-        """The best guess in the mean square ``(P, C, *S)``, as x: by default the draws' mean."""
-        return self.drawn.mean(1) if self.guess is None else self.guess
-
-    @property
-    def sd(self) -> Tensor:
-        """How far the draws differ ``(P, C, *S)``, as x: their standard deviation."""
-        return self.drawn.std(1, correction=1 if self.draws > 1 else 0)
-
-    def panel(self, scale: int | None = None) -> "Image.Image":
-        """One row for each picture: what was given, what was known of it, its restorations.
-
-        Without a mask what was given is what is known, and the mean of the restorations is last.
-        """
-        known, codec = torch.where(self.keep, self.given, 0.0), self.samples.codec
-        if self.keep.any():
-            rows = torch.cat([self.given[:, None], known[:, None], self.drawn], 1)
-        else:
-            rows = torch.cat([self.given[:, None], self.drawn, self.mean[:, None]], 1)
-        return codec.preview(rows.flatten(0, 1), rows.shape[1], scale)
-
-    def save(self, folder: str | Path, uncertainty: bool = False) -> list[Path]:
-        """Write each restoration in the format of the data, and return the paths.
-
-        They are named after the files given: ``torn-0.png``, ``torn-1.png``, ..., and keep their
-        EXIF, ICC profile and resolution as far as the format has them.
-
-        Args:
-            folder: Where to.
-            uncertainty: Also write the mean, and the standard deviation in the data's units as
-                an array of floats, for each picture.
-        """
-        folder = Path(folder)
-        stems = [f"{name}-{i}" for name in self.names for i in range(self.draws)]
-        paths = named(self.samples.save(folder), stems)
-        _tell([path for path in self.sources for _ in range(self.draws)], paths)
-        if uncertainty:
-            mean = replace(self.samples, x=self.mean, labels=None)
-            means = named(mean.save(folder / "mean"), list(self.names))
-            _tell(self.sources, means)
-            paths += means
-            numbered = self.names or tuple(f"{i:06d}" for i in range(len(self.given)))
-            for name, sd in zip(numbered, self._sd_in_units(), strict=True):
-                paths.append(_write_array(folder / "sd" / f"{name}.npy", sd))
-        return paths
-
-    def _sd_in_units(self) -> np.ndarray:
-        std = torch.tensor(self.samples.codec.std).reshape(-1, *(1,) * (self.given.ndim - 2))
-        return (self.sd * std).float().numpy()
-
-    def _repr_png_(self) -> bytes:
-        return png(self.panel())
-
-
-def named(paths: list[Path], stems: list[str]) -> list[Path]:
-    """The files under their new names, if there is one for each."""
-    if len(paths) != len(stems):
-        return paths
-    pairs = zip(paths, stems, strict=True)
-    return [path.replace(path.with_name(stem + path.suffix)) for path, stem in pairs]
-
-
-def _tell(sources: Sequence[Path], paths: Sequence[Path]) -> None:
-    """Put what the file of each picture says besides its pixels into the file made of it."""
-    for source, path in zip(sources, paths, strict=False):
-        if (known := read_metadata(source)) is not None:
-            write_bytes(path, with_metadata(path.read_bytes(), known))
-
-
-def _write_array(path: Path, array: np.ndarray) -> Path:
-    out = BytesIO()
-    np.save(out, array, allow_pickle=False)
-    return write_bytes(path, out.getvalue())
+from .restored import Cost, Restored
+from .sample import Run, Samples, block, draw, maker, opened, plan, rule
 
 
 def restore(
@@ -209,6 +75,7 @@ def restore(
         given = problem.shown(model.codec.data.shape)
     else:
         same_cut(mask, files)
+        same_size(model, files)
         stored, names = read_examples(model.codec.data, files)
         keep = ~read_mask(model.codec.data.shape, mask, len(stored))
         problem = masked(model, stored, names, keep, chosen)
@@ -228,7 +95,31 @@ def restore(
         problem.names,
         guess=denoised(model, problem, chosen) if problem.white else None,
         sources=sources if len(sources) == len(problem) else (),
+        widening=_known_widening(model, chosen, mask),
     )
+
+
+AS_YOU_LIKE = ("draws", "seed", "simulate")
+"""Options that do not change what is measured, nor how well it is restored."""
+
+HoleSource = str | Path | Tensor | np.ndarray | None
+
+
+def key_of(options: RestoreOptions, mask: HoleSource) -> str:
+    """A name for the measurement and the way to draw: the same for the same, on every machine."""
+    words = {k: v for k, v in asdict(options).items() if k not in AS_YOU_LIKE}
+    digest = sha256(json.dumps(words, sort_keys=True).encode())
+    if isinstance(mask, (str, Path)):
+        digest.update(read_file(Path(mask)))
+    elif mask is not None:
+        digest.update(np.packbits(np.asarray(mask)).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _known_widening(model: Model, options: RestoreOptions, mask: HoleSource) -> Widening | None:
+    if model.run is None:
+        return None
+    return kept_widening(model.run, model.seen, key_of(options, mask))
 
 
 def _at_size(model: Model, files: Files, options: RestoreOptions, masked: bool) -> Model:
@@ -421,6 +312,57 @@ def same_cut(mask: object, files: Files) -> None:
                 f"{mask} is of {wide} x {high} pixels and {path} of {width} x {height}: give one "
                 "of the size of the picture."
             )
+
+
+def same_size(model: Model, files: Files) -> None:
+    """Refuse pictures under a mask that would have to be scaled: what is known is to be kept.
+
+    Raises:
+        UsageError: If one is not of the size of the model's examples, naming both sizes.
+    """
+    space = model.codec.data.shape[1:]
+    if isinstance(files, Tensor) or len(space) != 2:
+        return
+    high, wide = space
+    for path in files_in(files):
+        if (size := picture_size(path)) != (wide, high):
+            raise UsageError(
+                f"{path} is of {size[0]} x {size[1]} pixels, but the run makes pictures of {wide} "
+                f"x {high}: scale it to that size, or train with --data.patch for any size."
+            )
+
+
+def windows_of(mask: HoleSource, window: tuple[int, ...], count: int, seed: int) -> Tensor:
+    """Parts of a mask ``(count, 1, *window)``, each from a random place where it hides something.
+
+    A mask of the size of a window is taken as it is.
+
+    Raises:
+        UsageError: If it is smaller than a window, or hides nothing or everything.
+    """
+    if isinstance(mask, (str, Path)):
+        wide, high = picture_size(Path(mask))
+        mask = read_mask((1, high, wide), mask, 1)[0]
+    hole = torch.as_tensor(mask)
+    if hole.shape[-len(window) :] == window:
+        return hole
+    hole = hole.reshape(-1, *hole.shape[-len(window) :])[:1]
+    if any(n < w for n, w in zip(hole.shape[1:], window, strict=True)):
+        small, large = (" x ".join(map(str, size)) for size in (hole.shape[1:], window))
+        raise UsageError(
+            f"The mask of {small} is smaller than what the run was trained on, {large}."
+        )
+    chance, parts = generator("windows", seed), list[Tensor]()
+    for _ in range(100 * count):
+        begin = [
+            int(chance.integers(n - w + 1)) for n, w in zip(hole.shape[1:], window, strict=True)
+        ]
+        part = hole[(slice(None), *(slice(b, b + w) for b, w in zip(begin, window, strict=True)))]
+        if part.any() and not part.all():
+            parts.append(part)
+        if len(parts) == count:
+            return torch.stack(parts)
+    raise UsageError("The mask hides nothing, or everything, wherever one looks.")
 
 
 def read_mask(shape: tuple[int, ...], mask: str | Path | Tensor | np.ndarray, count: int) -> Tensor:

@@ -17,7 +17,7 @@ from ..errors import UsageError
 from .asking import context_from
 from .examples import refuse_another_size
 from .options import DrawOptions, SampleOptions, SegmentOptions, checked
-from .restore import Cost
+from .restored import Cost
 from .sample import Run, opened, plan, png, stream, write_picture
 
 if TYPE_CHECKING:

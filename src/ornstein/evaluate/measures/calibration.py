@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,16 @@ import torch
 from scipy.stats import binom, chisquare
 from torch import Tensor
 
+from ...core.conformal import Widening, reach, widening
 from ...data import Dataset
 from ...errors import UsageError
 from ...rng import generator
+from ...runs.bands import keep_widening
 from ...runs.model import Model
 from ...tasks.examples import training_data
 from ...tasks.options import RestoreOptions, checked, suggestion
-from ...tasks.restore import Cost, Restored, restore
+from ...tasks.restore import key_of, restore, windows_of
+from ...tasks.restored import BAND, Cost, Restored
 from ...tasks.sample import Run, opened
 
 DRAWS = 19
@@ -38,6 +42,8 @@ class Calibration:
         draws: Of each posterior.
         everywhere: The share of all such places at which the truth lies in the 90 % band.
         psnr: Of the mean of the draws, in decibels of the range of the data.
+        reached: By how much the 90 % band of each such place must be widened to hold the truth,
+            an array for each example.
         cost: What it took.
     """
 
@@ -45,6 +51,7 @@ class Calibration:
     draws: int
     everywhere: float
     psnr: float
+    reached: tuple[np.ndarray, ...] = ()
     cost: Cost | None = None
 
     def coverage(self, share: float) -> float:
@@ -56,6 +63,16 @@ class Calibration:
         p, n = _nominal(self.draws, share), len(self.ranks)
         low, high = binom.interval(0.95, n, p)
         return low / n, high / n
+
+    def held(self, factor: float) -> float:
+        """The share of all places at which the truth lies in the 90 % band widened by `factor`."""
+        return float((np.concatenate(self.reached) <= factor).mean())
+
+    @property
+    def widening(self) -> Widening | None:
+        """By how much to widen 90 % bands of fresh examples; None if these are too few to say."""
+        factor = widening(self.reached, BAND) if self.reached else inf
+        return Widening(factor, len(self.reached)) if factor < inf else None
 
     @property
     def histogram(self) -> tuple[list[str], list[float]]:
@@ -110,6 +127,7 @@ class Calibration:
             rows[f"coverage_{share:.0%}"] = self.coverage(share)
             rows[f"coverage_{share:.0%}_expected"] = f"{low:.3f} to {high:.3f}"
         rows |= {"coverage_90%_everywhere": self.everywhere, "rank_p_value": self.p_value}
+        rows["widening"] = None if self.widening is None else self.widening.factor
         rows |= {"psnr": self.psnr, "examples": len(self.ranks), "draws": self.draws}
         return rows | {"cost": None if self.cost is None else str(self.cost)}
 
@@ -150,6 +168,7 @@ def calibrate(
     draws: int = DRAWS,
     *,
     data: Dataset | None = None,
+    keep: bool = False,
     **options: Any,
 ) -> Calibration:
     """Measure examples that the run has not seen, draw what they may have been, and compare.
@@ -157,9 +176,11 @@ def calibrate(
     Args:
         run: The run, or its folder.
         count: Examples; fewer if no more were held out.
-        mask: As `tasks.restore.restore` takes it.
+        mask: As `tasks.restore.restore` takes it; of a run of patches it may be larger than they,
+            and each example is under a part of it.
         draws: Of each posterior.
         data: Examples to take; what training left out by default.
+        keep: Keep in the run by how much bands of this measurement are to be widened.
         **options: Those of `RestoreOptions`.
 
     Raises:
@@ -177,8 +198,14 @@ def calibrate(
         )
     stored = held_out.stored[torch.from_numpy(order)]
     simulate = {"simulate": True} if mask is None or options.get("noise") else {}
-    restored = restore(model, stored, mask, draws, **{**options, **simulate})
-    return compared(model, stored, restored, chosen.seed)
+    hidden = mask
+    if mask is not None and model.config.data.patch is not None:
+        hidden = windows_of(mask, model.codec.data.shape[1:], len(stored), chosen.seed)
+    restored = restore(model, stored, hidden, draws, **{**options, **simulate})
+    found = compared(model, stored, restored, chosen.seed)
+    if keep and found.widening is not None and model.run is not None:
+        keep_widening(model.run, model.seen, key_of(chosen, mask), found.widening)
+    return found
 
 
 def compared(model: Model, stored: Tensor, restored: Restored, seed: int = 0) -> Calibration:
@@ -195,6 +222,7 @@ def compared(model: Model, stored: Tensor, restored: Restored, seed: int = 0) ->
     ranks = (drawn < truth[:, None]).sum(1)
     hidden = (~restored.keep).flatten(1).double()
     places = torch.from_numpy(rng.random(hidden.shape)) * hidden
+    reached = reach(truth.numpy(), drawn.numpy(), BAND) if restored.draws >= DRAWS else None
     one = ranks.flatten(1).gather(1, places.argmax(1, keepdim=True))[:, 0].numpy()
     inside = _inside(ranks[~restored.keep].numpy(), restored.draws, 0.9)
     return Calibration(
@@ -202,6 +230,9 @@ def compared(model: Model, stored: Tensor, restored: Restored, seed: int = 0) ->
         draws=restored.draws,
         everywhere=float(inside.mean()),
         psnr=10 * float(np.log10(span**2 / max(error, 1e-300))),
+        reached=()
+        if reached is None
+        else tuple(r[h] for r, h in zip(reached, ~restored.keep.numpy(), strict=True) if h.any()),
         cost=restored.cost,
     )
 
