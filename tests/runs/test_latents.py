@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from ornstein.data import DataOptions, open_data
 from ornstein.errors import DataError, ModelFileError, UsageError
+from ornstein.evaluate.measures.bits import measure_bits, why_none
 from ornstein.interop.hub import files_of
 from ornstein.runs.adapters import merge
 from ornstein.runs.config import AutoencoderConfig, NetConfig, RunConfig, TrainConfig
@@ -159,6 +160,12 @@ def test_all_weights_of_a_run_on_latents_go_on_from_where_they_stand(places, tmp
     assert load(after.path).codec.std == load(places / "run").codec.std
     found, base = (sample(place, 2, steps=2).x for place in (after, places / "run"))
     assert_close(found, base, rtol=0, atol=1e-3)
+
+
+def test_no_bits_are_told_of_latents_and_it_is_said_why(places, sides):
+    model = load(places / "run")
+    assert measure_bits(model, *sides, count=4) is None
+    assert "a density of latents is none of the data" in why_none(model)
 
 
 def test_damaged_weights_of_the_autoencoder_are_refused(places, tmp_path):

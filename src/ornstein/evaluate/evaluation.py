@@ -21,7 +21,7 @@ from ..tasks.sample import Run, Samples, opened, stream
 from .features.encoders import encoders_of, packed
 from .features.foundation import Foundation
 from .features.labelled import Encoder
-from .measures.bits import Bits, losses, measure_bits
+from .measures.bits import Bits, losses, measure_bits, why_none
 from .measures.calibration import Calibration, calibrate, in_words
 from .measures.copies import FEWEST, Copies, look_for_copies, most_alike
 from .measures.figures import Figure, Side, Spaces, measure_figures
@@ -125,6 +125,8 @@ class Evaluation:
         if self.bits is not None:
             both = f"{self.bits.flow:.3f} ± {self.bits.flow_error:.3f}"
             out.append(f"{'bits per dimension':<28} {both}, bound {self.bits.bound:.3f}")
+        elif self.options.likely:
+            out.append(f"{'bits per dimension':<28} {why_none(self.model)}")
         if self.pairs is not None:
             out.append(self.pairs.sentence)
         if self.posterior is not None:

@@ -111,6 +111,13 @@ def told(model: Model, data: Dataset, indices: Tensor) -> tuple[Tensor, dict[str
     return x.to(model.device), {name: value.to(model.device) for name, value in cond.items()}
 
 
+def why_none(model: Model) -> str:
+    """Why there are no bits of a run, in a sentence."""
+    if model.codec.data is not model.codec:
+        return "None: a density of latents is none of the data that the run draws."
+    return "None: the data have a constant channel, or are too few, and so no density."
+
+
 def measure_bits(
     model: Model, train: Dataset, held_out: Dataset, count: int, seed: int = 0
 ) -> Bits | None:
@@ -118,7 +125,7 @@ def measure_bits(
 
     Both figures stop at the log-SNR where the bound of training examples is lowest, and leave the
     rest to the levels: no training visits the last traces of noise often enough to learn them,
-    and the bound holds wherever it stops. None if a channel is constant: it has no density.
+    and the bound holds wherever it stops. None if there is no density; see `why_none`.
 
     Args:
         model: The run.
@@ -128,9 +135,7 @@ def measure_bits(
         seed: Of the choice, the noise and the probes.
     """
     codec = model.codec
-    if codec.data is not codec:  # a density of latents is none of the data
-        return None
-    if min(codec.std) == 0 or min(count, len(held_out)) < 2:
+    if codec.data is not codec or min(codec.std) == 0 or min(count, len(held_out)) < 2:
         return None
     scale = _Scale(codec)
     profile = _profile(model, train, scale, seed)
