@@ -9,6 +9,7 @@ from ornstein.core.exact import EmpiricalDenoiser, GaussianDenoiser
 from ornstein.core.noise import CosineSchedule, FlowSchedule
 from ornstein.data.dataset import Dataset
 from ornstein.train.doctor import (
+    BEGINS,
     Diagnosis,
     Doctor,
     StationaryDenoiser,
@@ -87,6 +88,13 @@ def test_sixteen_examples_are_learned_by_heart_and_four_thousand_are_not():
     many = diagnose(count=4096, updates=300)
     assert few.kind == "memorising" and few.memorised > 0.5, few
     assert many.kind == "learning" and many.memorised < 0.25, many
+
+
+def test_what_begins_to_be_learned_by_heart_is_told_while_it_still_learns():
+    found = diagnose(count=64)
+    assert found.kind == "learning" and BEGINS < found.memorised < 0.5, found
+    assert f"{found.memorised:.0%} of the way to learning its examples by heart" in found.verdict
+    assert "by heart" not in diagnose(count=200).verdict
 
 
 def test_early_on_nothing_is_said():

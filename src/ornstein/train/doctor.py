@@ -32,6 +32,7 @@ MEMORY = 4096  # training examples of the memorising denoiser
 DIMENSIONS = 1024  # largest covariance matrix
 HIGH = 0.05  # no network of this package learns at such a learning rate
 EARLY = 0.1  # share of the budget before which nothing is said
+BEGINS = 0.25  # of the way to learning by heart, from which on it is told
 
 Kind = Literal["early", "learning", "not learning", "memorising"]
 
@@ -239,7 +240,8 @@ class Doctor:
                 "tell what it is asked, or the data are plain noise"
             )
         elif ratio < 1.02:
-            return "learning", f"learning ({below})"
+            way = f"; {memorised:.0%} of the way to learning its examples by heart"
+            return "learning", f"learning ({below}{way if memorised > BEGINS else ''})"
         elif part < 0.5:
             return "early", f"too early to say ({below})"
         else:
