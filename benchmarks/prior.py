@@ -135,14 +135,14 @@ def table() -> None:
     found = json.loads(RESULTS.read_text())
     data, seen, retrieval = found["data"], found["seen"], found["retrieval"]
     n, captions = retrieval["pairs"], found["shares"]["real"]["all"]["n"]
-    chance = f"{retrieval['floor']:.2%}"
+    chance = f"{100 * retrieval['floor']:.2g} %"
     lines = [
         f"| nearest of {n} held-out scenes | is the right one | chance |",
         "|---|---|---|",
         f"| picture to a caption | {_share(retrieval['by_text'], n)} | {chance} |",
         f"| caption to a picture | {_share(retrieval['by_picture'], n)} | {chance} |",
         f"| picture to what the prior draws for a caption | {_share(found['prior_retrieval'])} "
-        f"| {1 / n:.2%} |",
+        f"| {100 / n:.2g} % |",
         "",
         f"| the decoder is told the embedding | {' | '.join(RESPECTS)} |",
         "|---|" + "---|" * len(RESPECTS),

@@ -19,6 +19,7 @@ from ornstein.runs.embedding import KEPT, captioned, embedded, encoder_of
 from ornstein.runs.model import load
 from ornstein.tasks.examples import training_data
 from ornstein.train import train
+from ornstein.train.adapt import adaptation
 from ornstein.train.device import World
 from ornstein.train.training import Training
 from train.tiny import digest, points, tiny_config
@@ -180,6 +181,8 @@ def test_what_does_not_fit_is_refused_in_a_sentence(places, sides):
     with pytest.raises(UsageError, match="leave flip"):
         varied = open_data(places / "pictures", DataOptions(flip=True))
         embedded(varied, encoder, "decoder")
+    with pytest.raises(UsageError, match="goes by an encoder, and is not gone on from"):
+        adaptation(places / "decoder")
     with pytest.raises(UsageError, match="has no captions, by which"):
         train("digits", out=places / "none", config=towers())
     with pytest.raises(UsageError, match="has no captions, by which"):
@@ -189,7 +192,7 @@ def test_what_does_not_fit_is_refused_in_a_sentence(places, sides):
 def test_a_batch_that_is_told_apart_is_not_taken_in_pieces(sides):
     for changes in ({"micro_batch": 8}, {"memory": "low"}):
         config = towers()
-        with pytest.raises(UsageError, match="leave .train. micro_batch and memory out"):
+        with pytest.raises(UsageError, match="micro_batch and memory out"):
             Training(replace(config, train=replace(config.train, **changes)), sides[0])
     with pytest.raises(UsageError, match="in one process"):
         Training(towers(), sides[0], world=World(rank=0, size=2))

@@ -283,9 +283,8 @@ def refuse(model: Model, chosen: DistillOptions) -> None:
         raise UsageError("A run that learns its variance teaches by --method progressive alone.")
     low, high = guidance_of(model, chosen)
     known = model.vocabulary
-    if (low, high) != (1, 1) and not (
-        known.classes or known.attributes or known.words or known.context
-    ):
+    told = (known.classes, known.attributes, known.words, known.context, known.embedding)
+    if (low, high) != (1, 1) and not any(told):
         raise UsageError(f"guidance = {chosen.guidance}: this run has no condition to go to.")
     if not low <= high:
         raise UsageError(f"guidance = {chosen.guidance} must go from low to high.")

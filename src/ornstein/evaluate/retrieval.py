@@ -41,7 +41,7 @@ class Retrieval:
 
     def lines(self) -> list[str]:
         """What the command prints."""
-        beside = f"the first of {self.by_text.n:,}, chance {self.floor:.2%}"
+        beside = f"nearest of {self.by_text.n:,}, chance {100 * self.floor:.2g} %"
         rows = {
             "picture found by caption": self.by_text,
             "caption found by picture": self.by_picture,

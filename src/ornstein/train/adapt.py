@@ -64,6 +64,8 @@ def adaptation(
     place, config = base.run.path, base.config
     if config.distill.teacher or config.distill.looks_ahead:
         raise UsageError(f"{place} is a student of few steps: go on from its teacher, then distil.")
+    if base.encoder is not None:
+        raise UsageError(f"{place} goes by an encoder, and is not gone on from: train it anew.")
     if isinstance(base.denoiser.net, Controlled):
         raise UsageError(f"{place} is a control branch: go on from its base, {config.adapt.base}.")
     if learn == "control" and (base.given is not None or config.net.kind == "mlp"):
