@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test quick lint types imports unit torture papers gallery bench clean
+.PHONY: demo test quick lint types imports unit torture tables papers gallery bench clean
 
 demo: .venv/ready            ## train on real digits, sample, mend a picture, write one report
 	$(BIN)/ornstein demo --out demo
@@ -27,10 +27,13 @@ imports: .venv/ready
 unit: .venv/ready
 	$(BIN)/pytest -n 2 -m "not torture" --dist worksteal --durations=15
 
+tables: .venv/ready          ## every table of the README and the docs, from what was measured
+	$(BIN)/python benchmarks/tables.py
+
 papers: .venv/ready          ## the papers' claims, each with its line, then the tables of docs/papers.md
 	for script in $$($(BIN)/python benchmarks/papers/table.py --list); do \
 	  $(BIN)/python benchmarks/papers/$$script.py || exit 1; done
-	$(BIN)/python benchmarks/papers/table.py
+	$(BIN)/python benchmarks/tables.py
 
 gallery: .venv/ready         ## the pictures of the docs and what is said below them: ten minutes of a core
 	for page in restoring editing pairs distilling detecting classifying augmenting; do \
@@ -42,7 +45,7 @@ torture: .venv/ready         ## the long form of the kill tests: 200 kills
 bench: .venv/ready           ## every claim of speed beside the peers, and the pages that tell them
 	$(BIN)/python benchmarks/peers/install.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/suite.py
-	$(BIN)/python benchmarks/suite.py --tables
+	$(BIN)/python benchmarks/tables.py
 
 .venv/ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv || python3 -m venv .venv

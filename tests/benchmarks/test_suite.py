@@ -46,18 +46,6 @@ def kept(folder: Path, found: dict) -> dict:
 # --- Pages ---------------------------------------------------------------------------------------
 
 
-def test_no_figure_on_the_pages_was_typed(tmp_path):
-    (tmp_path / "docs").mkdir()
-    pages = ("docs/performance.md", "README.md")
-    for page in pages:
-        (tmp_path / page).write_text((ROOT / page).read_text())
-    suite.write_pages(tmp_path)
-    for page in pages:
-        assert (tmp_path / page).read_text() == (ROOT / page).read_text(), (
-            f"{page} is not what the results say: python benchmarks/suite.py --tables"
-        )
-
-
 def test_what_stands_between_marks_is_replaced_and_nothing_else():
     text = "a\n<!-- x -->\nold\n<!-- /x -->\nb\n<!-- y -->\nkept\n<!-- /y -->\n"
     new = suite.between(text, "x", r"new \1")

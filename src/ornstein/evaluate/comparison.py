@@ -139,6 +139,7 @@ def compare(
         DataError: If the data cannot be read.
     """
     chosen, place = checked(CompareOptions, options), choose_device(device)
+    say("Reading the data")
     everything = _opened(source, data or DataOptions())
     train, held_out = everything.split(everything.options.validation, 0)
     if len(held_out) < 2:
@@ -146,6 +147,7 @@ def compare(
             f"There are {len(held_out):,} held-out examples to compare with: give more data, or "
             "a larger --data.validation."
         )
+    say("Learning the features on which all models are measured")
     ground = _Ground(train, held_out, chosen, place)
     entries = [ground.enter(name, say) for name in chosen.models or ("diffusion", *RIVALS)]
     return Comparison(
@@ -215,6 +217,7 @@ class _Ground:
         """Train and measure one model from every seed."""
         first, seeds = self.options.seed, self.options.seeds
         one = self.make(name)
+        say(f"{one.title}: one update, to see how much memory it takes")
         memory = peak_memory(
             lambda: one.fit(self.train, Budget(seen=1), first, self.device), self.device
         )

@@ -11,7 +11,7 @@ from ...data.image import ImageCodec
 from ...rng import generator
 from ...tasks.sample import png
 from ..features.unlabelled import SelfTaught
-from ..measures.bits import Profile
+from ..measures.bits import Profile, why_none
 from ..measures.calibration import Calibration
 from ..measures.copies import Copies
 from ..measures.coverage import ceiling
@@ -33,6 +33,7 @@ from .report import (
     Table,
     write_report,
 )
+from .scenes import scenes
 from .sheets import sheet
 
 if TYPE_CHECKING:
@@ -81,6 +82,8 @@ def evaluation_report(evaluation: "Evaluation", path: Path) -> Path:
     ]
     if evaluation.pairs is not None:
         sections.append(Section("How near to what belongs to the given", _pairs(evaluation.pairs)))
+    if evaluation.scenes is not None:
+        sections.append(Section("Does it draw what is asked for?", scenes(evaluation.scenes)))
     if evaluation.posterior is not None:
         found = _posterior(evaluation.posterior, evaluation.options.posterior)
         sections.append(Section("How sure its restorations are", found))
@@ -386,7 +389,7 @@ def _group_table(grouping: Grouping) -> Table:
 def _likely(evaluation: "Evaluation") -> list[Block]:
     bits = evaluation.bits
     if bits is None:
-        return [Prose("The data have a constant channel, or are too few: there is no density.")]
+        return [Prose(why_none(evaluation.model))]
     unit = "of the integers" if bits.discrete else "of the density, in the units of the data"
     order = (
         "The bound lies above the likelihood, as it should."

@@ -1,0 +1,90 @@
+"""Write every table of the README and the docs anew from what was measured: ``make tables``.
+
+    python benchmarks/tables.py
+
+Nothing is measured, and what has not been measured yet is left as it stands; a second time changes
+nothing. tests/benchmarks/test_tables.py holds the pages to it.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "benchmarks" / "papers"))
+
+import adapters  # noqa: E402
+import anomaly  # noqa: E402
+import augment  # noqa: E402
+import classify  # noqa: E402
+import comparison  # noqa: E402
+import distillation  # noqa: E402
+import pairs  # noqa: E402
+import photographs  # noqa: E402
+import posterior  # noqa: E402
+import scenes  # noqa: E402
+import suite  # noqa: E402
+import table as papers  # noqa: E402
+
+RESULTS = ROOT / "benchmarks" / "results"
+DOCS = ROOT / "docs"
+
+
+def of_papers() -> None:
+    papers.PAGE.write_text(papers.filled(papers.PAGE.read_text()))
+
+
+def of_pairs() -> None:
+    result = json.loads((RESULTS / "pairs.json").read_text())
+    pairs.put(DOCS / "pairs.md", "digits", pairs.digits_table(result["digits"]))
+    pairs.put(DOCS / "pairs.md", "cells", pairs.cells_table(result["cells"]))
+
+
+def of_posteriors() -> None:
+    result = json.loads((RESULTS / "posterior.json").read_text())
+    page = DOCS / "restoring.md"
+    posterior.put(page, "points", posterior.points_table(result["points"]))
+    posterior.put(page, "digits", posterior.digits_table(result["digits"]))
+
+
+def of_photographs() -> None:
+    result = json.loads((RESULTS / "photographs.json").read_text())
+    photographs.put(DOCS / "restoring.md", "photographs", photographs.table(result["tasks"]))
+
+
+def of_adapters() -> None:
+    adapters.put(adapters.table(json.loads((RESULTS / "adapters.json").read_text())))
+
+
+def of_distillation() -> None:
+    distillation.put(distillation.table(json.loads((RESULTS / "distillation.json").read_text())))
+
+
+WRITERS: dict[str, Callable[[], object]] = {
+    "throughput*": suite.write_pages,
+    "papers*": of_papers,
+    "comparison*": comparison.write_tables,
+    "pairs": of_pairs,
+    "posterior": of_posteriors,
+    "photographs": of_photographs,
+    "anomaly": anomaly.write_table,
+    "augment": augment.table,
+    "classify": classify.table,
+    "scenes": scenes.table,
+    "adapters": of_adapters,
+    "distillation": of_distillation,
+}
+"""By the name of the results that each tells."""
+
+
+def main() -> None:
+    os.chdir(ROOT)
+    for name, write in WRITERS.items():
+        if any(RESULTS.glob(f"{name}.json")):
+            write()
+
+
+if __name__ == "__main__":
+    main()
