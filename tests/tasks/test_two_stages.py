@@ -12,6 +12,7 @@ from ornstein.errors import UsageError
 from ornstein.rng import generator, normal
 from ornstein.runs.config import EmbeddingConfig, NetConfig, RunConfig, TrainConfig
 from ornstein.runs.model import load
+from ornstein.runs.provenance import read_stamp
 from ornstein.tasks.edit import between, edit
 from ornstein.tasks.embedding import sphere, turned
 from ornstein.tasks.options import SampleOptions
@@ -70,6 +71,16 @@ def test_an_example_of_two_stages_is_a_function_of_the_seed_and_its_number(prior
     other = sample(decoder, 5, prior=prior, text=texts, steps=2, guidance=2.0, seed=1).x
     assert torch.equal(every[2:4], some)
     assert not torch.equal(every, other)
+
+
+def test_a_picture_says_which_prior_drew_its_embedding(prior, decoder, tmp_path):
+    one, other = (
+        sample(decoder, 1, text=("red left",), steps=1, **how).save(tmp_path / name)[0]
+        for name, how in (("staged", {"prior": prior}), ("direct", {}))
+    )
+    facts = [read_stamp(path.read_bytes()) for path in (one, other)]
+    assert [f["run"] for f in facts] == [decoder.run.identity["id"]] * 2
+    assert facts[0]["prior"] == prior.run.identity["id"] and "prior" not in facts[1]
 
 
 def test_the_prior_draws_what_the_text_says(prior, decoder):

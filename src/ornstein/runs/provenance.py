@@ -31,6 +31,7 @@ def provenance(
     seed: int,
     index: int,
     adapters: Sequence[tuple[str, float]] = (),
+    prior: str | None = None,
 ) -> dict[str, Any]:
     """What identifies an example: with these, the run draws it again.
 
@@ -40,6 +41,7 @@ def provenance(
         seed: Of the sequence it is in.
         index: Its number there.
         adapters: The runs that were put on, each with its strength.
+        prior: The run that drew the embedding of the example, if one did.
     """
     facts = {
         "run": identity["id"],
@@ -49,7 +51,8 @@ def provenance(
         "index": index,
         "ornstein": VERSION,
     }
-    return facts | ({"adapters": [list(one) for one in adapters]} if adapters else {})
+    facts |= {"adapters": [list(one) for one in adapters]} if adapters else {}
+    return facts | ({"prior": prior} if prior else {})
 
 
 def stamp(png: bytes, facts: dict[str, Any]) -> bytes:

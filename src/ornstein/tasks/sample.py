@@ -154,7 +154,8 @@ def stream(
     model = sized(model, options.space or model.shape[1:])
     denoiser, steps = plan(model, options, heard=prior is not None)
     context = context_of(model, options) if context is None else context
-    embeddings = None if prior is None else drawn_by(opened(prior, device), model, options)
+    first_stage = None if prior is None else opened(prior, device)
+    embeddings = None if first_stage is None else drawn_by(first_stage, model, options)
     at_once = options.batch or block(model)
     size = max(at_once, CHUNK // prod(model.shape))
     for first in pieces(range(0, len(indices), size)):
@@ -163,7 +164,7 @@ def stream(
         told = partial(_told, denoiser, model, options, context, heard)
         x = draw(model, told, steps, options.seed, part, on_step, at_once=at_once)
         labels = label_names(model, options, part)
-        x, made = model.codec.decoded(x), maker(model, options.seed)
+        x, made = model.codec.decoded(x), maker(model, options.seed, first_stage)
         yield Samples(x, model.codec.data, part[0], labels, made)
 
 
@@ -331,11 +332,12 @@ def opened(
     return open_model(place, [text for text in texts or () if text], device=device)
 
 
-def maker(model: Model, seed: int) -> Made | None:
+def maker(model: Model, seed: int, prior: Model | None = None) -> Made | None:
     """What to write into the examples of a sequence; None if the model has no run to name."""
     if model.run is None:
         return None
-    worn = {"adapters": model.adapters}
+    of_prior = prior.run.identity["id"] if prior and prior.run else None
+    worn = {"adapters": model.adapters, "prior": of_prior}
     return partial(provenance, model.run.identity, model.seen, seed, **worn)
 
 
