@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from ornstein.core.measure import Mask, Matrix, Separable, conjugate_gradient
+from ornstein.core.measure import Mask, Matrix, Separable
+from ornstein.core.solve import conjugate_gradient
 from truths import F64, covariances, normal
 
 

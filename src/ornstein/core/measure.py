@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .denoise import align
+from .solve import conjugate_gradient
 
 SMALL = 2**12  # rows or columns of a matrix that is decomposed
 
@@ -477,54 +478,3 @@ class Slice(LinearOperator):
         keep = torch.zeros(self.shape, dtype=torch.bool, device=x.device)
         keep[self.region] = True
         return Mask(keep).consistent(x, self.adjoint(y), ratio)
-
-
-# --- Linear systems ------------------------------------------------------------------------------
-
-
-WILD = 10.0
-
-
-def conjugate_gradient(
-    A: Callable[[Tensor], Tensor], b: Tensor, iterations: int, tolerance: float | None = None
-) -> Tensor:
-    """Solve ``A x = b``, A symmetric and positive, one system for each example of `b` ``(B, ...)``.
-
-    An example stops where it has converged, or where A turns out not to be positive in the
-    direction searched, as the Jacobian of a trained network may, or so nearly not that the step
-    would leave a residual `WILD` times b; it then keeps what it has.
-
-    Args:
-        A: The system, applied to the batch.
-        b: Right-hand sides ``(B, ...)``.
-        iterations: At most this many; n of them solve a system with n distinct eigenvalues.
-        tolerance: Stop where ``|b - A x| <= tolerance |b|``; by default the machine epsilon.
-
-    Returns:
-        The solutions ``(B, ...)``, without NaN whatever A is.
-    """
-
-    def dot(u: Tensor, v: Tensor) -> Tensor:
-        return (u * v).flatten(1).sum(1)
-
-    size = b.abs().flatten(1).amax(1)
-    unit = align(torch.where(size > 0, size, 1.0), b)  # so that no square underflows
-    number = torch.finfo(b.dtype)
-    tolerance = number.eps if tolerance is None else tolerance
-    x, r = torch.zeros_like(b), b / unit
-    p, rr = r, dot(r, r)
-    active, enough, most = size > 0, tolerance**2 * rr, WILD**2 * rr
-    for _ in range(iterations):
-        Ap = A(p)
-        curvature = dot(p, Ap)
-        active = active & (curvature > number.tiny) & (rr > enough)
-        if not active.any():
-            break
-        length = torch.where(active, rr / curvature, 0.0)
-        left = r - align(length, b) * Ap
-        active = active & (dot(left, left) <= most)
-        step = align(torch.where(active, length, 0.0), b)
-        x, r = torch.where(step > 0, x + step * p, x), torch.where(step > 0, left, r)
-        rr, before = dot(r, r), rr
-        p = r + align(torch.where(active, rr / before, 0.0), b) * p
-    return x * unit

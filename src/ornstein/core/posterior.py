@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ..errors import UsageError
 from .denoise import Denoiser, align, covariance, with_signal
-from .measure import LinearOperator, Operator, conjugate_gradient
+from .measure import LinearOperator, Operator
+from .solve import conjugate_gradient
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +140,7 @@ class PosteriorDenoiser(Denoiser):
         iterations: Of conjugate gradients at each call, at most; one Jacobian product each, and
             one more. As many as `y` has entries make the equation above exact, for a denoiser
             that is. The Jacobian of a trained network is neither symmetric nor positive: an
-            example then stops early, see `core.measure.conjugate_gradient`.
+            example then stops early, see `core.solve.conjugate_gradient`.
 
     Raises:
         ValueError: If `sigma_y` is not a noise level, or `y` is not finite.
