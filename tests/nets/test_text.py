@@ -5,7 +5,10 @@ import torch
 from torch.testing import assert_close
 
 from ornstein.nets import Conditions, UNet
+from ornstein.nets.blocks import Reading, Told
 from ornstein.nets.text import TextEncoder, TextFeatures
+from ornstein.runs.config import TrainConfig
+from ornstein.train.optimise import build_optimizers
 
 WORDS, LENGTH, WIDTH = 20, 6, 16
 
@@ -84,3 +87,28 @@ def test_a_network_hears_features_and_takes_none_for_not_given():
 def test_texts_come_in_one_way_and_with_a_length(told):
     with pytest.raises(ValueError, match="words or read"):
         Conditions(**told)
+
+
+def test_to_which_thing_a_colour_belongs_is_soon_learned():
+    """Of "red 7 blue 4", asked for the colour of 4. One that hears all words alike would guess."""
+    torch.manual_seed(0)
+    colours, kinds, width = 4, 6, 32
+    encode, ask = TextEncoder(colours + kinds, 4, width), torch.nn.Embedding(kinds, width)
+    read, answer = Reading(width, width), torch.nn.Linear(width, colours)
+    modules = torch.nn.ModuleList([encode, ask, read, answer])
+    optimizers = build_optimizers(modules, TrainConfig(optimizer="muon"))
+    right = list[float]()
+    for _ in range(80):
+        kind = torch.rand(64, kinds).argsort(1)[:, :2]
+        colour = torch.randint(colours, (64, 2))
+        asked = torch.randint(2, (64, 1))
+        pieces = torch.stack([colour, kind + colours], 2).flatten(1)
+        whole, heard = encode(pieces, torch.ones(64, 4))
+        points = read(ask(kind.gather(1, asked)), Told(whole, heard))
+        scores, truth = answer(points[:, 0]), colour.gather(1, asked)[:, 0]
+        modules.zero_grad()
+        torch.nn.functional.cross_entropy(scores, truth).backward()
+        for optimizer in optimizers:
+            optimizer.step(8e-3)
+        right.append((scores.argmax(1) == truth).float().mean().item())
+    assert sum(right[-10:]) / 10 > 0.95

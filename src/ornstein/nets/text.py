@@ -5,6 +5,7 @@ to. Behind its last piece, a text is cut off: more room changes nothing.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .blocks import READING, Attention, Heard, Linear, feed_forward, normalise
@@ -12,6 +13,9 @@ from .blocks import READING, Attention, Heard, Linear, feed_forward, normalise
 
 class TextEncoder(nn.Module):
     """A small transformer over the pieces of a text, learned with the network that hears it.
+
+    In each block, pieces hear their neighbours by a convolution, then all others by attention:
+    that "red" and "7" are one thing is learned far sooner so.
 
     Args:
         words: Pieces there are.
@@ -25,6 +29,7 @@ class TextEncoder(nn.Module):
         self.word = nn.Embedding(words, width)
         self.begin = nn.Parameter(torch.randn(1, 1, width))
         self.place = nn.Parameter(0.3 * torch.randn(length, width))
+        self.join = nn.ModuleList(nn.Conv1d(width, width, 3, padding=1) for _ in range(depth))
         self.attend = nn.ModuleList(Attention(width, READING) for _ in range(depth))
         self.think = nn.ModuleList(feed_forward(width, 4) for _ in range(depth))
         self.pool = Linear(width, width, bias=False)
@@ -41,7 +46,9 @@ class TextEncoder(nn.Module):
         h = torch.cat([self.begin.expand(text.shape[0], -1, -1), h], 1)
         bias = _bias(there, emphasis).to(h)
         plain = torch.where(bias.isinf(), bias, 0)
-        for attend, think in zip(self.attend, self.think, strict=True):
+        heard = F.pad(there, (1, 0), value=True)[..., None]  # the piece before the text as well
+        for join, attend, think in zip(self.join, self.attend, self.think, strict=True):
+            h = h + join((normalise(h) * heard).mT).mT
             h = h + attend(normalise(h), plain)
             h = h + think(normalise(h))
         h = normalise(h)
