@@ -68,7 +68,8 @@ def test_what_is_no_run_is_named_with_the_way_to_make_one(there, tmp_path):
         path.mkdir()
     with pytest.raises(UsageError) as caught:
         RunFolder.open(path)
-    wanted = f"{path} is not a run folder: no run.json. Make one with `ornstein train`."
+    why = "no run.json" if there else "there is no such folder"
+    wanted = f"{path} is not a run folder: {why}. Make one with `ornstein train`."
     assert str(caught.value) == wanted
 
 

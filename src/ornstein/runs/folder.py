@@ -130,8 +130,9 @@ class RunFolder:
         real = _real(path)
         place = real / "run.json"
         if not os.path.lexists(place):
+            why = "no run.json" if os.path.lexists(real) else "there is no such folder"
             raise UsageError(
-                f"{shown(path)} is not a run folder: no run.json. Make one with `ornstein train`."
+                f"{shown(path)} is not a run folder: {why}. Make one with `ornstein train`."
             )
         identity = read_object(place, MOST)
         check_schema(place, identity, SCHEMA)

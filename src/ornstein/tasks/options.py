@@ -453,7 +453,8 @@ def checked(kind: type[Options], values: Mapping[str, Any]) -> Options:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"] if part in known) or str(first["loc"])
         value = repr(first["input"])[:80]
-        raise UsageError(f"{name} = {value}: {first['msg']}.") from None
+        why = first["msg"].replace("Input should", "it must")
+        raise UsageError(f"{name} = {value}: {why}.") from None
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

@@ -1,5 +1,6 @@
 """What of a run of scenes stands on its page: whether pictures show what was asked for."""
 
+from ...core.shares import Share
 from ..measures.scenes import Judged
 from .bars import Bars, bars
 from .report import Block, Drawing, Table
@@ -19,12 +20,14 @@ def scenes(judged: Judged) -> list[Block]:
     ]
     described = "Shares of pictures that show what their captions ask for, by respect."
     columns = (judged.unseen, judged.real, judged.held_out, judged.real_held_out)
-    rows = [[name.capitalize(), *(str(found[name]) for found in columns)] for name in judged.unseen]
+    rows = [
+        [name.capitalize(), *(_told(found[name]) for found in columns)] for name in judged.unseen
+    ]
     n = next(iter(judged.unseen.values())).n
     caption = (
-        f"Of {n:,} captions each, with intervals of 95\u00a0%; pictures are read thing by thing. "
-        "Held out: one thing of each caption is of a kind and a colour that never came together in "
-        "training. Real: the share of real scenes, of digits the reader does not know, that it "
+        f"Of {n:,} captions each, in per cent, with intervals of 95\u00a0%. Pictures are read "
+        "thing by thing. Held out: one thing of each caption is of a kind and a colour that never "
+        "came together in training. Real: the share of real scenes, of digits the reader does not know, that it "
         "finds right. What is drawn can seem no better than that."
     )
     head = ("", "new captions", "real", "held out", "real")
@@ -32,3 +35,7 @@ def scenes(judged: Judged) -> list[Block]:
         Drawing(bars(names, drawn, describe=described), described),
         Table(head=head, rows=rows, caption=caption),
     ]
+
+
+def _told(share: Share) -> str:
+    return f"{100 * share.value:.1f} ± {196 * share.error:.1f}"
