@@ -21,22 +21,36 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import matplotlib.pyplot as plt
+
 import ornstein as ou
 from ornstein.core.shares import Share
-from ornstein.evaluate.measures.scenes import RESPECTS, ceiling, judge_run, plain
-from ornstein.runs.config import NetConfig, RunConfig, SampleConfig, TrainConfig
+from ornstein.evaluate.measures.scenes import (
+    RESPECTS,
+    Request,
+    ceiling,
+    judge_run,
+    plain,
+    requests,
+)
+from ornstein.runs.config import NetConfig, RunConfig, SampleConfig, TimesConfig, TrainConfig
+from ornstein.runs.model import Model
 from ornstein.tasks.examples import training_data
+from ornstein.tasks.sample import sample
 from ornstein.train import recipe
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "scenes.json"
 PAGE = HERE.parent / "docs" / "text.md"
+PICTURE = PAGE.parent / "pictures" / "scenes.png"
+EACH, ROWS = 8, 8  # of the picture
 START, STOP = "<!-- scenes -->", "<!-- /scenes -->"
 PARTS = ("coder", "scenes")  # runs, in this order
 CODED = 240_000  # examples the autoencoder sees
 CONFIG = RunConfig(
     net=NetConfig(kind="unet", size=64, depth=1),
     train=TrainConfig(batch=64, optimizer="muon", learning_rate=4e-3),
+    times=TimesConfig(name="log-normal", mean=0.5, std=1.2),  # where things stand is settled early
     sample=SampleConfig(guidance=3.0),
 )
 NAMES = {
@@ -56,12 +70,29 @@ def measure(folder: Path, seen: int, captions: int) -> dict[str, Any]:
     train = replace(CONFIG.train, seen=seen)
     model = ou.load(trained(replace(CONFIG, latent=latent, train=train), folder / "scenes"))
     known, _ = training_data(model)
+    show(model, requests(ROWS, 1, known, held_out=True))
     found = judge_run(model, known, captions).facts
     for kind, held_out in (("coded", False), ("coded_held_out", True)):
         shares = ceiling(captions, 0, held_out, model.codec)
         found[kind] = {name: plain(share) for name, share in shares.items()}
     seconds = {name: json.loads((folder / f"{name}.json").read_text()) for name in PARTS}
     return {"seen": model.seen, "budget": seen, "processor_seconds": seconds, "shares": found}
+
+
+def show(model: Model, asked: list[Request]) -> None:
+    """A row of pictures for each caption, the caption before it."""
+    texts = [request.caption for request in asked]
+    drawn = sample(model, EACH * len(asked), text=tuple(texts), seed=1).arrays
+    rows = drawn.reshape(EACH, len(asked), *drawn.shape[1:]).swapaxes(0, 1)
+    figure = plt.figure(figsize=(8.4, 0.62 * len(asked)), layout="compressed")
+    parts = figure.subplots(len(asked), 1 + EACH, width_ratios=[5, *[1] * EACH], squeeze=False)
+    for (words, *places), text, row in zip(parts, texts, rows, strict=True):
+        words.text(1, 0.5, text, ha="right", va="center", fontsize=9)
+        for place, picture in zip(places, row, strict=True):
+            place.imshow(picture, interpolation="nearest")
+        for place in (words, *places):
+            place.axis("off")
+    figure.savefig(PICTURE, dpi=110, bbox_inches="tight")
 
 
 def trained(config: RunConfig, place: Path) -> Path:
@@ -90,6 +121,11 @@ def table() -> None:
         f"{minutes:.0f} minutes of a core, those of the autoencoder among them; guidance "
         f"{CONFIG.sample.guidance:g}, {CONFIG.sample.steps} steps "
         "([benchmarks/scenes.py](../benchmarks/scenes.py)).",
+        "",
+        "![Rows of small pictures of two things, each row with its caption](pictures/scenes.png)",
+        "",
+        "*Not picked: captions with a kind and colour that it never saw together, eight draws of "
+        "each.*",
     ]
     before, rest = PAGE.read_text().split(START)
     body = "\n".join(lines)
@@ -103,7 +139,7 @@ def _share(row: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("only", nargs="?", choices=["table"])
-    parser.add_argument("--seen", type=int, default=700_000)
+    parser.add_argument("--seen", type=int, default=480_000)
     parser.add_argument("--captions", type=int, default=500)
     chosen = parser.parse_args()
     if chosen.only is None:
