@@ -27,8 +27,8 @@ def scenes(judged: Judged) -> list[Block]:
     caption = (
         f"Of {n:,} captions each, in per cent, with intervals of 95\u00a0%. Pictures are read "
         "thing by thing. Held out: one thing of each caption is of a kind and a colour that never "
-        "came together in training. Real: the share of real scenes, of digits the reader does not know, that it "
-        "finds right. What is drawn can seem no better than that."
+        "came together in training. Real: the share of real scenes, of digits the reader does not "
+        "know, that it finds right. What is drawn can seem no better than that."
     )
     head = ("", "new captions", "real", "held out", "real")
     return [
