@@ -251,7 +251,7 @@ def measure(model: Model, task: str, name: str, truth: np.ndarray) -> dict[str, 
     assert restored.widening is not None
     found = compared(sized(model, (SIDE, SIDE)), tensor(truth), restored)
     bands = {"band": found.everywhere, "widened": found.held(restored.widening.factor)}
-    rows["ours"] = quality(truth, mean) | bands | {"seconds": seconds / draws}
+    rows["ours"] = quality(truth, mean) | bands | {"seconds": seconds / draws, "draws": draws}
     rows["ours, one draw"] = quality(truth, draw)
     rival = max(best, key=lambda r: rows[r]["psnr"])
     seen = Image.fromarray((255 * np.clip(problem.seen, 0, 1)).astype(np.uint8))
@@ -272,7 +272,7 @@ def note(model: Model, task: str, rows: dict[str, dict[str, Row]], held: Row) ->
     """Put what was measured among what is known already."""
     result: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     result["machine"] = {"torch": torch.__version__, "cpu": platform.machine()}
-    result |= {"seen": model.seen, "side": SIDE, "draws": {"others": FEW, **DRAWS}, "how": HOW}
+    result |= {"seen": model.seen, "side": SIDE, "how": HOW}
     for part, found in (("tasks", rows), ("held_out", held)):
         known = result.get(part, {}) | {task: found}
         result[part] = {name: known[name] for name in TASKS if name in known}
