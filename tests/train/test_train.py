@@ -10,6 +10,7 @@ import torch
 
 import ornstein.train
 from ornstein.data import DataOptions, open_data
+from ornstein.data.captions import Captions
 from ornstein.errors import DataError, UsageError
 from ornstein.runs.config import RunConfig
 from ornstein.runs.folder import RunFolder
@@ -215,6 +216,8 @@ def test_every_recipe_trains(name, kind):
     data = points() if kind == "points" else open_data(torch.rand(20, 3, 8, 8))
     if (kind == "points") != (name in ("points", "ddpm-swiss-roll")) and name != "auto":
         return  # a recipe of a paper is for the data of the paper
+    if name == "contrastive":
+        data = replace(data, captions=Captions.of([["dark"], ["light"]] * 10))
     config = recipe(data, name, minutes=1)
     small = replace(config.net, size=8, depth=1)
     train_ = replace(config.train, precision="f32", batch=8)
