@@ -74,9 +74,10 @@ def test_what_cannot_be_given_is_said(folders, options, words):
         open_data(source, DataOptions(**options))
 
 
-def test_to_make_something_needs_something_given():
+@pytest.mark.parametrize("options", [{"make": "high"}, {"given_noise": 0.5}])
+def test_what_is_for_pairs_needs_something_given(options):
     with pytest.raises(UsageError, match="needs given"):
-        DataOptions(make="high")
+        open_data("digits", DataOptions(**options))
 
 
 def test_points_have_nothing_small():

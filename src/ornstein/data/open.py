@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import DataError
+from ..errors import DataError, UsageError
 from .arrays import fits_memory, read_npy, read_npz
 from .builtin import BUILT_IN
 from .codec import measure, storage
@@ -54,8 +54,13 @@ def open_data(
 
     Raises:
         DataError: If there is nothing to read, or something that must be mended.
+        UsageError: If the options do not go together.
     """
     options = options or DataOptions()
+    if options.given is None and options.make is not None:
+        raise UsageError(f"The data option make = {options.make!r} needs given: what is known.")
+    if options.given is None and options.given_noise:
+        raise UsageError("The data option given_noise needs given: what to mix it into.")
     data = _open(source, options, progress)
     if options.patch is not None and data.patches is None:
         data = _patched(data)

@@ -74,10 +74,6 @@ class DataOptions:
                     raise UsageError(f"The data option {field.name} = {value} must be {ends}.")
         if self.channels not in (None, 1, 3, 4):
             raise UsageError(f"The data option channels = {self.channels} must be 1, 3 or 4.")
-        if self.make is not None and self.given is None:
-            raise UsageError(f"The data option make = {self.make!r} needs given: what is known.")
-        if self.given_noise and self.given is None:
-            raise UsageError("The data option given_noise needs given: what to mix it into.")
         if self.patch is not None and self.shift:
             raise UsageError("The data option shift is not for patches, which move by themselves.")
         if self.patch is not None and self.given is not None:
