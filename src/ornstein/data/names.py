@@ -19,8 +19,12 @@ class Unreadable(Exception):
 
 
 def shown(text: object, limit: int = 120) -> str:
-    """`text` in one line that is safe in a terminal: no control or direction characters."""
-    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text)[:5000])
+    """`text` in one line that is safe in a terminal: no control or direction characters.
+
+    Of an error of the system, its words: the number and the path are of no use behind a path.
+    """
+    said = text.strerror.lower() if isinstance(text, OSError) and text.strerror else str(text)
+    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in said[:5000])
     return line if len(line) <= limit else f"{line[: limit - 20]}...{line[-17:]}"
 
 
