@@ -244,7 +244,7 @@ def found():
     heard: list[str] = []
     data = DataOptions(limit=600, validation=0.3)
     result = compare("25-gaussians", data, say=heard.append, **TINY)
-    assert len(heard) == 6
+    assert heard[0] == "Reading the data" and sum("seed 0" in line for line in heard) == 6
     return result
 
 
