@@ -22,7 +22,7 @@ from ornstein.train import train
 from ornstein.train.adapt import adaptation
 from ornstein.train.device import World
 from ornstein.train.training import Training
-from train.tiny import digest, points, tiny_config
+from train.tiny import points, resumed_and_whole, tiny_config
 
 TRAIN = TrainConfig(seen=64, batch=32, precision="f32", ema=(0.05,))
 
@@ -120,24 +120,8 @@ def test_a_resumed_run_is_the_same_to_the_bit(places, sides, role):
     encoder = encoder_of(places / "encoder")
     data = sides[0] if role is None else embedded(sides[0], encoder, role)
     config = towers() if role is None else going_by(places / "encoder", role)
-    whole, first, second = (Training(config, data) for _ in range(3))
-    for _ in range(4):
-        whole.update()
-    for _ in range(2):
-        first.update()
-    parts, state = first.parts(), first.state()
-
-    class Kept:
-        seen = first.seen
-
-        def load(self, part):
-            return parts[part]
-
-    Kept.state = state
-    second.restore(Kept())
-    for _ in range(2):
-        second.update()
-    assert digest(second) == digest(whole)
+    resumed, whole = resumed_and_whole(config, data, 2)
+    assert resumed == whole
 
 
 @pytest.mark.slow

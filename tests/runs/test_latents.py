@@ -24,7 +24,7 @@ from ornstein.train import train
 from ornstein.train.adapt import adaptation
 from ornstein.train.signals import Stop
 from ornstein.train.training import Training
-from train.tiny import digest
+from train.tiny import resumed_and_whole
 
 OPTIONS = DataOptions(size=16, limit=300)
 
@@ -216,25 +216,8 @@ def test_what_is_strange_is_shown_on_the_pictures_themselves(places, sides):
 
 def test_a_resumed_autoencoder_is_the_same_to_the_bit(sides):
     config = replace(coder(), train=replace(coder().train, seen=192))
-    whole = Training(config, sides[0])
-    for _ in range(6):
-        whole.update()
-    first, second = (Training(config, sides[0]) for _ in range(2))
-    for _ in range(3):
-        first.update()
-    parts, state = first.parts(), first.state()
-
-    class Kept:
-        seen = first.seen
-
-        def load(self, part):
-            return parts[part]
-
-    Kept.state = state
-    second.restore(Kept())
-    for _ in range(3):
-        second.update()
-    assert digest(second) == digest(whole)
+    resumed, whole = resumed_and_whole(config, sides[0], 3)
+    assert resumed == whole
 
 
 @pytest.mark.parametrize("levels", [0, 5])

@@ -63,3 +63,25 @@ def digest(training: Training) -> str:
 
 def weights(training: Training) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in training.denoiser.parameters()])
+
+
+def resumed_and_whole(config: RunConfig, data: Dataset, half: int) -> tuple[str, str]:
+    """Digests of a training that stopped after `half` of its updates, and of one that did not."""
+    whole, first, second = (Training(config, data) for _ in range(3))
+    for _ in range(2 * half):
+        whole.update()
+    for _ in range(half):
+        first.update()
+    parts, state = first.parts(), first.state()
+
+    class Kept:
+        seen = first.seen
+
+        def load(self, part):
+            return parts[part]
+
+    Kept.state = state
+    second.restore(Kept())
+    for _ in range(half):
+        second.update()
+    return digest(second), digest(whole)
