@@ -249,6 +249,19 @@ def test_particles_converge_to_the_exact_posterior_of_the_mixture():
     assert sum(found) / 3 < 1.5 * floor
 
 
+@pytest.mark.parametrize(("steps", "off"), [(25, 0.06), (50, 0.05)])
+def test_particles_that_learn_nothing_have_the_variance_of_the_prior_in_every_direction(steps, off):
+    """Their chain alone; with one variance for all directions, 50 steps are off by a tenth."""
+    variances = torch.tensor([3.0, 0.3, 0.01], dtype=F64)
+    prior = GaussianDenoiser(torch.zeros(3, dtype=F64), variances.diag(), SCHEDULE)
+    nothing = Measured(Matrix(torch.eye(3, dtype=F64)[:1], (3,)), torch.zeros(1, 1, dtype=F64), 1e6)
+    torch.manual_seed(0)
+    times = LogSNRGrid()(SCHEDULE, steps)
+    x_t = start(SCHEDULE, times[0], torch.randn(20_000, 3, dtype=F64))
+    found = Particles(nothing)(prior, x_t, times).var(0) / variances
+    assert_close(found, torch.ones(3, dtype=F64), rtol=off, atol=0)
+
+
 def test_systematic_resampling_keeps_the_weights_up_to_rounding():
     weights = torch.tensor([0.1, 0.0, 0.55, 0.35], dtype=F64)
     for offset in (0.0, 0.4, 0.999):
