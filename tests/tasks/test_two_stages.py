@@ -1,5 +1,6 @@
 """A prior before a decoder, and pictures changed by their embeddings."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -10,11 +11,19 @@ from captioned import captioned_folder
 from ornstein.data import open_data
 from ornstein.errors import UsageError
 from ornstein.rng import generator, normal
-from ornstein.runs.config import EmbeddingConfig, NetConfig, RunConfig, TrainConfig
+from ornstein.runs.config import (
+    AutoencoderConfig,
+    EmbeddingConfig,
+    NetConfig,
+    RunConfig,
+    TrainConfig,
+)
+from ornstein.runs.embedding import encoder_of
 from ornstein.runs.model import load
 from ornstein.runs.provenance import read_stamp
 from ornstein.tasks.edit import between, edit
 from ornstein.tasks.embedding import sphere, turned
+from ornstein.tasks.examples import training_data
 from ornstein.tasks.options import SampleOptions
 from ornstein.tasks.sample import BEST_OF, drawn_by, sample
 from ornstein.train import train
@@ -205,6 +214,32 @@ def test_between_two_pictures_the_ends_come_back(decoder, pictures):
     way = between(decoder, pictures[:1], pictures[3:4], 3, steps=32).x
     ends = decoder.codec.pack(torch.cat([pictures[:1], pictures[3:4]]))
     assert (way[[0, 2]] - ends).square().mean().sqrt() < 0.2
+
+
+def test_a_decoder_of_latents_is_told_the_embeddings_of_the_pictures(runs, prior, pictures):
+    coder, encoder = runs / "coder", encoder_of(runs / "encoder")
+    learn = replace(TRAIN, seen=1920, optimizer="muon", learning_rate=2e-2)
+    config = RunConfig(net=NetConfig(kind="autoencoder", size=8), train=learn)
+    train(runs / "pictures", out=coder, config=replace(config, autoencoder=AutoencoderConfig()))
+    by = EmbeddingConfig(encoder=str(runs / "encoder"))
+    config = RunConfig(net=NetConfig(size=8, depth=1), embedding=by, latent=str(coder))
+    place = runs / "of-latents"
+    train(runs / "pictures", out=place, config=replace(config, train=replace(TRAIN, seen=1280)))
+    shutil.rmtree(coder)  # it holds what it needs of the autoencoder
+    decoder = load(place)
+    assert decoder.encoder is not None
+    assert decoder.shape == (4, 2, 2)
+    data = training_data(decoder)[0]
+    told = data.batch(torch.arange(4))[1]["embedding"]
+    assert_close(told, encoder.pictures.standard(encoder.of_pictures(data.stored[:4])))
+    drawn = sample(decoder, 2, prior=prior, text=("red left",), steps=2)
+    assert drawn.arrays.shape == (2, 8, 8, 3)
+    # there and back, told the same: what the autoencoder brings back
+    known = decoder.codec.decoded(decoder.codec.pack(pictures[:2]))
+    back = edit(decoder, pictures[:2], 1.0, how="encode", steps=32).samples.x
+    assert (back - known).square().mean().sqrt() < 0.2
+    moved = edit(decoder, pictures[:2], how="embedding", draws=1, steps=8).samples.x
+    assert moved.shape == known.shape
 
 
 def test_what_cannot_be_changed_by_embeddings_is_refused(decoder, pictures):
