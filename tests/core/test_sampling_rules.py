@@ -36,7 +36,7 @@ from ornstein.core.solve import (
     quadrature,
 )
 from ornstein.core.times import StrideGrid, UniformGrid
-from ornstein.core.trajectory import instants
+from ornstein.core.trajectory import Mix, instants
 from ornstein.errors import UsageError
 from truths import F64, VE, mixture, normal
 
@@ -253,6 +253,26 @@ def test_runge_kutta_rules_fulfil_their_order_conditions():
     error, c = np.array(DORMAND_PRINCE_ERROR), np.array(DORMAND_PRINCE.nodes)
     assert np.allclose([error @ c**k for k in range(4)], 0, atol=1e-15)
     assert abs(error @ c**4) > 1e-4
+
+
+@pytest.mark.parametrize(
+    "kept, weights",
+    [
+        (0.7, [0.3]),
+        (0.0, [1.0]),
+        (0.0, [0.4]),
+        (1.0, [2.0]),  # 1 is kept, as of noise that is added in `ve`
+        (0.5, [1.0, -1.5, 1.0]),  # in this order the sum would pass through 0
+        (0.8, [0.9, -0.9, 0.2, 0.5]),
+        (30.0, [-40.0, 15.0, -4.0]),  # towards noise
+    ],
+)
+def test_a_mix_is_the_sum_it_stands_for_and_changes_nothing(kept, weights):
+    x, values = normal(3, 5), [normal(3, 5, seed=i) for i in range(1, 1 + len(weights))]
+    before = [v.clone() for v in (x, *values)]
+    expected = kept * x + sum(w * v for w, v in zip(weights, values, strict=True))
+    assert_close(Mix(kept, weights)(x, values), expected, rtol=1e-12, atol=1e-12)
+    assert_close([x, *values], before, rtol=0, atol=0)
 
 
 def test_start_has_the_variance_of_x_t():

@@ -163,4 +163,4 @@ class Leaping:
     mix: Mix
 
     def __call__(self, denoiser: Denoiser, x_t: Tensor, past: Past, noise: Draw) -> Tensor:
-        return self.mix(x_t, denoiser(x_t, self.t, until=self.s))
+        return self.mix(x_t, [denoiser(x_t, self.t, until=self.s)])

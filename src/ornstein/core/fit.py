@@ -17,7 +17,7 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from .multistep import straight_transition, straight_weights, windows
+from .multistep import straight_step, straight_weights, windows
 from .noise import Schedule
 from .trajectory import Plan, instants
 
@@ -63,7 +63,7 @@ class FittedRule:
         times = torch.tensor(self.times, dtype=torch.float64, device=device)
         grid, reach = instants(schedule, times), max(map(len, self.weights))
         transitions = [
-            straight_transition(now, then, nodes[-len(row) :], row)
+            straight_step(now, then, nodes[-len(row) :], row)
             for row, (now, then, nodes) in zip(self.weights, windows(grid, reach), strict=True)
         ]
         return Plan(times, transitions, reach - 1, self.steps)

@@ -6,12 +6,13 @@ from itertools import pairwise
 from math import exp, expm1, inf, isinf, sqrt
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from .denoise import Denoiser
 from .noise import Schedule
 from .solve import exponential_moments, power_moments, quadrature, runge_kutta
-from .trajectory import Draw, Instant, Mix, Past, Sampler, Step, Transition, valued
+from .trajectory import Draw, Instant, Mix, Past, Sampler, Step, Transition, unless_rounding
 
 StartUp = Literal["ramp", "runge-kutta"]
 """What a multistep rule does while its memory fills.
@@ -126,7 +127,10 @@ def exponential_transition(
 
 
 class RungeKuttaStep(NamedTuple):
-    """A step of a one-step rule, while a multistep rule's memory fills."""
+    """A step of a one-step rule, while a multistep rule's memory fills.
+
+    Remembered is x_hat or, for a `StraightStep` that follows, ``x_t - size x_hat``.
+    """
 
     order: int
     now: Instant
@@ -135,7 +139,7 @@ class RungeKuttaStep(NamedTuple):
 
     def __call__(self, denoiser: Denoiser, x_t: Tensor, past: Past, noise: Draw) -> Tensor:
         x_hat = denoiser(x_t, self.now.t)
-        past.appendleft(valued(x_t, x_hat, self.size))
+        past.appendleft(x_hat if self.size is None else torch.sub(x_t, x_hat, alpha=self.size))
         return runge_kutta(self.order, denoiser, x_t, x_hat, self.now, self.then)
 
 
@@ -283,16 +287,39 @@ def straight_weights(now: Instant, then: Instant, nodes: Sequence[Instant]) -> l
     return quadrature([(node.tau - now.tau) / h for node in nodes], power_moments(1.0, len(nodes)))
 
 
-def straight_transition(
-    now: Instant, then: Instant, nodes: Sequence[Instant], weights: Sequence[float]
-) -> Transition:
-    """``y_s = y_t + (tau_s - tau_t) sum_i w_i u_i``, in flow coordinates.
+@dataclass(frozen=True, slots=True)
+class StraightStep:
+    """A step along the last slopes, ``v = x_t - size x_hat = sigma u``, of which v_0 is x_t's.
 
-    What is remembered is ``x_t - size x_hat = sigma u``.
+    ``x_s = (1 + beyond) (x_t + newest v_0 + sum_i older_i v_i)``; on straight paths, where size
+    is 1 and beyond is 0, in an operation for each slope and one for v_0.
     """
-    h = then.size * (then.tau - now.tau)
-    scaled = [h * w / node.sigma for w, node in zip(weights, nodes, strict=True)]
-    return Transition(now.t, mix(then.size / now.size, scaled), now.size)
+
+    t: Tensor
+    size: float
+    newest: float
+    older: Sequence[float]
+    beyond: float
+
+    def __call__(self, denoiser: Denoiser, x_t: Tensor, past: Past, noise: Draw) -> Tensor:
+        x_hat = denoiser(x_t, self.t)
+        slope = x_t - x_hat if self.size == 1 else torch.sub(x_t, x_hat, alpha=self.size)
+        x_s = torch.add(x_t, slope, alpha=self.newest)
+        for weight, before in zip(self.older, past):  # noqa: B905 (more may be remembered)
+            x_s.add_(before, alpha=weight)
+        past.appendleft(slope)
+        return x_s.add_(x_s, alpha=self.beyond) if self.beyond else x_s
+
+
+def straight_step(
+    now: Instant, then: Instant, nodes: Sequence[Instant], weights: Sequence[float]
+) -> StraightStep:
+    """``y_s = y_t + (tau_s - tau_t) sum_i w_i u_i``, in flow coordinates."""
+    h = now.size * (then.tau - now.tau)
+    oldest_first = [h * w / node.sigma for w, node in zip(weights, nodes, strict=True)]
+    newest, *older = reversed(oldest_first)
+    size, beyond = 1 + unless_rounding(now.size - 1), unless_rounding(then.size / now.size - 1)
+    return StraightStep(now.t, size, newest, older, beyond)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -340,7 +367,7 @@ class AdamsBashforth(Sampler):
                 found.append(RungeKuttaStep(order - 1, now, then, now.size))
                 continue
             weights = straight_weights(now, then, nodes)
-            found.append(straight_transition(now, then, nodes, weights))
+            found.append(straight_step(now, then, nodes, weights))
         return found
 
 

@@ -132,7 +132,7 @@ class LearnedStep(NamedTuple):
                 "sample with ddpm, or train one with a variance head."
             )
         log_var = self.log_small + place * (self.log_large - self.log_small)
-        return self.mean(x_t, x_hat).addcmul_(torch.exp(log_var / 2), noise(x_t))
+        return self.mean(x_t, [x_hat]).addcmul_(torch.exp(log_var / 2), noise(x_t))
 
 
 @torch.no_grad()
@@ -212,7 +212,7 @@ class ChurnedStep(NamedTuple):
     step: Step
 
     def __call__(self, denoiser: Denoiser, x_t: Tensor, past: Past, noise: Draw) -> Tensor:
-        return self.step(denoiser, self.up(x_t, noise(x_t)), past, noise)
+        return self.step(denoiser, self.up(x_t, [noise(x_t)]), past, noise)
 
 
 STILL = Churn()
@@ -306,8 +306,8 @@ class HeunStep(NamedTuple):
 
     def __call__(self, denoiser: Denoiser, x_t: Tensor, past: Past, noise: Draw) -> Tensor:
         x_hat = denoiser(x_t, self.t)
-        x_s = self.ahead(x_t, x_hat)
-        return torch.add(x_s, denoiser(x_s, self.s) - x_hat, alpha=self.gain)
+        x_s = self.ahead(x_t, [x_hat])
+        return x_s.add_(denoiser(x_s, self.s) - x_hat, alpha=self.gain)
 
 
 # --- Langevin steps, adaptive steps --------------------------------------------------------------

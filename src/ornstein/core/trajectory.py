@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -66,69 +66,66 @@ def instants(schedule: Schedule, times: Tensor) -> list[Instant]:
 
 
 class Mix:
-    """``kept x + sum_i weights_i values_i``, in few tensor operations, each a microsecond.
+    """``kept x + sum_i w_i v_i``, in one tensor operation for each value: they take a microsecond.
 
-    Where kept is not 1, it is ``lerp(x, v_0, 1 - kept) + (weights_0 + kept - 1) v_0 + ...``, whose
-    second term is zero for Euler's step on straight paths: a product with a number takes longer.
+    With ``S_i = kept + w_0 + ... + w_i``, each is an interpolation,
+
+        out <- (S_{i-1} out + w_i v_i) / S_i = lerp(out, v_i, w_i / S_i),
+
+    and the last is multiplied by S_n, as a sum, for which a product would take twice as long. On
+    straight paths and in ``ve``, if the values are x_hat and no noise is drawn, S_n is 1. Positive
+    weights come first: so no S_i is less than kept or S_n, and nothing is divided by 0.
 
     Args:
-        kept: Of x.
-        weights: Of the values, the newest first; at least one.
+        kept: Of x, not negative.
+        weights: Of the values, the newest first; at least one. S_n is positive.
     """
 
-    __slots__ = ("newest", "older", "part")
+    __slots__ = ("beyond", "first", "rest")
 
     def __init__(self, kept: float, weights: Sequence[float]) -> None:
-        first, *self.older = weights
-        self.part = _unless_rounding(1 - kept, 1)
-        self.newest = _unless_rounding(first - self.part, first)
+        parts, total = list[tuple[int, float]](), kept
+        for i, weight in sorted(enumerate(weights), key=lambda value: value[1] < 0):
+            total += weight
+            parts.append((i, weight / total))
+        self.first, *self.rest = parts
+        self.beyond = unless_rounding(total - 1)
 
-    def __call__(self, x: Tensor, newest: Tensor, older: Iterable[Tensor] = ()) -> Tensor:
-        """A new tensor like x; values for which there is no weight are left out."""
-        if self.part == 0:
-            out = torch.add(x, newest, alpha=self.newest)
-        else:
-            out = torch.lerp(x, newest, self.part)
-            if self.newest != 0:
-                out.add_(newest, alpha=self.newest)
-        for weight, value in zip(self.older, older):  # noqa: B905
-            out.add_(value, alpha=weight)
-        return out
+    def __call__(self, x: Tensor, values: Sequence[Tensor]) -> Tensor:
+        """A new tensor like x."""
+        i, part = self.first
+        out = torch.lerp(x, values[i], part)
+        for i, part in self.rest:
+            out.lerp_(values[i], part)
+        return out.add_(out, alpha=self.beyond) if self.beyond else out
 
 
-def _unless_rounding(value: float, of: float) -> float:
-    return 0.0 if abs(value) < 1e-14 * abs(of) else value
+def unless_rounding(value: float) -> float:
+    """`value`, or 0 if it is what rounding leaves of numbers of order 1."""
+    return 0.0 if abs(value) < 1e-14 else value
 
 
 @dataclass(frozen=True, slots=True)
 class Transition:
     """A step that is linear in what the denoiser said: most of them are.
 
-    ``x_s = kept x_t + sum_i weights_i v_i + fresh noise``, where v_0, v_1, ... are x_hat now, a
-    step ago, ... or, in rules that need it, ``x_t - size x_hat``, a multiple of the slope.
+    ``x_s = kept x_t + sum_i weights_i v_i + fresh noise``, v_0, v_1, ... being x_hat now, a step
+    ago, ...
 
     Args:
         t: The time of x_t.
         mix: Of x_t and the values.
-        size: What makes x_hat a slope; None if x_hat itself is the value.
         fresh: The standard deviation of the noise.
     """
 
     t: Tensor
     mix: Mix
-    size: float | None = None
     fresh: float = 0.0
 
     def __call__(self, denoiser: Denoiser, x_t: Tensor, past: Past, noise: Draw) -> Tensor:
-        value = valued(x_t, denoiser(x_t, self.t), self.size)
-        x_s = self.mix(x_t, value, past)
-        past.appendleft(value)
-        return x_s.add_(noise(x_t), alpha=self.fresh) if self.fresh > 0 else x_s
-
-
-def valued(x_t: Tensor, x_hat: Tensor, size: float | None) -> Tensor:
-    """What a step remembers; see `Transition`."""
-    return x_hat if size is None else torch.sub(x_t, x_hat, alpha=size)
+        past.appendleft(denoiser(x_t, self.t))
+        x_s = self.mix(x_t, past)
+        return x_s.add_(noise(x_t), alpha=self.fresh) if self.fresh else x_s
 
 
 def held(now: Instant, then: Instant, kept: float = 1.0) -> Mix:
@@ -236,7 +233,7 @@ class Plan:
             noise: Where randomness comes from.
             on_step: Looks on.
         """
-        past: Past = deque(maxlen=self.memory)
+        past: Past = deque(maxlen=1 + self.memory)
         for i, step in enumerate(self.transitions, 1):
             x = step(denoiser, x, past, noise)
             if on_step is not None:
