@@ -27,6 +27,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 from measure import environment, grid
+from pages import put
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -245,13 +246,6 @@ def told(values: Sequence[float]) -> str:
     return f"{np.mean(values):.2f} ({', '.join(f'{v:.2f}' for v in values)})"
 
 
-def put(text: str) -> None:
-    """Into the page, between its marks."""
-    start, stop = "<!-- adapters: begin -->", "<!-- adapters: end -->"
-    before, rest = PAGE.read_text().split(start)
-    PAGE.write_text(f"{before}{start}\n{text}\n{stop}{rest.split(stop)[1]}")
-
-
 def pictures(seen: int) -> None:
     """Rows of digits: what each adapter draws, at rising strength, and edges that are followed."""
     base, rows = base_of(0), list[np.ndarray]()
@@ -301,7 +295,7 @@ def main() -> None:
             result["seeds"][str(seed)] = found
         result |= {"seen": arguments.seen, "place": environment(1)}
         RESULTS.write_text(json.dumps(result, indent=1) + "\n")
-    put(table(result))
+    put(PAGE, "adapters", table(result))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
+from pages import put
 from sklearn.datasets import load_digits
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
@@ -236,12 +237,7 @@ def table(found: dict[str, Any]) -> Iterator[str]:
 
 def write_table() -> None:
     """Put the table between the markers of the page."""
-    text = PAGE.read_text()
-    start, stop = "<!-- anomaly: begin -->", "<!-- anomaly: end -->"
-    before, rest = text.split(start)
-    _, after = rest.split(stop)
-    lines = "\n".join(table(json.loads(RESULTS.read_text())))
-    PAGE.write_text(f"{before}{start}\n\n{lines}\n\n{stop}{after}")
+    put(PAGE, "anomaly", "\n".join(table(json.loads(RESULTS.read_text()))))
 
 
 PARTS = {"digits": digits, "textures": textures}

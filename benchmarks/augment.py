@@ -22,6 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
+from pages import put
 from sklearn.datasets import load_digits
 
 import ornstein as ou
@@ -90,11 +91,7 @@ def table() -> None:
             f"{gain['repeated']:.1%} | {gain['drawn']:.1%} | "
             f"{gain['difference']:+.1%} ({low:+.1%} to {high:+.1%}) |"
         )
-    text = PAGE.read_text()
-    start, stop = "<!-- augment: begin -->", "<!-- augment: end -->"
-    before, rest = text.split(start)
-    body = "\n".join(lines)
-    PAGE.write_text(f"{before}{start}\n\n{body}\n\n{stop}{rest.split(stop)[1]}")
+    put(PAGE, "augment", "\n".join(lines))
 
 
 def main() -> None:

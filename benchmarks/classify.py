@@ -18,6 +18,8 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from pages import put
+
 import ornstein as ou
 from ornstein.core.shares import Share
 from ornstein.data import DataOptions, open_data
@@ -61,11 +63,7 @@ def table() -> None:
         f"{found['calls']:.0f} denoiser calls and {1000 * found['seconds']:.0f} milliseconds "
         f"of one core for each digit. The run has seen {found['seen']:,} examples.",
     ]
-    text = PAGE.read_text()
-    start, stop = "<!-- classify: begin -->", "<!-- classify: end -->"
-    before, rest = text.split(start)
-    body = "\n".join(lines)
-    PAGE.write_text(f"{before}{start}\n\n{body}\n\n{stop}{rest.split(stop)[1]}")
+    put(PAGE, "classify", "\n".join(lines))
 
 
 def main() -> None:

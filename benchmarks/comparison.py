@@ -12,13 +12,13 @@ import argparse
 import json
 import os
 import platform
-import re
 from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+from pages import put
 
 from ornstein.evaluate.comparison import compare, write
 from ornstein.evaluate.contest.verdict import phrase
@@ -61,15 +61,10 @@ def table(result: dict) -> str:
 
 def write_tables() -> None:
     """Put the table of each result between its marks."""
-    text = PAGE.read_text()
     for task in TASKS:
         path = RESULTS / f"comparison_{task}.json"
         if path.exists():
-            inside = table(json.loads(path.read_text()))
-            marks = f"<!-- {task} -->", f"<!-- end of {task} -->"
-            between = re.compile(f"{marks[0]}.*?{marks[1]}", re.DOTALL)
-            text = between.sub(lambda _: f"{marks[0]}\n{inside}\n{marks[1]}", text)  # noqa: B023
-    PAGE.write_text(text)
+            put(PAGE, task, table(json.loads(path.read_text())))
 
 
 def main() -> None:

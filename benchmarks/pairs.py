@@ -28,6 +28,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
+from pages import put
 from PIL import Image
 
 from ornstein.data import DataOptions, open_data
@@ -207,14 +208,6 @@ def digits_table(rows: Rows) -> str:
 def cells_table(rows: Rows) -> str:
     lines = ["| cells | Dice |", "|---|---|"]
     return "\n".join(lines + [f"| {name} | {row['dice']:.3f} |" for name, row in rows.items()])
-
-
-def put(page: Path, name: str, text: str) -> None:
-    """The text between the markers of that name."""
-    first, last = f"<!-- {name} -->", f"<!-- end of {name} -->"
-    head, rest = page.read_text().split(first)
-    _, tail = rest.split(last)
-    page.write_text(f"{head}{first}\n\n{text}\n\n{last}{tail}")
 
 
 def main() -> None:

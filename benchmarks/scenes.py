@@ -22,6 +22,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import matplotlib.pyplot as plt
+from pages import put
 
 import ornstein as ou
 from ornstein.core.shares import Share
@@ -44,7 +45,6 @@ RESULTS = HERE / "results" / "scenes.json"
 PAGE = HERE.parent / "docs" / "text.md"
 PICTURE = PAGE.parent / "pictures" / "scenes.png"
 EACH, ROWS = 8, 8  # of the picture
-START, STOP = "<!-- scenes -->", "<!-- /scenes -->"
 PARTS = ("coder", "scenes")  # runs, in this order
 CODED = 240_000  # examples the autoencoder sees
 CONFIG = RunConfig(
@@ -127,9 +127,7 @@ def table() -> None:
         "*Not picked: captions with a kind and colour that it never saw together, eight draws of "
         "each.*",
     ]
-    before, rest = PAGE.read_text().split(START)
-    body = "\n".join(lines)
-    PAGE.write_text(f"{before}{START}\n\n{body}\n\n{STOP}{rest.split(STOP)[1]}")
+    put(PAGE, "scenes", "\n".join(lines))
 
 
 def _share(row: dict[str, Any]) -> str:

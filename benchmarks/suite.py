@@ -8,7 +8,6 @@ the tables of ``docs/performance.md`` and the line of ``README.md`` from the new
 """
 
 import json
-import re
 import time
 from pathlib import Path
 from statistics import fmean, median
@@ -19,6 +18,7 @@ from limits import LIMITS
 from measure import RESULTS, Claim, Result, grid, is_quiet, newest, options_of, parser, write
 from memory import MEMORY
 from overhead import OVERHEAD
+from pages import put
 from peers.pipe import OURS
 from quality import QUALITY
 from scaling import SCALING
@@ -34,23 +34,11 @@ ROOT = Path(__file__).parents[1]
 # --- Pages ---------------------------------------------------------------------------------------
 
 
-def between(text: str, name: str, new: str) -> str:
-    """`text` with what stands between the marks of `name` replaced.
-
-    Raises:
-        ValueError: If there are no such marks.
-    """
-    mark = re.compile(f"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-    if not mark.search(text):
-        raise ValueError(f"expected <!-- {name} --> ... <!-- /{name} -->, found none")
-    return mark.sub(lambda found: f"{found[1]}{new}\n{found[2]}", text)
-
-
 def section(claim: Claim, folder: Path = RESULTS) -> str:
     """The tables of a claim, one for each kind of machine it was measured on."""
     found = newest(claim.name, folder)
     parts = [f"{place(result)}\n\n{claim.table(result)}" for result in found]
-    return "\n" + ("\n\n".join(parts) or "Not measured yet.") + "\n"
+    return "\n\n".join(parts) or "Not measured yet."
 
 
 def place(result: Result) -> str:
@@ -68,7 +56,7 @@ def recipes_table(folder: Path = RESULTS) -> str:
     """What `recipes.py` has measured: ours alone, in budgets that the peers were not given."""
     path = folder / "recipes.json"
     if not path.exists():
-        return "\nNot measured yet.\n"
+        return "Not measured yet."
     found, shown = json.loads(path.read_text()), list[list[str]]()
     for name, seconds in dict.fromkeys((r["task"], r["seconds"]) for r in found["rows"]):
         runs = [r for r in found["rows"] if (r["task"], r["seconds"]) == (name, seconds)]
@@ -81,14 +69,14 @@ def recipes_table(folder: Path = RESULTS) -> str:
         row = [f"{name}, {seconds:g} s", of, ", ".join(each), f"{blind:.1f}", f"{nearer:.2f}"]
         shown.append([*row, runs[0]["net"], updates])
     head = ("task", "figure", "each seed", "a Gaussian", "nearer to training data", "network")
-    return "\n" + grid((*head, "updates"), shown) + "\n"
+    return grid((*head, "updates"), shown)
 
 
 def calls_table(folder: Path = RESULTS) -> str:
     """What `calls.py` has measured: how far few calls are from many, and from real data."""
     path = folder / "calls.json"
     if not path.exists():
-        return "\nNot measured yet.\n"
+        return "Not measured yet."
     rows = json.loads(path.read_text())["calls"]
     shown = list[list[str]]()
     for name, row in rows.items():
@@ -96,7 +84,7 @@ def calls_table(folder: Path = RESULTS) -> str:
             error, frechet = found["error"]["value"], found["frechet"]
             away = f"{error:.3f}" if error else ""
             shown.append([name, how, away, f"{frechet['value']:.2f} ± {frechet['spread']:.2f}"])
-    return "\n" + grid(("calls", "grid", "from where 1000 end", "Fréchet"), shown) + "\n"
+    return grid(("calls", "grid", "from where 1000 end", "Fréchet"), shown)
 
 
 def speed_line(folder: Path = RESULTS) -> str:
@@ -116,13 +104,12 @@ def speed_line(folder: Path = RESULTS) -> str:
 
 
 def write_pages(root: Path = ROOT, folder: Path = RESULTS) -> None:
-    page, readme = root / "docs/performance.md", root / "README.md"
-    text = page.read_text()
+    page = root / "docs/performance.md"
     for claim in CLAIMS.values():
-        text = between(text, claim.name, section(claim, folder))
-    text = between(text, "recipes", recipes_table(folder))
-    page.write_text(between(text, "calls", calls_table(folder)))
-    readme.write_text(between(readme.read_text(), "speed", speed_line(folder)))
+        put(page, claim.name, section(claim, folder))
+    put(page, "recipes", recipes_table(folder))
+    put(page, "calls", calls_table(folder))
+    put(root / "README.md", "speed", speed_line(folder))
 
 
 # --- Command -------------------------------------------------------------------------------------

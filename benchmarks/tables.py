@@ -27,6 +27,7 @@ import posterior  # noqa: E402
 import scenes  # noqa: E402
 import suite  # noqa: E402
 import table as papers  # noqa: E402
+from pages import put  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 DOCS = ROOT / "docs"
@@ -38,8 +39,8 @@ def of_papers() -> None:
 
 def of_pairs() -> None:
     result = json.loads((RESULTS / "pairs.json").read_text())
-    pairs.put(DOCS / "pairs.md", "digits", pairs.digits_table(result["digits"]))
-    pairs.put(DOCS / "pairs.md", "cells", pairs.cells_table(result["cells"]))
+    put(DOCS / "pairs.md", "digits", pairs.digits_table(result["digits"]))
+    put(DOCS / "pairs.md", "cells", pairs.cells_table(result["cells"]))
 
 
 def of_posteriors() -> None:
@@ -55,7 +56,8 @@ def of_photographs() -> None:
 
 
 def of_adapters() -> None:
-    adapters.put(adapters.table(json.loads((RESULTS / "adapters.json").read_text())))
+    result = json.loads((RESULTS / "adapters.json").read_text())
+    put(adapters.PAGE, "adapters", adapters.table(result))
 
 
 def of_distillation() -> None:

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "benchmarks"))
 
 import measure  # pyright: ignore  # noqa: E402
+import pages  # pyright: ignore  # noqa: E402
 import quality  # pyright: ignore  # noqa: E402
 import suite  # pyright: ignore  # noqa: E402
 from peers import install, pipe  # pyright: ignore  # noqa: E402
@@ -47,11 +48,11 @@ def kept(folder: Path, found: dict) -> dict:
 
 
 def test_what_stands_between_marks_is_replaced_and_nothing_else():
-    text = "a\n<!-- x -->\nold\n<!-- /x -->\nb\n<!-- y -->\nkept\n<!-- /y -->\n"
-    new = suite.between(text, "x", r"new \1")
+    text = "a\n<!-- x -->\n\nold\n\n<!-- /x -->\nb\n<!-- y -->\nkept\n<!-- /y -->\n"
+    new = pages.between(text, "x", r"new \1")
     assert new == text.replace("old", r"new \1")
     with pytest.raises(ValueError, match="found none"):
-        suite.between(text, "z", "new")
+        pages.between(text, "z", "new")
 
 
 def test_a_table_comes_from_the_newest_result_of_each_machine(tmp_path):
