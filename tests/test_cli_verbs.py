@@ -208,7 +208,8 @@ def test_a_larger_training_set_is_written(run, capsys, tmp_path):
         (["restore", "RUN", "fine.png", "--mask", "12x9.png"], 2, "12 x 9 pixels and"),
         (["restore", "RUN", "fine.png", "--mask", "8x8.png", "--upscale", "2"], 2, "two meas"),
         (["restore", "RUN", "fine.png", "--mask", "white.png"], 2, "The mask keeps nothing"),
-        (["restore", "RUN", "fine.png", "--mask", "black.png"], 2, "The mask asks for nothing"),
+        (["restore", "RUN", "fine.png", "--mask", "black.png"], 2, "black.png asks for nothing"),
+        (["restore", "RUN", "fine.png", "--mask", "thin.png"], 2, "32 x 32 pixels, seen as 8 x 8"),
         (["restore", "RUN", "fine.png", "--operator", "box", "--operator.share", "1"], 2, "loses"),
         (["restore", "RUN", "fine.png", "--operator", "blurs"], 2, "did you mean 'blur'"),
         (["restore", "RUN", "fine.png", "--upscale", "2"], 6, "8 x 8 (channels first), but"),
@@ -246,6 +247,9 @@ def test_what_cannot_be_done_is_refused_in_one_sentence(
     layer(tmp_path / "12x9.png", (12, 9))
     Image.new("L", (8, 8), 255).save(tmp_path / "white.png")
     Image.new("L", (8, 8)).save(tmp_path / "black.png")
+    scratched = Image.new("L", (32, 32))
+    scratched.putpixel((3, 3), 255)
+    scratched.save(tmp_path / "thin.png")
     (tmp_path / "broken.png").write_bytes(b"hello")
     np.savetxt(tmp_path / "rows.csv", np.eye(3), delimiter=",")
     there = {"RUN": run, "MASKS": masks / "run", "OUT": tmp_path / "out"}

@@ -60,7 +60,9 @@ def test_clean_data_have_no_findings():
 @pytest.mark.parametrize("count", [1, 2, 7])
 def test_small_datasets_have_a_profile(count):
     values = np.arange(count * 9, dtype=np.uint8).reshape(count, 3, 3)
-    assert profile_data(open_data(values)).count == count
+    profile = profile_data(open_data(values))
+    assert profile.count == count
+    assert ("One example is too few" in " ".join(profile.advice)) == (count == 1)
 
 
 def test_lines_are_safe_to_print(tmp_path):

@@ -82,7 +82,7 @@ def test_a_mask_or_picture_that_does_not_fit_is_named(model, stored, hole, tmp_p
         restore(model, stored, torch.zeros_like(hole))
     with pytest.raises(UsageError, match="shape"):
         restore(model, stored[..., :4], hole)
-    with pytest.raises(UsageError, match="draws = 0"):
+    with pytest.raises(UsageError, match=r"draws \(-n\) = 0"):
         restore(model, stored, hole, 0)
     with pytest.raises(DataError, match=r"none\.png"):
         restore(model, tmp_path / "none.png", hole)

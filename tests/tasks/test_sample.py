@@ -13,7 +13,7 @@ from ornstein.runs.config import RunConfig
 from ornstein.runs.folder import RunFolder
 from ornstein.runs.provenance import read_stamp
 from ornstein.tasks.asking import label_names
-from ornstein.tasks.options import SampleOptions, checked
+from ornstein.tasks.options import AdaptOptions, SampleOptions, checked
 from ornstein.tasks.sample import block, sample, stream, write_picture
 from untrained import CLASSES, tiny_model
 
@@ -68,6 +68,19 @@ def test_any_label_is_no_label(model):
     assert torch.equal(sample(model, 2, "any").x, sample(model, 2).x)
     options = checked(SampleOptions, {"label": "any"})
     assert label_names(model, options, range(2)) == ("any", "any")
+
+
+@pytest.mark.parametrize(
+    ("kind", "option", "value", "words"),
+    [
+        (SampleOptions, "count", 0, r"count \(-n\) = 0: it must be greater"),
+        (SampleOptions, "steps", 0, r"steps = 0: it must be greater"),
+        (AdaptOptions, "base", "", r"base \(--from\) = ''"),
+    ],
+)
+def test_an_option_out_of_bounds_is_called_what_one_may_have_typed(kind, option, value, words):
+    with pytest.raises(UsageError, match=words):
+        checked(kind, {option: value})
 
 
 def test_attributes_are_in_their_own_units(model):

@@ -92,8 +92,13 @@ def test_contradictions_are_named_before_any_work(arguments, message):
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_a_handful_of_examples_train_to_the_end(tmp_path, count):
-    folder = train(np.random.default_rng(0).random((count, 2)), out=tmp_path / "r", seen=100)
+    heard: list[Progress] = []
+    values = np.random.default_rng(0).random((count, 2))
+    folder = train(values, out=tmp_path / "r", seen=100, report=heard.append)
     assert folder.latest().seen == 256  # a whole batch
+    assert ("one example is all there is to learn" in str(heard[-1])) == (
+        count < 3
+    )  # of two, one is held out
 
 
 def test_no_examples_at_all_are_refused(tmp_path):

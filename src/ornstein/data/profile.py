@@ -280,7 +280,9 @@ def _advice(profile: Profile, dataset: Dataset) -> list[str]:
     said = []
     if profile.imbalance >= 3 and not dataset.options.balance:
         said.append("The classes are uneven: consider balance = true.")
-    if profile.count < 500:
+    if profile.count == 1:
+        said.append("One example is too few: a model of it can only repeat it.")
+    elif profile.count < 500:
         said.append(
             f"{profile.count:,} examples are few: expect the model to learn them by heart; "
             "the report says whether it did."

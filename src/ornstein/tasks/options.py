@@ -454,7 +454,16 @@ def checked(kind: type[Options], values: Mapping[str, Any]) -> Options:
         name = ".".join(str(part) for part in first["loc"] if part in known) or str(first["loc"])
         value = repr(first["input"])[:80]
         why = first["msg"].replace("Input should", "it must")
-        raise UsageError(f"{name} = {value}: {why}.") from None
+        raise UsageError(f"{_typed(kind, name)} = {value}: {why}.") from None
+
+
+def _typed(kind: type[Any], name: str) -> str:
+    """An option, and what else one may have typed for it: ``count (-n)``, ``base (--from)``."""
+    for field in fields(kind):
+        for said in getattr(field.type, "__metadata__", ()) if field.name == name else ():
+            if isinstance(said, Parameter) and (said.name or said.alias):
+                return f"{name} ({', '.join((*(said.name or ()), *(said.alias or ())))})"
+    return name
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

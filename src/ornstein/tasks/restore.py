@@ -372,6 +372,13 @@ def read_mask(shape: tuple[int, ...], mask: str | Path | Tensor | np.ndarray, co
             raise UsageError("A mask from a file is for pictures: give a tensor of booleans.")
         grey = ImageCodec(shape=(1, *shape[1:]), dtype="uint8", mean=(0.0,), std=(1.0,))
         hole = grey.read(Path(mask)) >= 128
+        if not hole.any():
+            wide, high = picture_size(Path(mask))
+            scaled = f" of {wide} x {high} pixels, seen as {shape[2]} x {shape[1]}"
+            scaled = "" if (high, wide) == shape[1:] else scaled + ","
+            raise UsageError(
+                f"The mask {mask}{scaled} asks for nothing: make it white where to fill in."
+            )
         if len(hole) not in (1, count):
             raise UsageError(f"{mask} holds {len(hole)} pictures: give one, or {count}.")
     else:

@@ -102,6 +102,7 @@ class Doctor:
         picked = torch.from_numpy(generator(seed, "doctor").permutation(len(train))[:MEMORY])
         data = train.batch(picked)[0]
         self._objection = objection(data) if own_units else ""
+        self._alike = own_units and bool((data == data[:1]).all())
         with torch.no_grad():
             self.t = times((torch.arange(LEVELS).double() + 0.5) / LEVELS, schedule).to(data.device)
             self.log_snr = schedule.log_snr(self.t)
@@ -218,6 +219,11 @@ class Doctor:
         below += "the best linear denoiser"
         if self._objection:
             return "not learning", f"not learning (because {self._objection})"
+        if self._alike:
+            return "memorising", (
+                "memorising (one example is all there is to learn, and all that a model of it can "
+                "do is repeat it; give more, or go on from a run that has seen others)"
+            )
         if not isfinite(grown):
             reason = f"the network's output is not finite; try a learning rate of {rate / 10:g}"
         elif grown > 1.5 or (grown > 0.97 and rate > HIGH):
