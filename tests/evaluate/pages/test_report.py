@@ -85,6 +85,15 @@ def test_it_can_be_read_by_all(page):
     assert len(page.all("h1")) == 1
 
 
+@pytest.mark.parametrize("columns", [3, 4])
+def test_each_cell_of_a_wide_table_says_its_column_on_a_phone(columns):
+    head = ("", *(f"<{i}>" for i in range(1, columns)))
+    table = Table(head=head, rows=[["a"] * columns] * 2, caption="")
+    page = Page(render("", "", [Section("", [table])]))
+    assert [a.get("data-head") for a in page.all("td")] == 2 * list(head[1:])
+    assert page.all("table") == [{"class": "many"} if columns == 4 else {}]
+
+
 def test_it_is_written_whole(tmp_path):
     path = write_report(tmp_path / "new" / "report.html", "Title", "Lede", [])
     assert "<title>Title</title>" in path.read_text()

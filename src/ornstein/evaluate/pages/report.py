@@ -164,19 +164,26 @@ def _uri(data: bytes) -> str:
 
 
 def _table(table: Table) -> str:
+    """On a phone, a row of many columns becomes its name with a grid of named cells below."""
     head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in table.head)
     rows = "".join(
         f'<tr><th scope="row">{escape(row[0])}</th>'
-        + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:])
+        + "".join(
+            f'<td data-head="{escape(head)}">{escape(cell)}</td>'
+            for head, cell in zip(table.head[1:], row[1:], strict=True)
+        )
         + "</tr>"
         for row in table.rows
     )
+    kind = ' class="many"' if len(table.head) > MOST_ON_A_PHONE else ""
     return (
         '<div class="wide" tabindex="0" role="region" aria-label="Table">'
-        f"<table><caption>{escape(table.caption)}</caption>"
+        f"<table{kind}><caption>{escape(table.caption)}</caption>"
         f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
+
+MOST_ON_A_PHONE = 3  # columns
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #57606a; --paper: #fbfaf7;
@@ -240,7 +247,19 @@ svg.bars text { font-size: 10.5px; }
 svg text.s0 { fill: var(--accent); stroke: none; } svg text.s1 { fill: var(--warm); stroke: none; }
 footer { color: var(--soft); font-size: .875rem; margin-top: 3rem; padding-bottom: 3rem; }
 @media (max-width: 30rem) { h1 { font-size: 1.8rem; } header { padding-top: 2rem; }
-  h2 { margin-top: 2.25rem; } .facts { grid-template-columns: 1fr 1fr; } }
+  h2 { margin-top: 2.25rem; } .facts { grid-template-columns: 1fr 1fr; }
+  .many { display: flex; flex-direction: column; } .many caption { order: 1; }
+  .many caption, .many tbody, .many th, .many td { display: block; }
+  .many thead { position: absolute; width: 1px; height: 1px; overflow: hidden;
+    clip-path: inset(50%); }
+  .many tr { display: grid; grid-template-columns: 3fr 4fr 3fr; gap: .25rem .5rem;
+    padding: .6rem 0; border-bottom: 1px solid var(--line); }
+  .many th, .many td { border: 0; padding: 0; text-align: left; white-space: normal;
+    font-size: .9375rem; }
+  .many tbody th { grid-column: 1 / -1; font-weight: 600; }
+  .many td:empty { display: none; }
+  .many td::before { content: attr(data-head); display: block; color: var(--soft);
+    font-size: .8125rem; line-height: 1.3; } }
 @media print { body { background: none; } section { break-inside: avoid; } }
 """
 
