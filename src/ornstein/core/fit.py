@@ -66,7 +66,7 @@ class FittedRule:
             straight_step(now, then, nodes[-len(row) :], row)
             for row, (now, then, nodes) in zip(self.weights, windows(grid, reach), strict=True)
         ]
-        return Plan(times, transitions, reach - 1, self.steps)
+        return Plan(times, transitions, reach, self.steps)
 
 
 def unfitted(schedule: Schedule, times: Tensor) -> FittedRule:

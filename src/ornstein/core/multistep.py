@@ -186,7 +186,7 @@ class Multistep(Sampler):
 
     @property
     def memory(self) -> int:
-        return self.order - 1
+        return self.order
 
     def steps(self, schedule: Schedule, grid: Sequence[Instant]) -> list[Step]:
         return [
@@ -225,7 +225,7 @@ class DPMSolver(Sampler):
 
     @property
     def memory(self) -> int:
-        return self.points - 1
+        return self.points
 
     def steps(self, schedule: Schedule, grid: Sequence[Instant]) -> list[Step]:
         return [
@@ -263,7 +263,7 @@ class UniPC(Sampler):
 
     @property
     def memory(self) -> int:
-        return self.order - 1
+        return self.order
 
     def steps(self, schedule: Schedule, grid: Sequence[Instant]) -> list[Step]:
         found, points = list[Step](), self.order - 1
@@ -356,7 +356,7 @@ class AdamsBashforth(Sampler):
 
     @property
     def memory(self) -> int:
-        return self.order - 1
+        return self.order
 
     def steps(self, schedule: Schedule, grid: Sequence[Instant]) -> list[Step]:
         found, order = list[Step](), self.order

@@ -307,7 +307,7 @@ class HeunStep(NamedTuple):
     def __call__(self, denoiser: Denoiser, x_t: Tensor, past: Past, noise: Draw) -> Tensor:
         x_hat = denoiser(x_t, self.t)
         x_s = self.ahead(x_t, [x_hat])
-        return x_s.add_(denoiser(x_s, self.s) - x_hat, alpha=self.gain)
+        return torch.add(x_s, denoiser(x_s, self.s) - x_hat, alpha=self.gain)
 
 
 # --- Langevin steps, adaptive steps --------------------------------------------------------------

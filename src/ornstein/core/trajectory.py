@@ -164,8 +164,8 @@ class Sampler(ABC):
 
     @property
     def memory(self) -> int:
-        """How many values of the past a step looks at, its own not included."""
-        return 0
+        """How many values a step looks at, its own included."""
+        return 1
 
     @abstractmethod
     def steps(self, schedule: Schedule, grid: Sequence[Instant]) -> list[Step]:
@@ -206,7 +206,7 @@ class Plan:
     Args:
         times: Of the grid ``(N + 1,)``.
         transitions: From each to the next.
-        memory: How many values of the past they look at.
+        memory: How many values they look at, their own included.
         calls: Of the denoiser; None if adaptive.
     """
 
@@ -233,7 +233,7 @@ class Plan:
             noise: Where randomness comes from.
             on_step: Looks on.
         """
-        past: Past = deque(maxlen=1 + self.memory)
+        past: Past = deque(maxlen=self.memory)
         for i, step in enumerate(self.transitions, 1):
             x = step(denoiser, x, past, noise)
             if on_step is not None:
