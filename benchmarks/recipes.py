@@ -31,6 +31,7 @@ from torch import Tensor
 
 from ornstein.data import DataOptions, open_data
 from ornstein.runs.config import RunConfig
+from ornstein.runs.quick import memory_kept
 from ornstein.train import recipe
 from ornstein.train.budget import OVERHEAD, settle
 from ornstein.train.device import World, autocast
@@ -103,7 +104,8 @@ def samples_of(training: Training, task: Task, seed: int) -> Tensor:
 
 
 def row(task: Task, seconds: float, seed: int, changes: Sequence[str]) -> dict[str, Any]:
-    training, used = trained(task, seconds, seed, changes)
+    with memory_kept():
+        training, used = trained(task, seconds, seed, changes)
     config = training.config
     figures = task.measure(samples_of(training, task, seed))
     return {

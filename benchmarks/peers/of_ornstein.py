@@ -1,5 +1,6 @@
 """Ornstein itself, asked as the others are: the recipe is ``auto``, all else as it trains a run."""
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from ornstein.core.times import LogSNRGrid
 from ornstein.data import DataOptions, open_data
 from ornstein.runs.config import RunConfig, SampleConfig
 from ornstein.runs.model import GRIDS
+from ornstein.runs.quick import memory_kept
 from ornstein.train import recipe
 from ornstein.train import train as train_run
 from ornstein.train.budget import settle
@@ -25,6 +27,8 @@ class Training(Trainer):
     def __init__(
         self, x, batch, updates, flips=False, seconds=None, seed=0, memory="plenty", size=None
     ) -> None:
+        self.kept = ExitStack()
+        self.kept.enter_context(memory_kept())  # as `ornstein train` does
         data = open_data(x.numpy(), DataOptions(validation=0.0, flip=flips))
         config = recipe(data, minutes=None if seconds is None else seconds / 60)
         batch = batch or config.train.batch

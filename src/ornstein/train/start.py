@@ -28,6 +28,7 @@ from ..runs.embedding import (
 from ..runs.folder import RunFolder
 from ..runs.latents import KEPT, encoded, keep_autoencoder, latents_of
 from ..runs.model import load, read_words
+from ..runs.quick import memory_kept
 from ..runs.residual import left_by
 from .adapt import base_of, check_same_base, in_words_of, keep_memory, recall
 from .budget import settle
@@ -91,6 +92,7 @@ def train(
     place = choose_device(device)
     world = World.join(place)
     with ExitStack() as stack:
+        stack.enter_context(memory_kept())
         if resume:
             folder, config, data, held = go_on(source, Path(str(out)), place, allow_data_change)
             data = recall(config, data, folder)
