@@ -32,11 +32,12 @@ def test_attention_is_a_softmax_average_however_it_runs(dtype, tolerance, count)
 def test_attention_to_any_number_of_keys_does_not_hear_the_place_in_the_batch(points, heads):
     for keys in (1, 5, 6, 7, 9, 11, 15, 16):
         torch.manual_seed(keys)
-        q, k, v = (torch.randn(1, n, heads, 8).transpose(1, 2) for n in (points, keys, keys))
-        many = attend(*(one.repeat(8, 1, 1, 1) for one in (q, k, v)))
+        drawn = (torch.randn(1, n, heads, 8) for n in (points, keys, keys))
+        q, k, v = (one.repeat(8, 1, 1, 1).transpose(1, 2) for one in drawn)
+        many = attend(q, k, v)
         assert torch.equal(many, many[:1].expand_as(many)), keys
         weights = torch.softmax(q.double() @ k.double().mT / 8**0.5, -1)
-        assert_close(many[:1].double(), weights @ v.double(), rtol=1e-5, atol=1e-5)
+        assert_close(many.double(), weights @ v.double(), rtol=1e-5, atol=1e-5)
 
 
 def test_attention_does_not_care_about_the_order_of_points():
