@@ -16,7 +16,9 @@ from ornstein.core.noise import FlowSchedule, TableSchedule
 from ornstein.core.sample import SAMPLERS
 from ornstein.errors import DataError, ModelFileError, UsageError
 from ornstein.interop.diffusers import load_diffusers
+from ornstein.tasks.asking import conditions, guided, unread_texts
 from ornstein.tasks.edit import between, edit
+from ornstein.tasks.options import DrawOptions
 from ornstein.tasks.restore import restore
 from ornstein.tasks.sample import sample
 
@@ -119,30 +121,89 @@ def test_the_table_of_signal_is_that_of_diffusers_to_the_last_bit(stable):
     assert schedule.alpha_bar == tuple(scheduler.alphas_cumprod.double().tolist())
 
 
-def test_texts_with_guidance_end_where_stable_diffusion_does(stable):
-    model = load_diffusers(stable, ["red cat", "a cat"], negative="blue")
+def their_pipeline(folder, scheduler):
     pipe = diffusers.StableDiffusionPipeline(
-        vae=diffusers.AutoencoderKL.from_pretrained(stable / "vae"),
-        unet=diffusers.UNet2DConditionModel.from_pretrained(stable / "unet"),
-        scheduler=diffusers.DDIMScheduler.from_pretrained(
-            stable / "scheduler", clip_sample=False, steps_offset=1, timestep_spacing="trailing"
-        ),
-        text_encoder=read_encoder(stable),
-        tokenizer=read_tokenizer(stable),
+        vae=diffusers.AutoencoderKL.from_pretrained(folder / "vae"),
+        unet=diffusers.UNet2DConditionModel.from_pretrained(folder / "unet"),
+        scheduler=scheduler,
+        text_encoder=read_encoder(folder),
+        tokenizer=read_tokenizer(folder),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     )
     pipe.set_progress_bar_config(disable=True)
-    x = noise(1, 4, 4, 4)
+    return pipe
+
+
+def asked_of(model, **options):
+    """The denoiser with its guidance, told what is asked, as every task has it."""
+    chosen = DrawOptions(**options)
+    return guided(model, chosen).given(**conditions(model, chosen, [0]))
+
+
+@pytest.mark.parametrize("kind", ["DDIMScheduler", "EulerDiscreteScheduler"])
+@pytest.mark.parametrize("text", ["red cat", "red cat blue cat a red cat"], ids=["short", "cut"])
+def test_texts_with_guidance_end_where_stable_diffusion_does(stable, kind, text):
+    model = load_diffusers(stable)
+    scheduler = getattr(diffusers, kind).from_pretrained(
+        stable / "scheduler", clip_sample=False, steps_offset=1, timestep_spacing="trailing"
+    )
+    pipe = their_pipeline(stable, scheduler)
+    x, times, far = noise(1, 4, 4, 4), times_of(scheduler, 5), 1.0
+    if kind == "EulerDiscreteScheduler":  # alpha = 1 on its path
+        far = (1 + scheduler.sigmas[0] ** 2).sqrt() / scheduler.init_noise_sigma
     options = {"guidance_scale": 3.0, "num_inference_steps": 5, "height": 8, "width": 8}
-    latents = pipe("red cat", negative_prompt="blue", latents=x, output_type="latent", **options)
-    guided = ClassifierFree(model.denoiser, 3.0).given(label=torch.tensor([0]))
-    ours = SAMPLERS["ddim"](guided, x, times_of(pipe.scheduler, 5))
+    options |= {"negative_prompt": "blue", "latents": far * x}
+    latents = pipe(text, output_type="latent", **options)
+    denoiser = asked_of(model, text=(text,), negative="blue", guidance=3.0)
+    ours = SAMPLERS["ddim"](denoiser, x, times)
     close(ours, latents.images)
-    pictures = pipe("red cat", negative_prompt="blue", latents=x, output_type="np", **options)
+    pictures = pipe(text, output_type="np", **options)
     drawn = model.codec.unpack(ours)[0].astype(int)
     assert abs(drawn - np.rint(pictures.images[0] * 255)).max() <= 1
+
+
+def test_no_text_is_the_empty_one_as_in_stable_diffusion(stable):
+    model = load_diffusers(stable)
+    x, t = noise(1, 4, 4, 4), torch.tensor([0.7], dtype=torch.float64)
+    assert (asked_of(model)(x, t) == asked_of(model, text=("",), guidance=1.0)(x, t)).all()
+    away = asked_of(model, text=("",), negative="blue", guidance=3.0)(x, t)
+    assert_close(asked_of(model, negative="blue", guidance=3.0)(x, t), away)
+    assert not torch.allclose(asked_of(model)(x, t), away, atol=1e-3)
+
+
+def test_texts_put_together_are_the_sum_of_their_denoisers(stable):
+    model = load_diffusers(stable)
+    x, t = noise(1, 4, 4, 4), torch.tensor([0.7], dtype=torch.float64)
+    none, red, blue = (
+        asked_of(model, text=(text,), guidance=1.0)(x, t) for text in ("", "red cat", "blue")
+    )
+    both = asked_of(model, text=("red cat AND NOT blue",), guidance=2.0)(x, t)
+    assert_close(both, none + 2 * (red - none) - 2 * (blue - none), rtol=0, atol=1e-5)
+
+
+def test_emphasis_counts_a_piece_as_if_it_were_there_so_often(stable):
+    """Attention to a piece times 3 is attention to three of it, wherever they stand."""
+    model, x = load_diffusers(stable), noise(1, 4, 4, 4)
+    net, h = model.denoiser.net.net, model.words.tensor(["a cat"])
+    emphasis = model.words.emphasis((("a ", 1.0), ("cat", 3.0)))
+    assert emphasis.tolist() == [1, 1, 3, 3, 3, *[1] * 7]  # <start> a c a t <end> ...
+    step = torch.tensor([300.0])
+    often = net(x, step, encoder_hidden_states=torch.cat([h, *[h[:, 2:5]] * 2], 1)).sample
+    schedule, forward = model.denoiser.schedule, model.denoiser.net
+    log_snr = schedule.log_snr(torch.tensor([301 / 1000], dtype=torch.float64))
+    assert_close(forward(x, log_snr, text=h, emphasis=emphasis[None]), often, rtol=0, atol=1e-3)
+    assert not torch.allclose(forward(x, log_snr, text=h), often, atol=3e-3)
+
+
+def test_what_is_encoded_under_its_text_comes_back_under_it_alone(stable):
+    model, stored = load_diffusers(stable), torch.randint(0, 256, (1, 3, 8, 8), dtype=torch.uint8)
+    how = {"how": "encode", "strength": 0.2, "steps": 60, "guidance": 1.0, "text": "red cat"}
+    same, other = (edit(model, stored, source=source, **how) for source in ("red cat", "blue"))
+    kept = model.codec.decoded(model.codec.pack(stored))
+    off = [float((each.samples.x - kept).abs().max()) for each in (same, other)]
+    assert 2 * off[0] < off[1], off
 
 
 def read_encoder(folder):
@@ -192,10 +253,11 @@ def test_latents_of_pictures_are_scaled_as_the_autoencoder_says(stable):
 
 
 def test_every_task_takes_one(ddpm, stable, tmp_path):
-    pixels, latents = load_diffusers(ddpm), load_diffusers(stable, ["red cat", "a cat"])
-    drawn = sample(latents, 3, label=["red cat", "a cat"], steps=2)
+    pixels, latents = load_diffusers(ddpm), load_diffusers(stable)
+    drawn = sample(latents, 3, text=["red cat", "a cat"], negative="blue", steps=2)
     assert drawn.arrays.shape == (3, 8, 8, 3)
-    assert drawn.labels == ("red cat", "a cat", "red cat")
+    alone = sample(latents, examples="1-1", text=["red cat", "a cat"], negative="blue", steps=2)
+    assert (alone.arrays[0] == drawn.arrays[1]).all()
     assert len(drawn.save(tmp_path / "drawn")) == 3
     torn = torch.randint(0, 256, (1, 1, 8, 8), dtype=torch.uint8)
     hole = torch.zeros(8, 8, dtype=torch.bool)
@@ -206,12 +268,12 @@ def test_every_task_takes_one(ddpm, stable, tmp_path):
     assert not (mended[:, ~kept] == torn[0, 0].numpy()[~kept]).all()
     path = tmp_path / "picture.png"
     Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(path)
-    changed = edit(latents, path, how="encode", source="red cat", label="a cat", steps=2)
+    changed = edit(latents, path, how="encode", source="red cat", text="a cat", steps=2)
     assert changed.samples.arrays.shape == (1, 8, 8, 3)
     assert between(latents, path, path, 3, steps=2).arrays.shape == (3, 8, 8, 3)
     quarter = torch.zeros(8, 8, dtype=torch.bool)  # of the picture, seen through the decoder
     quarter[:4, :4] = True
-    filled = restore(latents, path, quarter, draws=2, steps=2, label="a cat")
+    filled = restore(latents, path, quarter, draws=2, steps=2, text="a cat")
     x, keep = torch.from_numpy(filled.samples.codec.stored(filled.samples.x)), ~quarter
     assert (x[:, :, keep] == latents.codec.read(path)[:, :, keep]).all()
     assert filled.samples.arrays.shape == (2, 8, 8, 3)
@@ -275,18 +337,25 @@ def test_noise_is_not_predicted_where_there_is_no_signal(tmp_path):
         load_diffusers(pipelines.ddpm(tmp_path, scheduler))
 
 
-def test_a_text_longer_than_the_encoder_is_not_cut_in_silence(stable):
-    with pytest.raises(UsageError, match="has 14 tokens, and the text encoder reads 12"):
-        load_diffusers(stable, ["red cat red cat"])
+def test_a_text_longer_than_the_encoder_is_not_cut_in_silence(stable, tmp_path, capsys):
+    long, few = "red cat red cat", ["--steps", "1", "-n", "1", "--out", str(tmp_path)]
+    assert unread_texts(load_diffusers(stable), DrawOptions(text=(long,))) == [(long, "at")]
+    assert run_command(["sample", str(stable), "--text", long, *few]) == 0
+    assert "left out: 'at'" in capsys.readouterr().err
 
 
-def test_what_is_not_there_is_asked_for_by_name(tmp_path, ddpm):
+def test_what_reads_no_texts_or_no_labels_says_so(ddpm, stable):
+    with pytest.raises(UsageError, match="leave --text out"):
+        sample(load_diffusers(ddpm), 1, text="a cat")
+    with pytest.raises(UsageError, match="leave --label out"):
+        sample(load_diffusers(stable), 1, label="a cat")
+
+
+def test_what_is_not_there_is_asked_for_by_name(tmp_path):
     with pytest.raises(UsageError, match="hf download nobody/nothing"):
         load_diffusers("nobody/nothing")
     with pytest.raises(UsageError, match=r"holds no model_index\.json"):
         load_diffusers(tmp_path)
-    with pytest.raises(UsageError, match="reads no texts"):
-        load_diffusers(ddpm, ["a cat"])
 
 
 def test_a_label_is_asked_for_where_no_class_is_not_known(tmp_path):
@@ -299,13 +368,13 @@ def test_a_label_is_asked_for_where_no_class_is_not_known(tmp_path):
 def test_the_commands_open_a_pipeline_as_they_open_a_run(stable, ddpm, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     few = ["--steps", "2", "-n", "1"]
-    assert run_command(["sample", str(stable), "--label", "a red cat", *few]) == 0
+    assert run_command(["sample", str(stable), "--text", "a red cat", *few]) == 0
     (drawn,) = (tmp_path / "samples").glob("*.png")
     assert Image.open(drawn).size == (8, 8)
-    expected = sample(load_diffusers(stable, ["a red cat"]), 1, label="a red cat", steps=2)
+    expected = sample(load_diffusers(stable), 1, text="a red cat", steps=2)
     assert (np.asarray(Image.open(drawn)) == expected.arrays[0]).all()
     edited = ["edit", str(stable), str(drawn), "--how", "encode", "--source", "a red cat"]
-    assert run_command([*edited, "--label", "a blue cat", *few]) == 0
+    assert run_command([*edited, "--text", "a blue cat", "--negative", "a", *few]) == 0
     assert list((tmp_path / "samples" / "edited").glob("*.png"))
     grey, mask = tmp_path / "grey.png", tmp_path / "mask.png"
     Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(grey)

@@ -5,8 +5,9 @@ import torch
 
 from ornstein.data.captions import Words
 from ornstein.errors import UsageError
-from ornstein.runs.model import Vocabulary
 from ornstein.runs.prompt import Prompt, Term, terms_of, told_by, unread
+from ornstein.tasks.asking import texts
+from untrained import tiny_model
 
 WORDS = Words.learned(["a red 7 left of a blue square"] * 3)
 
@@ -51,7 +52,7 @@ def test_texts_put_together_have_an_axis_and_shares():
 
 def test_a_run_without_captions_refuses_texts():
     with pytest.raises(UsageError, match="without captions"):
-        Vocabulary().texts([Prompt.read("a 7")])
+        texts(tiny_model(), [Prompt.read("a 7")])
 
 
 def test_what_is_not_read_of_a_text_is_said():

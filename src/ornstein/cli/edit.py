@@ -42,8 +42,7 @@ def edit(
     from ..tasks import edit as task
     from ..tasks.sample import opened, write_picture
 
-    asked = [*(options.label or ()), options.source]
-    model = machine.opened(run, asked)
+    model = machine.opened(run)
     folder, cost = out or model.samples / "edited", None
     if between is not None:
         if len(pictures) != 2:

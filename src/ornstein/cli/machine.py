@@ -72,11 +72,11 @@ class Opening(Machine):
 
     adapter: tuple[str, ...] = ()
 
-    def opened(self, run: Path, texts: "Sequence[str | None] | None" = None) -> "Model":
+    def opened(self, run: Path) -> "Model":
         """The model at a place, with the adapters on; see `tasks.sample.opened`."""
         from ..tasks.sample import opened
 
-        return opened(run, self.device, texts, self.adapter)
+        return opened(run, self.device, self.adapter)
 
 
 def say(line: str) -> None:

@@ -55,7 +55,7 @@ def restore(
     from ..tasks.restore import restore as mend
     from ..tasks.sample import write_picture
 
-    model = machine.opened(run, options.asked)
+    model = machine.opened(run)
     if dry_run:
         show_plan(model, options, machine)
         return

@@ -53,8 +53,8 @@ def sample(
     from ..tasks import sample as task
     from ..tasks.asking import unread_texts
 
-    models = [machine.opened(run, options.asked)]
-    models += [task.opened(after, machine.device, options.asked) for after in cascade]
+    models = [machine.opened(run)]
+    models += [task.opened(after, machine.device) for after in cascade]
     model, first = models[-1], prior and task.opened(prior, machine.device)
     cut = dict.fromkeys(pair for one in models for pair in unread_texts(one, options))
     for text, rest in cut:

@@ -7,7 +7,7 @@ prediction, and the clock by which the network is told the noise level:
     flow matching, shift s  log-SNR moved by -2 log s; the network is told T sigma
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from math import log
 from pathlib import Path
@@ -35,11 +35,14 @@ from ..runs.latents import LatentCodec
 from ..runs.model import Model, Vocabulary
 from .latents import ForeignAutoencoder
 from .pipeline import Pipeline, find, needed
+from .texts import PipelineReader
 
 NETWORKS = ("UNet2DModel", "UNet2DConditionModel", "DiTTransformer2DModel", "Transformer2DModel")
 AUTOENCODERS = ("AutoencoderKL", "VQModel")
 ENCODERS = ("CLIPTextModel",)
 UNKNOWN = ("addition_embed_type", "encoder_hid_dim_type", "time_cond_proj_dim", "class_embed_type")
+
+MASKED = 1e4  # taken off the attention to what a mask of diffusers hides
 
 Clock = Callable[[Tensor], Tensor]
 """What a network is told in place of the log-SNR ``(B,)``."""
@@ -47,47 +50,40 @@ Clock = Callable[[Tensor], Tensor]
 
 def load_diffusers(
     place: str | Path,
-    texts: Sequence[str] = (),
     *,
-    negative: str = "",
     size: int | None = None,
     device: str | torch.device = "cpu",
 ) -> Model:
     """Open a pipeline of diffusers as a model that every task takes.
 
-    What can be asked for are classes: those the network knows or, where it reads texts, the
-    `texts`, each a class of that name. No class at all is what the network knows as none, or
-    `negative`.
+    What can be asked for are the classes that the network knows or, where it reads, texts. No
+    class at all is what the network knows as none; no text is the empty one.
 
     Args:
         place: A folder with a ``model_index.json``; or a repository of the Hub, in the cache.
-        texts: What may be asked for, if the network reads texts.
-        negative: What guidance steers away from, if it does.
         size: Of the pictures, in pixels; that of the training by default.
         device: Where to put the networks.
 
     Raises:
-        UsageError: If nothing is there, a text is too long, or the size does not suit.
+        UsageError: If nothing is there, or the size does not suit.
         ModelFileError: If it cannot be mapped, or its weights are pickled.
     """
     pipeline = find(place)
     network = pipeline.part(NETWORKS)
     coder = pipeline.part(AUTOENCODERS, needed=False)
-    reader = pipeline.part(ENCODERS, needed=False)
-    pipeline.refuse_others((network, coder, reader))
+    encoder = pipeline.part(ENCODERS, needed=False)
+    pipeline.refuse_others((network, coder, encoder))
     assert network is not None
     schedule, prediction, clock = schedule_of(pipeline)
     net = pipeline.load(network).to(device).eval()
     _refuse_unknown(pipeline, net)
-    if (reader is None) != (net.__class__.__name__ != "UNet2DConditionModel"):
+    if (encoder is None) != (net.__class__.__name__ != "UNet2DConditionModel"):
         raise ModelFileError(f"{shown(pipeline.path)}: its network and its text encoder disagree.")
-    if texts and reader is None:
-        raise UsageError(f"{shown(pipeline.path)} reads no texts: leave `texts` out.")
-    told = None if reader is None else _read_texts(pipeline, reader, [*texts, negative])
-    words = tuple(texts) if reader else _classes(pipeline, net)
+    reader = None if encoder is None else PipelineReader.opened(pipeline, encoder)
     autoencoder = None if coder is None else pipeline.load(coder).to(device).eval()
     codec = _codec(pipeline, net, autoencoder, size)
-    foreign = Foreign(net, clock, codec.shape[0], told, _none(net))
+    nothing = None if reader is None else reader.nothing
+    foreign = Foreign(net, clock, codec.shape[0], nothing, _none(net))
     denoiser = NetDenoiser(foreign, schedule, prediction).to(device).eval().requires_grad_(False)
     guidance = 7.5 if reader else 4.0 if foreign.none is not None else 1.0  # as diffusers has it
     config = RunConfig(
@@ -95,7 +91,8 @@ def load_diffusers(
         data=DataOptions(size=min(codec.data.shape[1:])),
         sample=SampleConfig(guidance=guidance),
     )
-    return Model(denoiser, codec, Vocabulary(classes=words), config)
+    words = Vocabulary(classes=_classes(pipeline, net))
+    return Model(denoiser, codec, words, config, reader=reader)
 
 
 class Foreign(nn.Module):
@@ -105,24 +102,35 @@ class Foreign(nn.Module):
         net: Of one of the classes `NETWORKS`.
         clock: What it is told in place of the log-SNR.
         channels: Of x; what it puts out beyond them, a variance, is left out.
-        texts: What it reads for each label ``(P + 1, L, D)``; the last one for none.
+        nothing: What it hears for no text ``(1, L, D)``, if it reads.
         none: The number by which it knows no class, if it does.
     """
 
     def __init__(
-        self, net: Any, clock: Clock, channels: int, texts: Tensor | None, none: int | None
+        self, net: Any, clock: Clock, channels: int, nothing: Tensor | None, none: int | None
     ) -> None:
         super().__init__()
         self.net, self.clock, self.channels, self.none = net, clock, channels, none
-        self.register_buffer("texts", texts, persistent=False)
+        self.register_buffer("nothing", nothing, persistent=False)
         self.classes = classes_of(net)
 
-    def forward(self, x: Tensor, log_snr: Tensor, *, label: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        log_snr: Tensor,
+        *,
+        label: Tensor | None = None,
+        text: Tensor | None = None,
+        emphasis: Tensor | None = None,
+    ) -> Tensor:
         step, told = self.clock(log_snr).to(x), {}
-        label = torch.full((len(x),), -1, device=x.device) if label is None else label
-        if isinstance(self.texts, Tensor):
-            told["encoder_hidden_states"] = self.texts[label]  # -1 is the last
+        if isinstance(self.nothing, Tensor):
+            heard = self.nothing if text is None else text.to(x)
+            told["encoder_hidden_states"] = heard.expand(len(x), -1, -1)
+            if emphasis is not None:  # of which diffusers adds -MASKED (1 - mask) to the attention
+                told["encoder_attention_mask"] = 1 + emphasis.to(x).log() / MASKED
         elif self.classes:
+            label = torch.full((len(x),), -1, device=x.device) if label is None else label
             told["class_labels"] = self._numbers(label)
         return self.net(x, step, **told).sample[:, : self.channels]
 
@@ -289,28 +297,4 @@ def _eight_bits(channels: int, high: int, wide: int) -> ImageCodec:
         std=half,
         format="png" if fits_png("uint8", channels) else "npy",
         layout="HW" if channels == 1 else "HWC",
-    )
-
-
-@torch.no_grad()
-def _read_texts(pipeline: Pipeline, part: str, texts: list[str]) -> Tensor:
-    """What the network reads for each of the texts, ``(P, L, D)``."""
-    encoder = pipeline.load(part).eval()
-    tokenizer = needed("transformers").CLIPTokenizer.from_pretrained(
-        pipeline.path / part.replace("text_encoder", "tokenizer"), local_files_only=True
-    )
-    longest = tokenizer.model_max_length
-    for text in texts:
-        if (count := len(tokenizer(text, verbose=False).input_ids)) > longest:
-            raise UsageError(
-                f"{shown(repr(text))} has {count} tokens, and the text encoder reads {longest}: "
-                "shorten it."
-            )
-    tokens = tokenizer(texts, padding="max_length", max_length=longest, return_tensors="pt")
-    mask = tokens.attention_mask if encoder.config.to_dict().get("use_attention_mask") else None
-    return torch.cat(
-        [
-            encoder(ids[None], attention_mask=None if mask is None else mask[i : i + 1])[0]
-            for i, ids in enumerate(tokens.input_ids)
-        ]
     )

@@ -26,7 +26,7 @@ from .embedding import Encoder, read_encoder
 from .folder import RunFolder
 from .latents import LatentCodec, read_latents
 from .posthoc import posthoc
-from .prompt import Prompt, told_by
+from .prompt import Reads
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -113,20 +113,6 @@ class Vocabulary:
             cond["attributes"] = row.expand(count, -1)
         return cond
 
-    def texts(self, prompts: Sequence[Prompt], terms: int = 0) -> dict[str, Tensor]:
-        """The conditions of as many examples as there are prompts; see `told_by`.
-
-        To a pipeline of another library, a text is the class of that name.
-
-        Raises:
-            UsageError: If the run knows no captions.
-        """
-        if self.words is None and not terms and all(p.source in self.classes for p in prompts):
-            return {"label": torch.tensor([self.label(p.source) for p in prompts])}
-        if self.words is None:
-            raise UsageError("This run was trained without captions: leave --text out.")
-        return told_by(prompts, self.words, terms)
-
     def _known(self) -> str:
         shown = ", ".join(self.classes[:20])
         return shown + (", ..." if len(self.classes) > 20 else "")
@@ -146,6 +132,7 @@ class Model:
         given: Of the pictures that the network is given beside the noise, if it is.
         adapters: The runs that were put on, by their ids, each with its strength.
         encoder: Whose embeddings the network hears, if it does: the run is a prior or a decoder.
+        reader: Of texts, if the network is another library's and hears them by its own.
     """
 
     denoiser: NetDenoiser
@@ -157,6 +144,12 @@ class Model:
     given: Codec | None = None
     adapters: tuple[tuple[str, float], ...] = ()
     encoder: Encoder | None = None
+    reader: Reads | None = None
+
+    @property
+    def words(self) -> Reads | None:
+        """By what texts are read, if they are."""
+        return self.encoder.words if self.encoder else self.reader or self.vocabulary.words
 
     @property
     def shape(self) -> tuple[int, ...]:

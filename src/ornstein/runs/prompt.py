@@ -1,21 +1,35 @@
 """What a person asks for in words: texts with emphasis, put together."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from ..data.captions import Words
-from ..data.reader import Reader
 from ..errors import UsageError
 
 AND = re.compile(r"\s+AND\s+")
 NOT = re.compile(r"NOT\s+")
 STRESSED = re.compile(r"\(([^():]+):([^():]*)\)")
 LEAST, MOST = 0.01, 100.0  # emphasis
+
+
+class Reads(Protocol):
+    """By what texts are read: `Words`, a `Reader`, or the encoder of another library's pipeline.
+
+    What it makes of them is the condition ``text``, and of their emphasis ``emphasis``.
+    """
+
+    @property
+    def length(self) -> int: ...
+    @property
+    def nothing(self) -> Tensor: ...
+    def tensor(self, texts: Iterable[str]) -> Tensor: ...
+    def emphasis(self, spans: Sequence[tuple[str, float]]) -> Tensor: ...
+    def unread(self, text: str) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -89,7 +103,7 @@ def terms_of(prompts: Sequence[Prompt]) -> int:
     return 0 if plain else max(len(p.terms) for p in prompts)
 
 
-def told_by(prompts: Sequence[Prompt], words: Words | Reader, terms: int = 0) -> dict[str, Tensor]:
+def told_by(prompts: Sequence[Prompt], words: Reads, terms: int = 0) -> dict[str, Tensor]:
     """The conditions ``text`` and, where it is not all 1, ``emphasis`` ``(P, L)`` of P prompts.
 
     With room for K `terms`, ``text`` and ``emphasis`` are ``(P, K, L)``, and ``shares`` ``(P, K)``
@@ -110,7 +124,7 @@ def told_by(prompts: Sequence[Prompt], words: Words | Reader, terms: int = 0) ->
     return {name: value[:, 0] for name, value in told.items()}
 
 
-def unread(prompts: Sequence[Prompt], words: Words | Reader) -> list[tuple[str, str]]:
+def unread(prompts: Sequence[Prompt], words: Reads) -> list[tuple[str, str]]:
     """The texts that are longer than what is read of them, and what is left out."""
     terms = [term.text for prompt in prompts for term in prompt.terms]
     return [(text, rest) for text in terms if (rest := words.unread(text))]

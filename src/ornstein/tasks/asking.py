@@ -13,7 +13,7 @@ from ..data.places import files_in
 from ..errors import UsageError
 from ..rng import normal
 from ..runs.model import Model
-from ..runs.prompt import Prompt, terms_of, unread
+from ..runs.prompt import Prompt, terms_of, told_by, unread
 from .options import DrawOptions
 
 Context = Callable[[Sequence[int]], Tensor]
@@ -80,13 +80,15 @@ def prompts_of(options: DrawOptions) -> tuple[Prompt, ...]:
 
 
 def texts(model: Model, prompts: Sequence[Prompt], terms: int = 0) -> dict[str, Tensor]:
-    """The conditions of as many examples as there are prompts; see `Vocabulary.texts`.
+    """The conditions of as many examples as there are prompts; see `told_by`.
 
     Raises:
         UsageError: If the run knows no captions, or cannot hear what is asked.
     """
+    if model.words is None:
+        raise UsageError("This run was trained without captions: leave --text out.")
     if model.encoder is None:
-        return model.vocabulary.texts(prompts, terms)
+        return told_by(prompts, model.words, terms)
     if terms or any(weight != 1 for p in prompts for _, weight in p.terms[0].spans):
         raise UsageError("This run hears of a text as a whole: leave AND, NOT and emphasis out.")
     said = model.encoder.of_texts(prompt.terms[0].text for prompt in prompts)
@@ -95,8 +97,7 @@ def texts(model: Model, prompts: Sequence[Prompt], terms: int = 0) -> dict[str, 
 
 def unread_texts(model: Model, options: DrawOptions) -> list[tuple[str, str]]:
     """The texts asked for that are longer than what the run reads, and what it leaves out."""
-    words = model.encoder.words if model.encoder else model.vocabulary.words
-    return [] if words is None else unread(prompts_of(options), words)
+    return [] if model.words is None else unread(prompts_of(options), model.words)
 
 
 def context_of(model: Model, options: DrawOptions) -> Context | None:
@@ -133,7 +134,8 @@ def guided(model: Model, options: DrawOptions, heard: bool = False) -> Denoiser:
         UsageError: If guidance has nothing to guide towards, or cannot be put together so.
     """
     prompts = prompts_of(options)
-    told = bool(options.label or prompts or options.attributes or heard or model.given)
+    asked = options.label or prompts or options.negative or options.attributes
+    told = bool(asked or heard or model.given)
     if options.guidance not in (None, 1.0) and not told:
         raise UsageError(
             f"guidance = {options.guidance} needs a label, a text or an attribute to go to."

@@ -119,8 +119,8 @@ def edit(
     if options.get("source") is not None:
         options["source"] = str(options["source"])
     chosen = checked(EditOptions, {"strength": strength, **options})
-    model = opened(run, device, [*chosen.asked, chosen.source])
-    back = model if to is None else opened(to, device, chosen.asked)
+    model = opened(run, device)
+    back = model if to is None else opened(to, device)
     chosen = _settled(chosen, model, back, to is not None, mask is not None)
     same_cut(mask, pictures)
     same_cut(strokes, pictures)
@@ -170,7 +170,7 @@ def between(
     if count < 2:
         raise UsageError(f"count = {count} must be at least 2: both ends are among them.")
     chosen = checked(DrawOptions, options)
-    model = opened(run, device, chosen.asked)
+    model = opened(run, device)
     ends = [read_examples(model, place).stored for place in (first, second)]
     if any(len(end) != 1 for end in ends):
         raise UsageError("Give one picture for each end.")
@@ -256,6 +256,13 @@ def _settled(
     return replace(options, draws=1) if options.how == "encode" else options
 
 
+def _as_they_are(model: Model, options: EditOptions) -> EditOptions:
+    """The options, asking for what the pictures are in place of what they shall become."""
+    source = None if options.source is None else (options.source,)
+    reads = model.words is not None and options.source not in model.vocabulary.classes
+    return replace(options, label=None if reads else source, text=source if reads else None)
+
+
 def _deterministic(model: Model, options: DrawOptions) -> tuple[Sampler, Tensor]:
     sampler, times = rule(model, options)
     if not sampler.deterministic:
@@ -295,9 +302,7 @@ def _edited(
     alpha, sigma = (scale.item() for scale in schedule(times[0]))
     latent = packed
     if encodes:
-        source = None if options.source is None else (options.source,)
-        asked = replace(options, label=source)
-        latent = encoded(model, to, packed, sampler, times, asked, away)
+        latent = encoded(model, to, packed, sampler, times, _as_they_are(model, options), away)
     prior = back_by.along(schedule)
 
     def told(examples: Sequence[int]) -> Denoiser:

@@ -26,7 +26,7 @@ class DrawOptions:
 
     Args:
         label: Class by name or number, or `any`; several are dealt out in turn.
-        text: What to draw, in words, for a run trained with captions; several are dealt out in
+        text: What to draw, in words, for a run that reads them; several are dealt out in
             turn. (red:1.4) lays emphasis on a word; AND and AND NOT put texts together.
         negative: What to steer away from, in words.
         attributes: Numeric conditions by name, in their own units.
@@ -61,11 +61,6 @@ class DrawOptions:
     steps: Steps | None = None
     time_grid: TimeGridName | None = None
     seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
-
-    @property
-    def asked(self) -> tuple[str, ...]:
-        """Every label and every text."""
-        return (*(self.label or ()), *(self.text or ()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,8 +183,8 @@ class EditOptions(DrawOptions):
             at 0.3 details change, at 1 nothing is left.
         how: By noise, which forgets details and gives many draws; encode, along the flow, which
             keeps them and gives one; or by a decoder's embedding alone, from noise of its own.
-        source: The class of the pictures, by name or number, for how = encode; --label is what
-            they shall become.
+        source: What the pictures are, for how = encode: their class, by name or number, or a
+            text for a run that reads; --label or --text is what they shall become.
         hold: Keep the mean colours of blocks of so many pixels.
         from_text: What the pictures show, in words, for a decoder of embeddings.
         to_text: What they shall show instead, in words that differ from these in nothing else.

@@ -69,7 +69,7 @@ def restore(
         DataError: If a file cannot be read, or is of another size.
     """
     chosen = checked(RestoreOptions, {"draws": draws, **options})
-    model = _at_size(opened(run, device, chosen.asked), files, chosen, mask is not None)
+    model = _at_size(opened(run, device), files, chosen, mask is not None)
     if mask is None:
         problem = problem_of(model, files, chosen)
         given = problem.shown(model.codec.data.shape)

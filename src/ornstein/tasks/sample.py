@@ -150,7 +150,7 @@ def stream(
 
     What is given is `context`, by default the pictures that the options name.
     """
-    model, indices = opened(run, device, options.asked), options.indices
+    model, indices = opened(run, device), options.indices
     model = sized(model, options.space or model.shape[1:])
     denoiser, steps = plan(model, options, heard=prior is not None)
     context = context_of(model, options) if context is None else context
@@ -198,10 +198,7 @@ def cascade(
     Raises:
         UsageError: If a run cannot be given what the one before draws.
     """
-    models = [
-        quick(opened(run, device, options.asked), options.precision, options.compile)
-        for run in runs
-    ]
+    models = [quick(opened(run, device), options.precision, options.compile) for run in runs]
     for before, after in pairwise(models):
         check_chain(before, after)
     first, *rest = models
@@ -311,7 +308,6 @@ def check_stages(prior: Model, decoder: Model) -> None:
 def opened(
     run: Run,
     device: str | torch.device = "auto",
-    texts: Sequence[str | None] | None = None,
     adapters: Sequence[Adapter] = (),
 ) -> Model:
     """The model at a place, which is loaded if it is not yet; see `open_model`.
@@ -319,7 +315,6 @@ def opened(
     Args:
         run: The run, or where it lies; or a pipeline of diffusers.
         device: Where to put it.
-        texts: What will be asked of it, if it reads texts.
         adapters: What to put on a run that is not loaded yet.
     """
     if isinstance(run, Model):
@@ -329,7 +324,7 @@ def opened(
     place = run.path if isinstance(run, RunFolder) else run
     if adapters:
         return load(place, device=device, adapters=adapters)
-    return open_model(place, [text for text in texts or () if text], device=device)
+    return open_model(place, device=device)
 
 
 def maker(model: Model, seed: int, prior: Model | None = None) -> Made | None:
