@@ -480,3 +480,9 @@ def test_patches_of_the_flower_have_the_size_asked_for():
 def test_options_have_bounds(bad):
     with pytest.raises(UsageError, match=next(iter(bad))):
         DataOptions(**bad)
+
+
+def test_what_is_open_already_is_refused_with_its_name():
+    data = open_data("digits", DataOptions(limit=4))
+    with pytest.raises(UsageError, match="open already: give digits"):
+        open_data(data)  # pyright: ignore[reportArgumentType]

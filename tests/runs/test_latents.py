@@ -22,6 +22,7 @@ from ornstein.tasks.restore import restore
 from ornstein.tasks.sample import sample
 from ornstein.train import train
 from ornstein.train.adapt import adaptation
+from ornstein.train.recipes import recipe
 from ornstein.train.signals import Stop
 from ornstein.train.training import Training
 from train.tiny import resumed_and_whole
@@ -88,6 +89,13 @@ def test_a_dataset_encoded_once_is_what_would_be_encoded_each_time(places, sides
     data = encoded(sides[1], codec)
     assert_close(data.batch(torch.arange(4))[0], codec.pack(sides[1].stored[:4]))
     assert data.stored.shape[1:] == codec.shape
+
+
+def test_the_recipe_of_a_run_on_latents_goes_by_their_size(places):
+    large = open_data("digits", DataOptions(size=20, limit=4))
+    assert recipe(large).train.batch == 32
+    config = recipe(large, latent=places / "coder")
+    assert config.train.batch == 64 and config.latent == str((places / "coder").resolve())
 
 
 def test_a_run_on_latents_needs_its_autoencoder_no_more(places, tmp_path):

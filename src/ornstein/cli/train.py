@@ -174,18 +174,10 @@ def _configure(
     from ..runs.config import RunConfig
     from ..train import recipe as recipe_for
 
-    read_as = RunConfig.from_dict({"data": changes.get("data", {})}, place).data
-    found = open_data(data, read_as)
-    if latent := changes.get("latent"):  # the recipe goes by the size of what is learned
-        from ..runs.latents import encoded, latents_of
-
-        found = encoded(found.subset(found.stored.new_empty(0).long()), latents_of(latent))
-    if changes.get("embedding", {}).get("role") == "prior":
-        from ..runs.embedding import embedded, encoder_of
-
-        encoder = encoder_of(changes["embedding"]["encoder"])
-        found = embedded(found.subset(found.stored.new_empty(0).long()), encoder, "prior")
-    base = recipe_for(found, recipe, minutes)
+    read_by = {key: changes[key] for key in ("data", "latent", "embedding") if key in changes}
+    known = RunConfig.from_dict(read_by, place)
+    found = open_data(data, known.data)
+    base = recipe_for(found, recipe, minutes, latent=known.latent, embedding=known.embedding)
     return RunConfig.from_dict(_merged(asdict(base), {"source": data} | changes), place)
 
 

@@ -106,6 +106,11 @@ def _marked(d: Dataset) -> Dataset:
 def _open(source: Source, options: DataOptions, progress: Progress | None) -> Dataset:
     if isinstance(source, (str, Path)):
         return _open_path(source, options, progress)
+    if isinstance(source, Dataset):
+        raise UsageError(
+            f"These data are open already: give {shown(source.source)}, from which they were "
+            "opened, and their options, as the data of a configuration."
+        )
     data, labels = source if isinstance(source, tuple) and len(source) == 2 else (source, None)
     if isinstance(data, (list, tuple)):
         return _open_list(list(data), labels, options)

@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from dataclasses import replace
 from math import prod
+from pathlib import Path
 from typing import Literal
 
 from ..data.dataset import Dataset
 from ..errors import UsageError
 from ..runs.config import (
     DenoiserConfig,
+    EmbeddingConfig,
     NetConfig,
     RunConfig,
     SampleConfig,
@@ -16,8 +18,11 @@ from ..runs.config import (
     TimesConfig,
     TrainConfig,
 )
+from ..runs.embedding import embedded, encoder_of
+from ..runs.latents import encoded, latents_of
 
 Kind = Literal["mlp", "unet", "unet2d"]
+NO_EMBEDDING = EmbeddingConfig()
 
 SHORT = 15.0  # minutes, below which a small network learns more
 MOMENT = 5.0  # minutes, likewise for points
@@ -129,13 +134,32 @@ def ahead(config: RunConfig, method: Literal["flow-map", "mean-flow"], steps: in
     )
 
 
-def recipe(data: Dataset, name: str = "auto", minutes: float | None = None) -> RunConfig:
+def recipe(
+    data: Dataset,
+    name: str = "auto",
+    minutes: float | None = None,
+    *,
+    latent: str | Path = "",
+    embedding: EmbeddingConfig = NO_EMBEDDING,
+) -> RunConfig:
     """The recipe of that name, for these data.
+
+    Args:
+        data: What to train on.
+        name: `auto`, `flow-map`, `mean-flow`, or a key of `RECIPES`.
+        minutes: The time there is; None for plenty.
+        latent: The run of an autoencoder, in whose latents to learn; empty for none.
+        embedding: Whether to learn, or be told, the embeddings of an encoder.
 
     Raises:
         UsageError: If there is no such recipe.
     """
-    config = auto(data, minutes)
+    nothing, learned = data.subset(data.stored.new_empty(0).long()), data
+    if latent:
+        learned = encoded(nothing, latents_of(latent))
+    if embedding.encoder and embedding.role == "prior":
+        learned = embedded(nothing, encoder_of(embedding.encoder), "prior")
+    config = auto(learned, minutes)
     if name in ("flow-map", "mean-flow"):
         config = ahead(config, name)
     elif name in RECIPES:
@@ -143,4 +167,5 @@ def recipe(data: Dataset, name: str = "auto", minutes: float | None = None) -> R
     elif name != "auto":
         known = ", ".join(["auto", "flow-map", "mean-flow", *RECIPES])
         raise UsageError(f"There is no recipe {name!r}; there are: {known}.")
-    return replace(config, data=data.options)
+    place = str(Path(latent).resolve()) if latent else ""
+    return replace(config, data=data.options, latent=place, embedding=embedding)
