@@ -16,7 +16,7 @@ WORDS, LENGTH, WIDTH = 20, 6, 16
 @pytest.fixture
 def encode():
     torch.manual_seed(0)
-    return TextEncoder(WORDS, LENGTH, WIDTH).double()
+    return TextEncoder(WORDS, LENGTH, WIDTH, WIDTH).double()
 
 
 def text(*pieces):
@@ -59,7 +59,7 @@ def test_emphasis_multiplies_the_attention_to_a_piece(encode):
 
 def test_features_of_another_encoder_are_heard_as_far_as_they_go():
     torch.manual_seed(0)
-    encode = TextFeatures(5, WIDTH).double()
+    encode = TextFeatures(5, WIDTH, WIDTH).double()
     features = torch.randn(2, LENGTH, 5, dtype=torch.float64)
     features[0, 3:], features[1] = torch.nan, torch.nan
     whole, heard = encode(features, ones().expand(2, -1))
@@ -93,7 +93,7 @@ def test_to_which_thing_a_colour_belongs_is_soon_learned():
     """Of "red 7 blue 4", asked for the colour of 4. One that hears all words alike would guess."""
     torch.manual_seed(0)
     colours, kinds, width = 4, 6, 32
-    encode, ask = TextEncoder(colours + kinds, 4, width), torch.nn.Embedding(kinds, width)
+    encode, ask = TextEncoder(colours + kinds, 4, width, width), torch.nn.Embedding(kinds, width)
     read, answer = Reading(width, width), torch.nn.Linear(width, colours)
     modules = torch.nn.ModuleList([encode, ask, read, answer])
     optimizers = build_optimizers(modules, TrainConfig(optimizer="muon"))

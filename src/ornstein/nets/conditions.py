@@ -114,6 +114,7 @@ class Inputs(nn.Module):
     Attributes:
         channels: Of x joined with the context and, if there can be one, with the channel that
             says whether it was given.
+        heard: Width of each piece of a text.
 
     Source: non-leaking augmentation: Karras et al. (2022), https://arxiv.org/abs/2206.00364,
     appendix F.2.
@@ -123,6 +124,7 @@ class Inputs(nn.Module):
         super().__init__()
         self.shape, self.conditions = tuple(shape), conditions
         self.channels = shape[0] + (conditions.context + 1 if conditions.context else 0)
+        self.heard = max(8, width // 2)  # as wide as the rest, texts would cost more than it
         self.features = FourierFeatures(width // 2)
         self.log_snr = Linear(width // 2 * 2, width)
         if conditions.classes:
@@ -139,9 +141,9 @@ class Inputs(nn.Module):
         if conditions.guidance:
             self.guidance = zero(Linear(WAVES, width, bias=False))
         if conditions.words:
-            self.text = TextEncoder(conditions.words, conditions.length, width)
+            self.text = TextEncoder(conditions.words, conditions.length, self.heard, width)
         if conditions.read:
-            self.text = TextFeatures(conditions.read, width)
+            self.text = TextFeatures(conditions.read, self.heard, width)
         self.out = Linear(width, width)
 
     def forward(

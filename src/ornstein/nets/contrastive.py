@@ -75,7 +75,11 @@ class Contrastive(nn.Module):
         width = 4 * check_size(size)
         self.size, self.depth, self.numbers, self.read = size, depth, numbers, read
         self.sees = PictureTower(shape, size, check_range("depth", depth, 1, 16), width)
-        self.reads = TextFeatures(read, width) if read else TextEncoder(words, length, width)
+        self.reads = (
+            TextFeatures(read, width, width)
+            if read
+            else TextEncoder(words, length, width, width)
+        )
         self.picture, self.text = (Linear(width, numbers, bias=False) for _ in range(2))
         self.log_sharpness = nn.Parameter(torch.tensor(log(SHARPNESS)))
 

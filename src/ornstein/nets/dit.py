@@ -76,40 +76,23 @@ class DiT(nn.Module):
         for _ in range(depth):
             self.blocks.append(AdaptiveBranch(Attention(size), size, size, 1))
             if conditions.length:
-                self.blocks.append(Reading(size, size))
+                self.blocks.append(Reading(size, self.inputs.heard))
             self.blocks.append(AdaptiveBranch(feed_forward(size, 4), size, size, 1))
         self.modulation = Modulation(size, size, 2, 1)
         self.last = zero(Linear(size, out_channels * points))
 
     def forward(
-        self,
-        x: Tensor,
-        log_snr: Tensor,
-        *,
-        label: Tensor | None = None,
-        attributes: Tensor | None = None,
-        context: Tensor | None = None,
-        augment: Tensor | None = None,
-        span: Tensor | None = None,
-        guidance: Tensor | None = None,
-        text: Tensor | None = None,
-        emphasis: Tensor | None = None,
-        embedding: Tensor | None = None,
-        added: Sequence[Tensor] = (),
+        self, x: Tensor, log_snr: Tensor, *, added: Sequence[Tensor] = (), **cond: Tensor | None
     ) -> Tensor:
-        x, told = self.inputs(
-            x,
-            log_snr,
-            label,
-            attributes,
-            context,
-            augment,
-            span,
-            guidance,
-            text,
-            emphasis,
-            embedding,
-        )
+        """What is predicted ``(B, out_channels, *S)``; `cond` is what `Inputs` can be told.
+
+        Args:
+            x: Noisy examples.
+            log_snr: Of each ``(B,)``.
+            added: By a control branch, to what `encode` gives.
+            **cond: As the arguments of `Inputs.forward`.
+        """
+        x, told = self.inputs(x, log_snr, **cond)
         h = self.first(self._patches(x)) + self.position
         for i, block in enumerate(self.blocks):
             h = run(block, h, told, self.recompute)

@@ -42,34 +42,9 @@ class MLP(nn.Module):
         )
         self.last = zero(Linear(size, out_channels))
 
-    def forward(
-        self,
-        x: Tensor,
-        log_snr: Tensor,
-        *,
-        label: Tensor | None = None,
-        attributes: Tensor | None = None,
-        context: Tensor | None = None,
-        augment: Tensor | None = None,
-        span: Tensor | None = None,
-        guidance: Tensor | None = None,
-        text: Tensor | None = None,
-        emphasis: Tensor | None = None,
-        embedding: Tensor | None = None,
-    ) -> Tensor:
-        x, told = self.inputs(
-            x,
-            log_snr,
-            label,
-            attributes,
-            context,
-            augment,
-            span,
-            guidance,
-            text,
-            emphasis,
-            embedding,
-        )
+    def forward(self, x: Tensor, log_snr: Tensor, **cond: Tensor | None) -> Tensor:
+        """What is predicted ``(B, out_channels)``; `cond` is what `Inputs` can be told."""
+        x, told = self.inputs(x, log_snr, **cond)
         h = self.first(x)
         for block in self.blocks:
             h = block(h, told)

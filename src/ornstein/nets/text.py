@@ -20,11 +20,12 @@ class TextEncoder(nn.Module):
     Args:
         words: Pieces there are.
         length: Pieces of a text at most.
-        width: Of the embedding of the network, and of each piece, a multiple of 8.
+        width: Of each piece, a multiple of 8.
+        told: Width of the whole.
         depth: Blocks of self-attention and feed-forward.
     """
 
-    def __init__(self, words: int, length: int, width: int, depth: int = 2) -> None:
+    def __init__(self, words: int, length: int, width: int, told: int, depth: int = 2) -> None:
         super().__init__()
         self.word = nn.Embedding(words, width)
         self.begin = nn.Parameter(torch.randn(1, 1, width))
@@ -32,18 +33,22 @@ class TextEncoder(nn.Module):
         self.join = nn.ModuleList(nn.Conv1d(width, width, 3, padding=1) for _ in range(depth))
         self.attend = nn.ModuleList(Attention(width, READING) for _ in range(depth))
         self.think = nn.ModuleList(feed_forward(width, 4) for _ in range(depth))
-        self.pool = Linear(width, width, bias=False)
+        self.pool = Linear(width, told, bias=False)
 
-    def forward(self, text: Tensor, emphasis: Tensor) -> tuple[Tensor, Heard]:
-        """What the text says as a whole ``(B, width)``, zero if nothing; and piece by piece.
+    def forward(
+        self, text: Tensor, emphasis: Tensor, begin: Tensor | None = None
+    ) -> tuple[Tensor, Heard]:
+        """What the text says as a whole ``(B, told)``, zero if nothing; and piece by piece.
 
         Args:
             text: Numbers of pieces ``(B, length)``, -1 behind the last.
             emphasis: By which each piece is attended to more, or less ``(B, length)``; > 0.
+            begin: What is added to the piece before each text ``(B, width)``.
         """
         there = text >= 0
         h = self.word(text.clamp_min(0)) + self.place
-        h = torch.cat([self.begin.expand(text.shape[0], -1, -1), h], 1)
+        first = self.begin if begin is None else self.begin + begin[:, None]
+        h = torch.cat([first.expand(text.shape[0], -1, -1), h], 1)
         bias = _bias(there, emphasis).to(h)
         plain = torch.where(bias.isinf(), bias, 0)
         heard = F.pad(there, (1, 0), value=True)[..., None]  # the piece before the text as well
@@ -60,14 +65,15 @@ class TextFeatures(nn.Module):
 
     Args:
         features: Numbers it says of each piece.
-        width: Of the embedding of the network, and of each piece.
+        width: Of each piece, here.
+        told: Width of the whole.
     """
 
-    def __init__(self, features: int, width: int) -> None:
+    def __init__(self, features: int, width: int, told: int) -> None:
         super().__init__()
         self.begin = nn.Parameter(torch.randn(1, 1, width))
         self.linear = Linear(features, width)
-        self.pool = Linear(width, width, bias=False)
+        self.pool = Linear(width, told, bias=False)
 
     def forward(self, text: Tensor, emphasis: Tensor) -> tuple[Tensor, Heard]:
         """As `TextEncoder`, of ``(B, length, features)``, NaN behind the last piece."""

@@ -80,8 +80,9 @@ class UNet(nn.Module):
         told, self.depth = 4 * size, depth
         kernel = tuple(3 if n > 1 else 1 for n in _lift(shape[1:]))
         attends = [prod(s) <= attended for s in spaces]
-        reads = [conditions.length > 0 and prod(s) <= MOST_READING for s in spaces]
         self.inputs = Inputs(shape, conditions, told)
+        heard = self.inputs.heard if conditions.length else 0
+        reads = [heard * (prod(s) <= MOST_READING) for s in spaces]
         self.steps, self.down, self.up = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         channels, skips = self.inputs.channels + 1, list[int]()
         for i, width in enumerate(widths):
@@ -93,7 +94,7 @@ class UNet(nn.Module):
             channels = width
             skips += [width] * depth
         few = prod(spaces[-1]) <= MOST_ATTENDED
-        self.middle = Stage(channels, channels, told, kernel, few, conditions.length > 0)
+        self.middle = Stage(channels, channels, told, kernel, few, heard)
         for i, width in reversed(list(enumerate(widths))):
             for _ in range(depth):
                 before = channels + skips.pop()
@@ -102,36 +103,19 @@ class UNet(nn.Module):
         self.last = zero(convolution(channels, out_channels, kernel))
 
     def forward(
-        self,
-        x: Tensor,
-        log_snr: Tensor,
-        *,
-        label: Tensor | None = None,
-        attributes: Tensor | None = None,
-        context: Tensor | None = None,
-        augment: Tensor | None = None,
-        span: Tensor | None = None,
-        guidance: Tensor | None = None,
-        text: Tensor | None = None,
-        emphasis: Tensor | None = None,
-        embedding: Tensor | None = None,
-        added: Sequence[Tensor] = (),
+        self, x: Tensor, log_snr: Tensor, *, added: Sequence[Tensor] = (), **cond: Tensor | None
     ) -> Tensor:
-        x, told = self.inputs(
-            x,
-            log_snr,
-            label,
-            attributes,
-            context,
-            augment,
-            span,
-            guidance,
-            text,
-            emphasis,
-            embedding,
-        )
+        """What is predicted ``(B, out_channels, *S)``; `cond` is what `Inputs` can be told.
+
+        Args:
+            x: Noisy examples.
+            log_snr: Of each ``(B,)``.
+            added: By a control branch, to what `encode` gives.
+            **cond: As the arguments of `Inputs.forward`.
+        """
+        x, told = self.inputs(x, log_snr, **cond)
         space, skips = x.shape[2:], self.encode(x, told)
-        if added:  # by a control branch, to what `encode` gives
+        if added:
             skips = [skip + more for skip, more in zip(skips, added, strict=True)]
         h = skips.pop()
         for stage in self.up:
@@ -167,7 +151,7 @@ class Stage(nn.Module):
         told: Width of the embedding.
         kernel: Of the block.
         attends: To each other.
-        reads: The text.
+        reads: Width of the pieces of a text that they attend to; 0 for none.
     """
 
     def __init__(
@@ -177,12 +161,12 @@ class Stage(nn.Module):
         told: int,
         kernel: tuple[int, ...],
         attends: bool,
-        reads: bool,
+        reads: int,
     ) -> None:
         super().__init__()
         self.block = ResidualBlock(channels, width, told, kernel)
         self.attention = AdaptiveBranch(Attention(width), told, width, 1) if attends else None
-        self.reading = Reading(width, told) if reads else None
+        self.reading = Reading(width, reads) if reads else None
 
     def forward(self, x: Tensor, told: Told) -> Tensor:
         x = self.block(x, told)
