@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from .tasks.edit import Edited as Edited
     from .tasks.edit import between as between
     from .tasks.edit import edit as edit
+    from .tasks.export import Exported as Exported
+    from .tasks.export import export as export
     from .tasks.restore import restore as restore
     from .tasks.restored import Restored as Restored
     from .tasks.sample import Samples as Samples
@@ -57,6 +59,7 @@ _HOME = {
     "DataOptions": "data.options",
     "Detected": "tasks.detect",
     "Edited": "tasks.edit",
+    "Exported": "tasks.export",
     "Model": "runs.model",
     "OrnsteinError": "errors",
     "Restored": "tasks.restored",
@@ -70,6 +73,7 @@ _HOME = {
     "compare": "evaluate.comparison",
     "distill": "evaluate.distillation",
     "edit": "tasks.edit",
+    "export": "tasks.export",
     "augment": "tasks.augment",
     "classify": "tasks.classify",
     "detect": "tasks.detect",
