@@ -15,7 +15,7 @@ from ornstein.core.exact import GaussianDenoiser, MixtureDenoiser
 from ornstein.core.guide import GradientGuidance
 from ornstein.core.measure import Mask, Matrix
 from ornstein.core.measured import DPS, METHODS, MeasuredSampler, RePaint, Seeing
-from ornstein.core.particles import Particles, effective, systematic
+from ornstein.core.particles import Particles, effective, steered, systematic
 from ornstein.core.posterior import EvidenceDenoiser, Measured, PosteriorDenoiser, evidence
 from ornstein.core.sample import SAMPLERS, start
 from ornstein.core.times import LogSNRGrid
@@ -247,6 +247,29 @@ def test_particles_converge_to_the_exact_posterior_of_the_mixture():
         x_t = start(SCHEDULE, TIMES[0], torch.randn(count, 3, dtype=F64))
         found.append(sliced(Particles(seen)(truth, x_t, TIMES), exact[0]))
     assert sum(found) / 3 < 1.5 * floor
+
+
+def test_a_steered_step_has_the_moments_of_bayes_and_weighs_what_it_says():
+    """y = U x + n of x ~ N(0, I): its gap, posterior mean times its root, and two densities."""
+    U, fresh, gap = normal(1, 2, 3, seed=5), normal(4000, 3, seed=6), normal(1, 2, seed=7)
+    eps, change = steered(fresh, gap.expand(4000, 2), U.expand(4000, 2, 3))
+    cov = torch.linalg.inv(torch.eye(3, dtype=F64) + U[0].T @ U[0])
+    values, axes = torch.linalg.eigh(cov)
+    mean = (axes * values.sqrt()) @ axes.T @ U[0].T @ gap[0]
+    assert_close(eps, fresh @ (axes * values.sqrt()) @ axes.T + mean)
+    of = torch.distributions.MultivariateNormal
+    prior, moved = of(torch.zeros(3, dtype=F64), torch.eye(3, dtype=F64)), of(mean, cov)
+    assert_close(change, prior.log_prob(eps) - moved.log_prob(eps))
+
+
+def test_particles_of_gaussian_data_hardly_compete():
+    """Their weights stay equal to second order, so that few are drawn twice."""
+    prior, A = gaussian(SCHEDULE), normal(2, 3, seed=8)
+    seen = Measured(Matrix(A, (3,)), torch.tensor([[0.4, -0.2]], dtype=F64), 0.1)
+    torch.manual_seed(0)
+    x_t = start(SCHEDULE, TIMES[0], torch.randn(2000, 3, dtype=F64))
+    x = Particles(seen)(prior, x_t, TIMES)
+    assert len(x.unique(dim=0)) > 0.9 * len(x)
 
 
 @pytest.mark.parametrize(("steps", "off"), [(25, 0.06), (50, 0.05)])

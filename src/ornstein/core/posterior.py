@@ -225,9 +225,7 @@ def evidence(
         spread = torch.stack([(scale * back(row)[0]).flatten(1) for row in rows.unbind(1)], 1)
         rows = rows.flatten(2)
         S = spread @ rows.mT
-        values, axes = torch.linalg.eigh((S + S.mT).detach().double() / 2)
-        rounding = torch.finfo(x.dtype).eps ** 0.5 * values.abs().amax(1, keepdim=True)
-        values = values.clamp_min(0) + measured.noise**2 + rounding.clamp_min(TINY)
+        values, axes = spectrum(S.detach(), measured.noise)
         z = (gap.double()[:, None] @ axes)[:, 0]
         u = (axes @ (z / values)[..., None])[..., 0].to(x)
         inverse = ((axes / values[:, None]) @ axes.mT).to(x)
@@ -248,6 +246,16 @@ def evidence(
 
 
 TINY = 1e-30
+
+
+def spectrum(S: Tensor, noise: float) -> tuple[Tensor, Tensor]:
+    """Eigenvalues ``(B, M)``, > 0, and vectors ``(B, M, M)`` of ``S + noise^2 I``, in float64.
+
+    S, ``A C A*`` of a network, is made symmetric and not negative first.
+    """
+    values, axes = torch.linalg.eigh((S + S.mT).double() / 2)
+    rounding = torch.finfo(S.dtype).eps ** 0.5 * values.abs().amax(1, keepdim=True)
+    return values.clamp_min(0) + noise**2 + rounding.clamp_min(TINY), axes
 
 
 class EvidenceDenoiser(Denoiser):
