@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from ornstein.errors import LockedError, StorageError, UsageError
-from ornstein.runs.folder import FACTS, RunFolder, describe, list_runs
+from ornstein.runs.facts import FACTS, describe, list_runs
+from ornstein.runs.folder import RunFolder
 
 CONFIG = 'source = "digits"\n\n[train]\nseen = 640\n'
 IDENTITY = {"codec": {"kind": "image"}, "examples": 1617, "parameters": 1234, "fingerprint": "f00d"}

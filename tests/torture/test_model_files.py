@@ -34,7 +34,8 @@ import ornstein
 from ornstein.errors import ModelFileError, OrnsteinError
 from ornstein.runs import weights
 from ornstein.runs.card import write as write_card
-from ornstein.runs.folder import RunFolder, describe, list_runs
+from ornstein.runs.facts import describe, list_runs
+from ornstein.runs.folder import RunFolder
 from ornstein.runs.weights import parse_header, read_tensors
 from untrained import tiny_model
 

@@ -28,7 +28,8 @@ from torch import Tensor
 
 from ornstein.errors import LockedError, OrnsteinError, StorageError, UsageError
 from ornstein.runs import checkpoint, disk, lock
-from ornstein.runs.folder import RunFolder, describe
+from ornstein.runs.facts import describe
+from ornstein.runs.folder import RunFolder
 
 POINTS = ("after_write", "after_fsync", "after_manifest", "after_replace", "after_prune")
 

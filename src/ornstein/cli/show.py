@@ -30,14 +30,14 @@ def show(
     """
     if (what / "run.json").is_file():
         machine.start(f"Opening the run {what}")
-        from ..runs.folder import describe
+        from ..runs.facts import describe
 
         facts = describe(what)
         machine.result(facts, pairs(facts))
         return
     if what.is_dir() and any(what.glob("*/run.json")):
         machine.start(f"Opening the runs in {what}")
-        from ..runs.folder import list_runs
+        from ..runs.facts import list_runs
 
         runs = list_runs(what)
         machine.result({"runs": runs}, [] if machine.json else _table(runs))

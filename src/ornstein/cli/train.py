@@ -76,7 +76,7 @@ def train(
     if resume and out is None and data is not None:
         data, out = None, Path(data)
     machine.start(f"Opening {out if resume else data}")
-    from ..runs.folder import describe
+    from ..runs.facts import describe
     from ..train import shown
     from ..train import train as fit
 

@@ -1,6 +1,5 @@
 """A folder or archive of pictures -> a dataset: which files, which classes, one shape."""
 
-import json
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,7 +8,7 @@ from dataclasses import replace
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,9 +16,10 @@ from torch import Tensor
 
 from ..errors import DataError
 from .arrays import fits_memory
-from .captions import TEXT, Captions, is_text, read_captions
+from .beside import FILE_NAME, attributes_of, is_beside, labels_of, read_beside
+from .captions import Captions, is_text, read_captions
 from .codec import few_values, measure, storage
-from .dataset import Attributes, Dataset, Labels, fingerprint, name_classes, number_classes
+from .dataset import Attributes, Dataset, Labels, fingerprint
 from .decode import cover, decode, is_picture, rechannel, strict_decoders
 from .files import Files, open_files
 from .given import Given, find_pairs, is_derived
@@ -27,15 +27,10 @@ from .image import Format, ImageCodec, Layout, fits_png
 from .names import Problem, Unreadable, natural, shown
 from .options import DataOptions
 from .patches import lay, measure_pixels
-from .table import MISSING, read_rows
 
-METADATA = ("metadata.jsonl", "metadata.csv")
-METADATA_BYTES = 2**28
-FILE_NAME = "_file_name"  # ends the columns that name a second picture of an example
 TRAIN = ("train", "training")
 OTHER_SPLITS = ("validation", "valid", "val", "dev", "test", "testing")
 SHAPES = 32  # different sizes of pictures after which reading stops to ask for one size
-ATTRIBUTES = 256
 THREADS_FROM = 16_384  # mean bytes of a file from which threads gain more than they cost
 
 Progress = Callable[[int, int], None]
@@ -53,14 +48,14 @@ def open_pictures(path: Path, options: DataOptions, progress: Progress | None = 
     Raises:
         DataError: Naming the file, unless ``on_bad = skip``; always, if none can be read.
     """
-    with open_files(path, lambda n: is_picture(n) or _is_metadata(n) or is_text(n)) as files:
+    with open_files(path, lambda n: is_picture(n) or is_beside(n) or is_text(n)) as files:
         names = sorted((n for n in files.sizes if is_picture(n)), key=natural)
         root, names = find_root(names)
         problems = [p for p in files.problems if p.path.startswith(root)]
         stop_at(problems, options, path)
         if not names:
             raise DataError(f"{shown(path)} holds no pictures; they end in .png, .jpg, .tif ...")
-        rows = _read_metadata(files, path, root)
+        rows = read_beside(files, path, root)
         absent = [n for n in rows if n not in files.sizes]
         missing = [Problem(n, "named in the metadata, but not there") for n in absent]
         partner: dict[str, str] = {}
@@ -92,12 +87,12 @@ def open_pictures(path: Path, options: DataOptions, progress: Progress | None = 
     if told:
         dataset = _paired(dataset, assemble(told, as_is, source=str(path)), partner)
     origin = [i if i in files.sizes else i.rpartition("#")[0] for i in dataset.pictures]
-    labels = _labels(origin, rows, root, str(path), options)
+    labels = labels_of(origin, rows, root, str(path), options)
     dataset = replace(dataset, sizes=dict(sizes.most_common()))
     if captions:
         said = Captions.of([captions.get(n, ()) for n in origin], options.text_encoder)
         dataset = replace(dataset, captions=said)
-    return describe(dataset, labels, _attributes(origin, rows, options))
+    return describe(dataset, labels, attributes_of(origin, rows, options))
 
 
 def _paired(made: Dataset, given: Dataset, partner: dict[str, str]) -> Dataset:
@@ -117,10 +112,6 @@ def _paired(made: Dataset, given: Dataset, partner: dict[str, str]) -> Dataset:
 
 
 # --- Which files ---------------------------------------------------------------------------------
-
-
-def _is_metadata(name: str) -> bool:
-    return name.rsplit("/", 1)[-1].lower() in METADATA
 
 
 def _format(names: Sequence[str]) -> Format:
@@ -166,101 +157,6 @@ def stop_at(problems: Sequence[Problem], options: DataOptions, path: object) -> 
             f"{shown(path)}: {shown(first.path)} cannot be used: {shown(first.reason, 250)}; "
             "mend or remove it, or leave such files out with on_bad = skip."
         )
-
-
-# --- Metadata ------------------------------------------------------------------------------------
-
-
-def _read_metadata(files: Files, path: Path, root: str) -> dict[str, dict[str, Any]]:
-    """Rows by the name of their picture; a later file adds to an earlier one."""
-    rows: dict[str, dict[str, Any]] = {}
-    names = [n for n in files.sizes if _is_metadata(n)]
-    names = [n for n in names if n.startswith(root) or root.startswith(_folder(n))]
-    for name, data in files.stream(sorted(names)):
-        place = f"{path}/{name}"
-        if isinstance(data, Problem) or len(data) > METADATA_BYTES:
-            raise DataError(f"{shown(place)} cannot be read; mend or remove it.")
-        table = read_rows(data, place) if name.lower().endswith("csv") else _json_rows(data, place)
-        for row in table:
-            file_name = row.pop("file_name", None)
-            if not isinstance(file_name, str):
-                raise DataError(f"{shown(place)} has a row without file_name; add that column.")
-            full = _folder(name) + file_name
-            for column, value in row.items():
-                if column.endswith(FILE_NAME) and isinstance(value, str) and value:
-                    row[column] = _folder(name) + value
-            if full.startswith(root):
-                rows.setdefault(full, {}).update(row)
-    return rows
-
-
-def _folder(name: str) -> str:
-    """The folder a file is in, with ``/`` behind, or nothing."""
-    return name[: name.rfind("/") + 1]
-
-
-def _json_rows(data: bytes, place: str) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(data.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line) if len(line) <= 2**20 else None
-        except (ValueError, RecursionError):
-            row = None
-        if not isinstance(row, dict):
-            raise DataError(f"{shown(place)}, line {number} is no JSON object; mend the line.")
-        yield row
-
-
-def _labels(
-    origin: Sequence[str],
-    rows: dict[str, dict[str, Any]],
-    root: str,
-    place: str,
-    options: DataOptions,
-) -> Labels:
-    """The class of each picture: by the metadata, else by its folder."""
-    if any(options.label in row for row in rows.values()):
-        values = [_scalar(rows.get(n, {}).get(options.label)) for n in origin]
-        return number_classes(values, place)
-    return name_classes([n[len(root) :].rpartition("/")[0].split("/")[0] for n in origin])
-
-
-def _attributes(
-    origin: Sequence[str], rows: dict[str, dict[str, Any]], options: DataOptions
-) -> tuple[list[str], np.ndarray] | None:
-    """The columns that hold numbers in every row that has them."""
-    apart = (options.label, TEXT)
-    names = dict.fromkeys(k for row in rows.values() for k in row if k not in apart)
-    columns: dict[str, list[float]] = {}
-    for name in names:
-        values = [_measurement(rows.get(n, {}).get(name)) for n in origin]
-        if None not in values and not np.isnan(np.array(values, float)).all():
-            columns[name] = [float(v) for v in values if v is not None]
-    if not columns:
-        return None
-    if len(columns) > ATTRIBUTES:
-        raise DataError(
-            f"The metadata hold {len(columns):,} columns of numbers; keep at most {ATTRIBUTES}."
-        )
-    return list(columns), np.stack([np.array(v) for v in columns.values()], 1)
-
-
-def _scalar(value: Any) -> object:
-    if isinstance(value, bool) or value is None or isinstance(value, (str, int, float)):
-        missing = isinstance(value, str) and value.strip().lower() in MISSING
-        return None if missing else value
-    raise DataError(f"A class in the metadata is {shown(repr(value))}; write a name or a number.")
-
-
-def _measurement(value: Any) -> float | None:
-    """A number; NaN if missing; None if it is text or anything else."""
-    if value is None or (isinstance(value, str) and value.strip().lower() in MISSING):
-        return np.nan
-    try:
-        return float(value) if isinstance(value, (str, int, float)) else None
-    except (ValueError, OverflowError):
-        return None
 
 
 # --- Decoding ------------------------------------------------------------------------------------

@@ -19,7 +19,6 @@ import os
 import platform
 import re
 import secrets
-import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -48,7 +47,6 @@ from .disk import (
     remove,
     replace_text,
     storing,
-    strict_json,
     sweep,
     sync_folder,
 )
@@ -340,7 +338,8 @@ class RunFolder:
         Args:
             **extra: What `card.write` takes beside the facts of the run.
         """
-        from .fitted import kept_steps  # which knows this folder
+        from .facts import facts  # which knows this folder, as the next does
+        from .fitted import kept_steps
 
         path = self.path / "README.md"
         old = read_bytes(path, MOST).decode(errors="replace") if path.exists() else card.MARK
@@ -427,84 +426,3 @@ def _folders(place: Path, pattern: str) -> Iterator[Path]:
         for entry in list(os.scandir(place)):
             if re.fullmatch(pattern, entry.name, re.ASCII) and entry.is_dir():
                 yield Path(entry.path)
-
-
-# --- Looking at runs -----------------------------------------------------------------------------
-
-
-def describe(path: str | Path) -> dict[str, Any]:
-    """What `ornstein show RUN` shows: plain values, safe to print.
-
-    Raises:
-        UsageError: If it is no run folder.
-        StorageError: If it is damaged.
-    """
-    return facts(RunFolder.open(path))
-
-
-def list_runs(folder: str | Path) -> list[dict[str, Any]]:
-    """`describe` of each run in `folder`, by name; of a damaged one, its name and what is wrong."""
-    rows = []
-    for path in sorted(Path(folder).glob("*/run.json")):
-        try:
-            rows.append(describe(path.parent))
-        except (StorageError, UsageError) as error:
-            blank = dict.fromkeys(FACTS)
-            rows.append(blank | {"run": shown(path.parent.name), "problem": str(error)})
-    return rows
-
-
-FACTS = ("run", "id", "data", "kind", "created", "ornstein", "examples", "parameters", "seen")
-FACTS += ("budget", "loss", "held_out_loss", "megabytes", "problem")
-
-
-def facts(run: RunFolder) -> dict[str, Any]:
-    """Plain facts of a run, the keys of `FACTS`; None for what is not known."""
-    found: dict[str, Any] = dict.fromkeys(FACTS)
-    known = run.identity
-    codec = known.get("codec")
-    try:
-        config = tomllib.loads(run.config_toml)
-    except tomllib.TOMLDecodeError:
-        config, found["problem"] = {}, "config.toml is not TOML"
-    training = config.get("train")
-    last = _last_values(run.metrics_path)
-    found |= {name: known.get(name) for name in ("id", "created", "ornstein")}
-    found |= {name: known.get(name) for name in ("examples", "parameters")}
-    found |= {"run": run.path.name, "data": config.get("source")}
-    found |= {"kind": codec.get("kind") if isinstance(codec, dict) else None}
-    found |= {"seen": next(iter(run.saved()), 0)}
-    found |= {"budget": training.get("seen") if isinstance(training, dict) else None}
-    found |= {"loss": last.get("train/loss"), "held_out_loss": last.get("val/loss")}
-    found["megabytes"] = round(_size(run.path) / 1e6, 1)
-    return {name: _plain(value) for name, value in found.items()}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, str):
-        return shown(value)
-    return value if isinstance(value, (int, float)) else None
-
-
-def _last_values(path: Path) -> dict[str, Any]:
-    """Of each quantity in the log, the last value; a line that a kill cut short does not count."""
-    values: dict[str, Any] = {}
-    if path.exists():
-        with os.fdopen(open_regular(path)[0], "rb") as file:
-            while line := file.readline(2**20):
-                with suppress(ValueError):
-                    values |= strict_json(line)
-    return values
-
-
-def _size(folder: Path) -> int:
-    """Bytes of all files in `folder`; links are not followed."""
-    size, left = 0, [folder]
-    while left:
-        try:
-            entries = list(os.scandir(left.pop()))
-            size += sum(entry.stat(follow_symlinks=False).st_size for entry in entries)
-            left += [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
-        except OSError:  # pruned meanwhile
-            continue
-    return size
