@@ -10,9 +10,10 @@ import ornstein as ou
 from ornstein.data import DataOptions, open_data
 from ornstein.errors import DataError, UsageError
 from ornstein.runs.adapters import parsed
-from ornstein.runs.config import NetConfig, RunConfig, TrainConfig
+from ornstein.runs.config import DistillConfig, NetConfig, RunConfig, TrainConfig
 from ornstein.runs.folder import RunFolder
 from ornstein.train.adapt import DRAWN, adaptation, drawn, in_words_of, options_of, recall
+from ornstein.train.recipes import ahead
 from ornstein.train.signals import Stop
 from ornstein.train.start import train
 from ornstein.train.training import Training
@@ -189,6 +190,30 @@ def test_all_weights_go_on_from_the_base_with_classes_kept_by_name(base, tmp_pat
     run = train(data, out=tmp_path / "on", seen=32, config=config)
     assert ou.load(run.path).vocabulary.classes == ("left", "right", "new")
     assert "base" in run.identity and "net.last.weight" in run.latest().load("ema-0")
+
+
+def test_all_weights_can_learn_to_predict_something_else(base, tmp_path):
+    """Begun as they are, though what they say means another thing; and back where they were."""
+    config = adaptation(base.path, "all", predict="flow")
+    assert (config.denoiser.prediction, config.denoiser.weighting) == ("flow", "flow")
+    data = in_words_of(ou.load(base.path), open_data(points()), config.adapt)
+    was, now = ou.load(base.path).denoiser.state_dict(), Training(config, data).denoiser
+    assert all(torch.equal(was[name], value) for name, value in now.state_dict().items())
+    run = learned(base, points(), tmp_path / "flow", "all", seen=6400, predict="flow")
+    assert np.abs(mean(run.path) - [1.5, 0.0]).max() < 0.4
+    with pytest.raises(UsageError, match=r"\[denoiser\] must be as in"):
+        loss = replace(config.denoiser, uncertainty=True)
+        Training(replace(config, denoiser=loss), data)
+
+
+def test_a_student_of_a_run_that_went_on_begins_as_its_teacher(base, tmp_path):
+    config = adaptation(base.path, "all")
+    run = train(points(), out=tmp_path / "on", seen=32, config=config)
+    teacher, distill = ou.load(run.path), DistillConfig(method="flow-map", teacher=str(run.path))
+    student = replace(ahead(teacher.config, "flow-map"), distill=distill)
+    data = in_words_of(ou.load(base.path), open_data(points()), config.adapt)
+    own, was = Training(student, data).denoiser.state_dict(), teacher.denoiser.state_dict()
+    assert own.keys() > was.keys() and all(torch.equal(own[name], was[name]) for name in was)
 
 
 def test_new_data_are_seen_in_the_units_of_the_base(base):

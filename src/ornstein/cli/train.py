@@ -186,12 +186,11 @@ def _going_on(
 ) -> "RunConfig":
     """The configuration of the run to go on from, with the changes, which came from `place`."""
     from ..runs.config import RunConfig
-    from ..runs.model import load
-    from ..train.adapt import adaptation, options_of
+    from ..train.adapt import adaptation, begun, options_of
 
-    base = load(adapt.base or "")
-    chosen = {"rank": adapt.lora or 8, "targets": adapt.targets, "like": adapt.like or ""}
-    config = asdict(adaptation(base, adapt.learn, **chosen))
+    base = begun(adapt.base or "")
+    own = {"rank": adapt.lora or 8, "targets": adapt.targets, "like": adapt.like or ""}
+    config = asdict(adaptation(base, adapt.learn, **own, predict=adapt.predict))
     read_as = RunConfig.from_dict({"data": asdict(options) | changes.get("data", {})}, place).data
     changes = changes | {"data": asdict(options_of(base, read_as))}
     return RunConfig.from_dict(_merged(config, changes), place)

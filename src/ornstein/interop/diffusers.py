@@ -269,7 +269,7 @@ def _codec(pipeline: Pipeline, net: Any, autoencoder: Any, size: int | None) -> 
     high, wide = (inner, inner) if isinstance(inner, int) else inner
     channels = net.config.in_channels
     if autoencoder is None:
-        return _eight_bits(channels, high, wide)
+        return eight_bits(channels, high, wide)
     if channels != autoencoder.config.latent_channels:
         raise ModelFileError(
             f"{shown(pipeline.path)}: its network takes {channels} channels and its VAE makes "
@@ -282,12 +282,12 @@ def _codec(pipeline: Pipeline, net: Any, autoencoder: Any, size: int | None) -> 
         dtype="float32",
         mean=(config.get("shift_factor") or 0.0,) * channels,
         std=(1 / config.scaling_factor,) * channels,
-        inner=_eight_bits(config.in_channels, high * factor, wide * factor),
+        inner=eight_bits(config.in_channels, high * factor, wide * factor),
         coder=ForeignAutoencoder(autoencoder),
     )
 
 
-def _eight_bits(channels: int, high: int, wide: int) -> ImageCodec:
+def eight_bits(channels: int, high: int, wide: int) -> ImageCodec:
     """``x = v / 127.5 - 1``."""
     half = (127.5,) * channels
     return ImageCodec(
@@ -297,4 +297,5 @@ def _eight_bits(channels: int, high: int, wide: int) -> ImageCodec:
         std=half,
         format="png" if fits_png("uint8", channels) else "npy",
         layout="HW" if channels == 1 else "HWC",
+        levels=256,
     )

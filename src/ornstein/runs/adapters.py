@@ -7,6 +7,7 @@ branch alone stays beside the network.
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
+from hashlib import sha256
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,9 @@ TABLES = ("net.inputs.label", "net.inputs.text.word")
 
 
 def base_facts(model: Model) -> dict[str, Any]:
-    """What an adapter remembers of the model that it was learned on."""
+    """What a run remembers of the model that it goes on from."""
+    if model.pipeline is not None:
+        return {"pipeline": model.pipeline.name, "sha256": _digest(model.denoiser.state_dict())}
     if model.run is None:
         raise UsageError("Only a run that lies in a folder can be gone on from: give the folder.")
     seal = model.run.checkpoint(model.seen).sealed.seals[WEIGHTS]
@@ -43,6 +46,14 @@ def base_facts(model: Model) -> dict[str, Any]:
         "sha256": seal.sha256,
         "fingerprint": data,
     }
+
+
+def _digest(weights: dict[str, Tensor]) -> str:
+    digest = sha256()
+    for name, value in sorted(weights.items()):
+        digest.update(name.encode())
+        digest.update(value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def load_adapted(

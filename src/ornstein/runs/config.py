@@ -28,11 +28,13 @@ class NetConfig:
         kind: Its architecture.
         size: The one dial: its base width in channels; all else follows from it and the data.
         depth: Blocks: for each level of a U-Net, in all for the others; 0 for the default.
+        options: Of the kind unet2d: what differs from the defaults of `nets.unet2d.Layout`.
     """
 
     kind: Literal["mlp", "unet", "dit", "unet2d", "autoencoder", "contrastive"] = "unet"
     size: Annotated[int, Interval(ge=8, le=2048)] = 32
     depth: Annotated[int, Interval(ge=0, le=64)] = 0
+    options: dict[str, Number | tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

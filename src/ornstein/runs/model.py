@@ -20,6 +20,7 @@ from ..data.names import shown
 from ..data.reader import Reader
 from ..errors import ModelFileError, StorageError, UsageError
 from ..nets import NETS, Conditions, Controlled, MonotoneCurve, Uncertainty
+from ..nets.unet2d import Layout
 from .checkpoint import WEIGHTS, Checkpoint
 from .config import RunConfig, ScheduleConfig, TimesConfig
 from .embedding import Encoder, read_encoder
@@ -133,6 +134,7 @@ class Model:
         adapters: The runs that were put on, by their ids, each with its strength.
         encoder: Whose embeddings the network hears, if it does: the run is a prior or a decoder.
         reader: Of texts, if the network is another library's and hears them by its own.
+        pipeline: The folder of another library that the weights come from, if no run has begun.
     """
 
     denoiser: NetDenoiser
@@ -145,6 +147,7 @@ class Model:
     adapters: tuple[tuple[str, float], ...] = ()
     encoder: Encoder | None = None
     reader: Reads | None = None
+    pipeline: Path | None = None
 
     @property
     def words(self) -> Reads | None:
@@ -159,6 +162,12 @@ class Model:
     @property
     def device(self) -> torch.device:
         return next(self.denoiser.parameters()).device
+
+    @property
+    def place(self) -> str:
+        """Where it lies, in words."""
+        lies = self.run.path if self.run else self.pipeline
+        return "The model" if lies is None else str(lies)
 
     @property
     def samples(self) -> Path:
@@ -355,7 +364,9 @@ def build_net(config: RunConfig, shape: tuple[int, ...], vocabulary: Vocabulary)
     if config.net.kind != "mlp":
         options["recompute"] = config.train.memory == "low"
     if config.net.kind == "unet2d":
-        options["clock"] = _clock(config.schedule)
+        options |= {"clock": _clock(config.schedule), "layout": _layout(config.net.options)}
+    elif config.net.options:
+        raise UsageError(f"[net] options are of the kind unet2d, not {config.net.kind}.")
     channels = shape[0] * (2 if config.denoiser.variance_steps else 1)
     net, words = NETS[config.net.kind], vocabulary.words
     try:
@@ -389,6 +400,21 @@ def _clock(config: ScheduleConfig) -> Callable[[Tensor], Tensor]:
             "--recipe diffusers does."
         )
     return partial(noise.number_of, schedule, schedule.steps)
+
+
+def _layout(options: dict[str, Any]) -> Layout:
+    """The options of a network of another library's kind, checked."""
+    from pydantic import TypeAdapter, ValidationError
+
+    known = [f.name for f in fields(Layout)]
+    for name in options:
+        if name not in known:
+            raise UsageError(f"[net] options has no {name!r}; it has: {', '.join(known)}.")
+    try:
+        return TypeAdapter(Layout).validate_python(options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"[net] options: {first['loc'][0]}: {first['msg']}.") from None
 
 
 def build_schedule(config: ScheduleConfig) -> noise.Schedule:

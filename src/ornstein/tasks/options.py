@@ -364,7 +364,9 @@ class AdaptOptions:
     """How to go on from a trained run. With nothing else said, all of its weights learn on.
 
     Args:
-        base: The run to go on from.
+        base: The run to go on from; or a pipeline of diffusers, of pixels and without conditions.
+        predict: Learn to predict this in place of what the run predicts, with all weights: one
+            that predicts noise cannot teach students, one that predicts velocity can.
         lora: Learn additions of this rank to its layers instead of all its weights: an adapter of
             a megabyte or less, to be put on with --adapter.
         targets: The layers that get them, by parts of their paths, as qkv or middle.
@@ -376,6 +378,7 @@ class AdaptOptions:
     """
 
     base: Annotated[str | None, Len(1), Parameter(name="--from")] = None
+    predict: Literal["velocity", "flow"] | None = None
     lora: Annotated[int | None, Interval(ge=1, le=1024)] = None
     targets: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = ()
     control: Annotated[bool, Parameter(show_default=False)] = False
@@ -387,7 +390,8 @@ class AdaptOptions:
         """What is learned. Raises `UsageError` if that is two things."""
         if self.lora is not None and self.control:
             raise UsageError("--lora and --control are two adapters: learn one after the other.")
-        if self.base is None and (self.lora or self.control or self.targets or self.like):
+        alone = self.lora or self.control or self.targets or self.like or self.predict
+        if self.base is None and alone:
             raise UsageError("An adapter adds to a trained run: name it with --from RUN.")
         if self.targets and self.lora is None:
             raise UsageError("--targets are of additions of low rank: say --lora 8 too.")

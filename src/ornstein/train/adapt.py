@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,6 +18,8 @@ from ..data.names import shown
 from ..data.options import DataOptions
 from ..data.reader import Reader
 from ..errors import DataError, UsageError
+from ..interop.adopted import adopted
+from ..interop.pipeline import INDEX
 from ..nets import Controlled
 from ..nets.adapters import NewWords, add_low_rank, freeze
 from ..rng import normal
@@ -34,6 +36,9 @@ ROOM = 64  # of them at once
 RATES = {"all": 1.0, "low-rank": 2.0, "words": 5.0, "control": 1.0}
 """Of learning, over the base's own: an addition has to grow from nothing, a word is one row."""
 
+UNWEIGHTED: dict[str, Any] = {"velocity": "balanced", "flow": "flow"}
+"""The weighting by which the error of a prediction counts as it is, whatever that of the base."""
+
 
 # --- What to do ----------------------------------------------------------------------------------
 
@@ -45,23 +50,33 @@ def adaptation(
     rank: int = 8,
     targets: Sequence[str] = (),
     like: str = "",
+    predict: Literal["velocity", "flow"] | None = None,
 ) -> RunConfig:
     """The configuration of a training that goes on from `run`, for `train`.
 
     Args:
-        run: Its base, or where that lies.
+        run: Its base, or where that lies; or a pipeline of diffusers.
         learn: As in `AdaptConfig`, like all that follows.
         rank: Of additions of low rank.
         targets: Layers that get them, by parts of their paths; all by default.
         like: The class that new ones begin as.
+        predict: What the network learns to predict in place of what it does.
 
     Raises:
         UsageError: If the run is a student, or controlled; or there is no such class.
+        ModelFileError: If ours cannot be what the network of a pipeline is.
     """
-    base = run if isinstance(run, Model) else load(run)
-    if base.run is None:
+    base = run if isinstance(run, Model) else begun(run)
+    if base.run is None and base.pipeline is None:
         raise UsageError("Only a run that lies in a folder can be gone on from: give the folder.")
-    place, config = base.run.path, base.config
+    place, config = base.place, base.config
+    if base.run is None and learn != "all":
+        raise UsageError(
+            f"{shown(place)} is a pipeline of diffusers, and an adapter adds to a run of ours: go "
+            "on with all of its weights first."
+        )
+    if predict and learn != "all":
+        raise UsageError("To predict something else takes all weights: leave --predict out.")
     if config.distill.teacher or config.distill.looks_ahead:
         raise UsageError(f"{place} is a student of few steps: go on from its teacher, then distil.")
     if base.encoder is not None:
@@ -74,14 +89,18 @@ def adaptation(
     if like and base.vocabulary.words is None:
         base.vocabulary.label(like)
     adapt = AdaptConfig(
-        base=str(place), seen=base.seen, learn=learn, rank=rank, targets=tuple(targets), like=like
+        base=place, seen=base.seen, learn=learn, rank=rank, targets=tuple(targets), like=like
     )
     rate = RATES[learn] * config.train.learning_rate
     kind = config.train.optimizer if learn in ("all", "control") else "adamw"
     train = replace(config.train, learning_rate=rate, optimizer=kind)
     if adapt.is_adapter:  # which stays small: one average, kept once
         train = replace(train, ema=train.ema[:1], ema_snapshots=1)
-    return replace(config, data=options_of(base, DataOptions()), train=train, adapt=adapt)
+    config = replace(config, data=options_of(base, DataOptions()), train=train, adapt=adapt)
+    if predict is None:
+        return config
+    plain = replace(config.denoiser, prediction=predict, weighting=UNWEIGHTED[predict])
+    return replace(config, denoiser=plain)
 
 
 def options_of(base: Model, options: DataOptions) -> DataOptions:
@@ -112,17 +131,23 @@ def base_of(config: RunConfig) -> Model:
     Raises:
         UsageError: If it is not there.
     """
-    if not (Path(config.adapt.base) / "run.json").is_file():
+    place = Path(config.adapt.base)
+    if not any((place / name).is_file() for name in ("run.json", INDEX)):
         raise UsageError(f"[adapt] base = {config.adapt.base!r} is no run: say where it is.")
-    return load(config.adapt.base, seen=config.adapt.seen or None)
+    return begun(place, config.adapt.seen or None)
+
+
+def begun(place: str | Path, seen: int | None = None) -> Model:
+    """The run at a place; or the pipeline of diffusers there, as the run that it may become."""
+    return adopted(place) if (Path(place) / INDEX).is_file() else load(place, seen=seen)
 
 
 def check_same_base(config: RunConfig, folder: RunFolder) -> None:
     """Refuse to go on with a run whose base is no longer what it was."""
     if config.adapt.base and base_facts(base_of(config)) != folder.identity.get("base"):
         raise UsageError(
-            f"{shown(config.adapt.base)} is not the run that {shown(folder.path)} goes on from: "
-            "put that one back."
+            f"{shown(config.adapt.base)} is not what {shown(folder.path)} goes on from: put that "
+            "back."
         )
 
 
@@ -140,8 +165,7 @@ def in_words_of(base: Model, data: Dataset, adapt: AdaptConfig) -> Dataset:
         DataError: If the data are of another shape or type than the run draws.
         UsageError: If nothing in them is new, where new words are to be learned.
     """
-    assert base.run is not None
-    place, known, codec, own = base.run.path, base.vocabulary, data.codec, base.codec.data
+    place, known, codec, own = base.place, base.vocabulary, data.codec, base.codec.data
     kinds = [(c.kind, c.shape, c.dtype, c.levels) for c in (codec, own)]
     if kinds[0] != kinds[1]:
         ours, theirs = (
@@ -214,20 +238,19 @@ def _attributes(base: Model, data: Dataset) -> Attributes | None:
 
 def _given(base: Model, data: Dataset, adapt: AdaptConfig) -> Given | None:
     """What is given, in the units of the run, or in its own to a control branch."""
-    assert base.run is not None
     if adapt.learn == "control":
         if data.given is None:
             raise UsageError("A control branch is given pictures: say --given edges, or a folder.")
         return data.given
     if (data.given is None) != (base.given is None):
         why = "is given pictures" if base.given else "is given no pictures, unless with --control"
-        raise UsageError(f"{shown(base.run.path)} {why}: {shown(data.source)} must fit.")
+        raise UsageError(f"{shown(base.place)} {why}: {shown(data.source)} must fit.")
     if data.given is None or base.given is None:
         return None
     if data.given.codec.shape != base.given.shape:
         raise DataError(
             f"What is given in {shown(data.source)} is {data.given.codec.shape}, but "
-            f"{shown(base.run.path)} is given {base.given.shape}."
+            f"{shown(base.place)} is given {base.given.shape}."
         )
     return replace(data.given, codec=base.given)
 
@@ -323,10 +346,13 @@ def go_on_from(base: Model, denoiser: NetDenoiser, config: RunConfig) -> None:
         UsageError: If there are no layers of the names in ``adapt.targets``, or `config` wants
             another network.
     """
+    adapt, state, own = config.adapt, base.denoiser.state_dict(), base.config
+    if adapt.learn == "all":  # weights can learn to predict something else
+        loss = {name: getattr(config.denoiser, name) for name in ("prediction", "weighting")}
+        own = replace(own, denoiser=replace(own.denoiser, **loss))
     for table in ("net", "denoiser", "schedule"):
-        if getattr(config, table) != getattr(base.config, table):
-            raise UsageError(f"[{table}] must be as in {config.adapt.base}: leave it out.")
-    adapt, state = config.adapt, base.denoiser.state_dict()
+        if getattr(config, table) != getattr(own, table):
+            raise UsageError(f"[{table}] must be as in {adapt.base}: leave it out.")
     if adapt.learn == "control":
         assert isinstance(denoiser.net, Controlled)
         denoiser.net.net.load_state_dict(base.denoiser.net.state_dict())

@@ -93,10 +93,10 @@ class Denoising(Aim):
 
     def __init__(self, config: RunConfig, data: Dataset, words: Vocabulary, device: torch.device):
         denoiser = build_denoiser(config, data.codec.shape, words)
-        if config.adapt.base:
+        self.lessons = lessons_of(config, words, device)
+        if config.adapt.base and self.lessons is None:  # a student begins as its teacher
             go_on_from(base_of(config), denoiser, config)
-        self.config, self.learner = config, denoiser.to(device)
-        self.denoiser, self.lessons = denoiser, lessons_of(config, words, device)
+        self.config, self.denoiser, self.learner = config, denoiser, denoiser.to(device)
         if self.lessons is not None:
             own = denoiser.state_dict()
             known = {k: v for k, v in self.lessons.weights.items() if k in own}
