@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from ornstein.nets.contrastive import SHARPEST, Contrastive, info_nce
+from ornstein.nets.contrastive import SHARPEST, Contrast, Contrastive, info_nce, places
 from ornstein.rng import normal
 
 SHAPES = {"signal": (2, 100), "picture": (3, 20, 14), "volume": (1, 9, 8, 6)}
@@ -88,14 +88,42 @@ def test_where_a_thing_stands_is_seen():
 
 def test_every_weight_learns_and_the_sharpness_has_a_bound():
     torch.manual_seed(0)
-    net = Contrastive((3, 16, 16), size=8, words=20, length=5)
+    net = Contrast(Contrastive((3, 16, 16), size=8, words=20, length=5))
     x, text = normal((4, 3, 16, 16), "x"), torch.arange(20).view(4, 5)
     net.loss(x, torch.zeros(4), x[:, :0], text=text).sum().backward()
     silent = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()]
     # the last layer of each block of convolutions is zero at first, and what lies before it deaf
     assert all(".first." in name for name in silent), silent
-    net.log_sharpness.data.fill_(20.0)
-    assert net.sharpness.item() == SHARPEST
+    net.towers.log_sharpness.data.fill_(20.0)
+    assert net.towers.sharpness.item() == SHARPEST
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+def test_what_a_coarse_picture_misses_is_a_share_of_its_variance(shape):
+    """Who draws nothing misses all of it: 1, beside what the contrast says."""
+    torch.manual_seed(0)
+    towers = Contrastive(shape, size=8, words=20, length=5)
+    x, text = normal((4, *shape), "x"), torch.arange(20).view(4, 5)
+    plain = info_nce(towers.of_pictures(x), towers.of_texts(text), towers.sharpness)
+    losses = [Contrast(towers, weight) for weight in (0.0, 3.0)]
+    for part in losses[1].draw[-1].parameters():
+        part.data.zero_()
+    found = [net.loss(x, torch.zeros(4), x[:, :0], text=text) for net in losses]
+    assert_close(found[0], plain)
+    assert (found[1] - plain).mean().item() == pytest.approx(3.0, rel=0.02)
+    assert all(n <= 100 for n in losses[1].space)
+
+
+def test_places_begin_as_waves_that_tell_left_from_right():
+    for space in ([8], [4, 6], [2, 3, 4]):
+        found = places(space, 20).view(*space, 20)
+        for axis in range(len(space)):
+            mirrored = found.flip(axis)
+            assert not torch.equal(mirrored, found)
+            assert_close(mirrored.abs(), found.abs())  # sines turn round, cosines stay
+        flat = found.flatten(0, -2)
+        apart = torch.cdist(flat, flat) + torch.eye(len(flat))
+        assert apart.min() > 0.1
 
 
 def test_another_encoder_may_read_the_texts():

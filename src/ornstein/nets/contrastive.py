@@ -1,5 +1,11 @@
-"""Two towers that place pictures and texts on one sphere, where what belongs together is near."""
+"""Two towers that place pictures and texts on one sphere, where what belongs together is near.
 
+To tell the caption of a picture from those of others it is enough to know what is there; what
+stands where is hardly ever asked. So embeddings learn a second thing: to let a coarse picture be
+drawn from them.
+"""
+
+from collections.abc import Sequence
 from math import log, prod
 from typing import Any
 
@@ -16,6 +22,9 @@ FEW = 64  # points at which convolutions end and attention begins
 DEEP = 2  # blocks of attention
 SHARPNESS = 1 / 0.07  # at first
 SHARPEST = 100.0
+COARSE = 256  # points of a coarse picture, at most
+DRAWING = 512  # width of what draws it
+POOLS = {3: F.adaptive_avg_pool1d, 4: F.adaptive_avg_pool2d, 5: F.adaptive_avg_pool3d}
 
 
 def info_nce(a: Tensor, b: Tensor, sharpness: Tensor | float) -> Tensor:
@@ -39,7 +48,7 @@ def info_nce(a: Tensor, b: Tensor, sharpness: Tensor | float) -> Tensor:
 
 
 class Contrastive(nn.Module):
-    """A picture tower and a text tower, with the loss by which they learn of each other.
+    """A picture tower and a text tower.
 
     Args:
         shape: Of a picture ``(C, *S)``, of one to three axes S.
@@ -74,11 +83,10 @@ class Contrastive(nn.Module):
             raise ValueError(f"expected words or read, got {words} and {read}")
         width = 4 * check_size(size)
         self.size, self.depth, self.numbers, self.read = size, depth, numbers, read
+        self.shape = tuple(shape)
         self.sees = PictureTower(shape, size, check_range("depth", depth, 1, 16), width)
         self.reads = (
-            TextFeatures(read, width, width)
-            if read
-            else TextEncoder(words, length, width, width)
+            TextFeatures(read, width, width) if read else TextEncoder(words, length, width, width)
         )
         self.picture, self.text = (Linear(width, numbers, bias=False) for _ in range(2))
         self.log_sharpness = nn.Parameter(torch.tensor(log(SHARPNESS)))
@@ -98,6 +106,27 @@ class Contrastive(nn.Module):
         """s of `info_nce`, learned, at most 100."""
         return self.log_sharpness.exp().clamp_max(SHARPEST)
 
+
+class Contrast(nn.Module):
+    """Towers, with the losses by which they learn: of each other, and of what stands where.
+
+    Args:
+        towers: Theirs.
+        coarse: Weight of the squared error of a coarse picture, drawn from the embedding by two
+            layers, as a share of the variance of such pictures; 0 for none.
+    """
+
+    def __init__(self, towers: Contrastive, coarse: float = 2.0) -> None:
+        super().__init__()
+        self.towers, self.weight = towers, coarse
+        channels, *space = towers.shape
+        while prod(space) > COARSE:
+            space = [-(-n // 2) for n in space]
+        self.space, numbers = tuple(space), channels * prod(space)
+        self.draw = nn.Sequential(
+            Linear(towers.numbers, DRAWING), nn.SiLU(), Linear(DRAWING, numbers)
+        )
+
     def loss(self, x: Tensor, t: Tensor, eps: Tensor, *, text: Tensor, **cond: Any) -> Tensor:
         """The loss of each pair ``(B,)``, told from all others of the batch.
 
@@ -108,16 +137,20 @@ class Contrastive(nn.Module):
             text: Of each.
             **cond: Of no meaning either.
         """
-        pictures, texts = self.of_pictures(x), self.of_texts(text)
+        pictures, texts = self.towers.of_pictures(x), self.towers.of_texts(text)
+        coarse = POOLS[x.ndim](x, self.space).flatten(1).float()
+        drawn = self.draw(pictures * self.towers.numbers**0.5).float()
+        missed = (drawn - coarse).square().mean(1) / coarse.var().clamp_min(1e-6)
         with torch.autocast(x.device.type, enabled=False):  # a hundredth of a nat is much here
-            return info_nce(pictures, texts, self.sharpness)
+            return info_nce(pictures, texts, self.towers.sharpness) + self.weight * missed
 
 
 class PictureTower(nn.Module):
     """What a picture is as a whole ``(B, width)``.
 
     Convolutions that halve the axes until at most `FEW` points are left; these attend to each
-    other, each knowing its place, and their mean is taken.
+    other, each knowing its place, and their mean is taken. Places begin as waves: which of two
+    things stands left is learned far sooner than from places that begin as noise.
 
     Args:
         shape: ``(C, *S)``.
@@ -138,7 +171,7 @@ class PictureTower(nn.Module):
             channels, level, space = level, min(2 * level, width), [-(-n // 2) for n in space]
         self.levels = nn.Sequential(*layers)
         self.first = Linear(channels, width)
-        self.place = nn.Parameter(0.3 * torch.randn(prod(space), width))
+        self.place = nn.Parameter(places(space, width))
         self.attend = nn.ModuleList(Attention(width, READING) for _ in range(DEEP))
         self.think = nn.ModuleList(feed_forward(width, 4) for _ in range(DEEP))
 
@@ -150,3 +183,13 @@ class PictureTower(nn.Module):
             h = h + attend(normalise(h))
             h = h + think(normalise(h))
         return normalise(h).mean(1)
+
+
+def places(space: Sequence[int], width: int) -> Tensor:
+    """Sines and cosines of each place on a grid of N points ``(N, width)``, slow ones loudest."""
+    count = width // (2 * len(space))
+    rate = torch.arange(1, count + 1)
+    axes = [(torch.arange(n) + 0.5) / n * 2 - 1 for n in space]
+    phases = torch.pi / 2 * torch.cartesian_prod(*axes).view(prod(space), -1, 1) * rate
+    waves = torch.cat([phases.sin(), phases.cos()], 1) / rate.sqrt()
+    return F.pad(waves.flatten(1), (0, width - 2 * count * len(space)))

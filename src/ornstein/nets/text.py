@@ -35,20 +35,16 @@ class TextEncoder(nn.Module):
         self.think = nn.ModuleList(feed_forward(width, 4) for _ in range(depth))
         self.pool = Linear(width, told, bias=False)
 
-    def forward(
-        self, text: Tensor, emphasis: Tensor, begin: Tensor | None = None
-    ) -> tuple[Tensor, Heard]:
+    def forward(self, text: Tensor, emphasis: Tensor) -> tuple[Tensor, Heard]:
         """What the text says as a whole ``(B, told)``, zero if nothing; and piece by piece.
 
         Args:
             text: Numbers of pieces ``(B, length)``, -1 behind the last.
             emphasis: By which each piece is attended to more, or less ``(B, length)``; > 0.
-            begin: What is added to the piece before each text ``(B, width)``.
         """
         there = text >= 0
         h = self.word(text.clamp_min(0)) + self.place
-        first = self.begin if begin is None else self.begin + begin[:, None]
-        h = torch.cat([first.expand(text.shape[0], -1, -1), h], 1)
+        h = torch.cat([self.begin.expand(text.shape[0], -1, -1), h], 1)
         bias = _bias(there, emphasis).to(h)
         plain = torch.where(bias.isinf(), bias, 0)
         heard = F.pad(there, (1, 0), value=True)[..., None]  # the piece before the text as well

@@ -224,12 +224,16 @@ class EmbeddingConfig:
 
     Args:
         numbers: Of an embedding, where this run is an encoder.
+        coarse: Then, weight of the error of coarse pictures that are drawn from embeddings, as a
+            share of their variance: so an embedding tells what is where, and not only what is
+            there; 0 for none.
         encoder: The run of the encoder that this one goes by; empty if it goes by none.
         role: A decoder draws pictures, told their embedding; a prior draws embeddings, told that
             of a text.
     """
 
     numbers: Annotated[int, Interval(ge=2, le=4096)] = 64
+    coarse: Annotated[float, Interval(ge=0, le=100)] = 2.0
     encoder: str = ""
     role: Role = "decoder"
 

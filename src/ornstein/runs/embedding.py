@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 AT_ONCE = 2**20  # numbers of the data that are encoded in one call, about
 TEXTS = 512  # at once
+TOWERS = "towers."  # so begin the names of its weights in its own run
 KEPT = "encoder"  # under this name a prior or a decoder has the weights, and what was measured
 MEASURED = "embeddings"  # under this name the run of an encoder has what was measured of it
 ENOUGH = 16_384  # examples to measure by
@@ -164,7 +165,9 @@ def encoder_of(place: str | Path, device: str | torch.device = "cpu") -> Encoder
         )
     vocabulary, codec = folder.identity.get("vocabulary"), folder.identity.get("codec")
     told = vocabulary.get("words") if isinstance(vocabulary, dict) else None
-    tensors = {f"net.{name}": value for name, value in checkpoint.load(WEIGHTS).items()}
+    weights = checkpoint.load(WEIGHTS).items()
+    towers = {name.removeprefix(TOWERS): w for name, w in weights if name.startswith(TOWERS)}
+    tensors = {f"net.{name}": weight for name, weight in towers.items()}
     return _made(
         folder,
         {

@@ -11,7 +11,7 @@ from ..core.sample import SAMPLERS, Ancestral, OnStep, start
 from ..core.times import LogSNRGrid
 from ..data.dataset import Dataset, draws_at
 from ..errors import UsageError
-from ..nets.contrastive import Contrastive
+from ..nets.contrastive import Contrast
 from ..nets.reconstruction import Reconstruction
 from ..rng import generator, normal
 from ..runs.config import RunConfig
@@ -26,7 +26,7 @@ from .draws import Batch, draw
 from .lessons import DRAWS, lessons_of
 from .validation import PIECE, Validation, held_batch
 
-Learner = NetDenoiser | Reconstruction | Contrastive
+Learner = NetDenoiser | Reconstruction | Contrast
 """A module with the loss of each example of a batch: ``learner.loss(x, t, eps, **cond)``."""
 
 STEPS = 12  # of a preview
@@ -216,9 +216,11 @@ class Contrasting(Aim):
                 "micro_batch and memory out, and lower batch."
             )
         assert words.words is not None  # of what has captions, which is all that was read
-        shape = data.codec.shape
-        net = build_encoder(config.net, numbers, config.seed, shape, words.words)
-        self.config, self.learner = config, net.to(device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            net = build_encoder(config.net, numbers, config.seed, data.codec.shape, words.words)
+            learner = Contrast(net, config.embedding.coarse)
+        self.config, self.learner = config, learner.to(device)
 
     def draw(self, data: Dataset, indices: Tensor, seen: int, share: slice) -> Batch:
         varied = draws_at(self.config.seed, torch.arange(seen, seen + len(indices)))
@@ -230,15 +232,15 @@ class Contrasting(Aim):
 
     def shown(self, learner: Learner, data: Dataset, count: int, on_step: OnStep) -> Tensor:
         """Pictures, each beside the one of all these that its caption is nearest to."""
-        assert isinstance(learner, Contrastive)
+        assert isinstance(learner, Contrast)
         x, cond = data.batch(torch.arange(min(count // 2, len(data))))
         with torch.no_grad():
-            near = learner.of_texts(cond["text"]) @ learner.of_pictures(x).T
-        return torch.stack([x, x[near.argmax(1)]], 1).flatten(0, 1)
+            texts, pictures = learner.towers.of_texts(cond["text"]), learner.towers.of_pictures(x)
+        return torch.stack([x, x[(texts @ pictures.T).argmax(1)]], 1).flatten(0, 1)
 
     def finish(self, folder: RunFolder, learner: Learner, data: Dataset) -> None:
-        assert isinstance(learner, Contrastive)
-        keep_embeddings(folder, data, learner)
+        assert isinstance(learner, Contrast)
+        keep_embeddings(folder, data, learner.towers)
 
     def _batch(self, x: Tensor, cond: dict[str, Tensor]) -> Batch:
         never = torch.zeros(len(x), dtype=torch.float64, device=x.device)
