@@ -279,8 +279,12 @@ def refuse(model: Model, chosen: DistillOptions) -> None:
             f"A run that predicts {kind} says nothing of x in pure noise, where a student of few "
             "steps has to: train one with [denoiser] prediction = 'flow' or 'velocity'."
         )
-    if not progressive and model.config.denoiser.variance_steps:
-        raise UsageError("A run that learns its variance teaches by --method progressive alone.")
+    by_number = model.config.net.kind == "unet2d"  # of a step: it hears of no span
+    if not progressive and (by_number or model.config.denoiser.variance_steps):
+        raise UsageError(
+            "A run that learns its variance, or hears the number of a step, teaches by --method "
+            "progressive alone."
+        )
     low, high = guidance_of(model, chosen)
     known = model.vocabulary
     told = (known.classes, known.attributes, known.words, known.context, known.embedding)
