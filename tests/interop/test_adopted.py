@@ -110,6 +110,8 @@ def test_a_pipeline_is_gone_on_from_distilled_and_drawn_from(ddpm, pictures, tmp
     teach = ["distill", str(run), "--steps", "2", "--seen", "64", "--count", "100"]
     assert run_command(teach) == 0
     assert "2 steps" in capsys.readouterr().out
+    assert run_command([*teach, "--method", "flow-map"]) == UsageError.exit_code
+    assert "progressive alone" in capsys.readouterr().err
     assert run_command(["sample", str(run), "--steps", "3", *few]) == 0
     assert len(list((tmp_path / "drawn").glob("*.png"))) == 2
     assert run_command(["export", str(run), "--to", "diffusers"]) == 0

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ..core.denoise import PREDICTIONS
+from ..core.denoise import predict_data, predict_noise, predict_velocity
 from ..core.noise import DDPMSchedule, TableSchedule
 from ..data.names import shown
 from ..data.options import DataOptions
@@ -47,8 +47,12 @@ FIXED: dict[str, Any] = {
 }
 """What networks of ours are always like; dropout is left out."""
 
-PLAIN: dict[str, Any] = {"noise": "simple", "data": "data", "velocity": "balanced"}
-"""The weighting by which the error of a prediction counts as it is."""
+LOSSES = {
+    predict_noise: DenoiserConfig(prediction="noise", weighting="simple"),
+    predict_data: DenoiserConfig(prediction="data", weighting="data"),
+    predict_velocity: DenoiserConfig(prediction="velocity", weighting="balanced"),
+}
+"""Of each prediction, whose error counts as it is."""
 
 NEAR = 1e-4  # relative, between two tables of log-SNR: diffusers adds up theirs in float32
 
@@ -74,7 +78,6 @@ def adopted(place: str | Path) -> Model:
     [part] = parts
     table, prediction, _ = schedule_of(pipeline)
     schedule = _betas(pipeline, table)
-    [predicted] = [name for name, one in PREDICTIONS.items() if one is prediction]
     net = pipeline.load(part)
     try:
         size, depth, layout = layout_of(net.config)
@@ -85,7 +88,7 @@ def adopted(place: str | Path) -> Model:
             data=DataOptions(size=min(sides)),
             net=NetConfig(kind="unet2d", size=size, depth=depth, options=given),
             schedule=schedule,
-            denoiser=DenoiserConfig(prediction=predicted, weighting=PLAIN[predicted]),
+            denoiser=LOSSES[prediction],
             times=TimesConfig(name="uniform"),
             train=TrainConfig(learning_rate=1e-4),  # as the training script of diffusers
         )
