@@ -1,14 +1,16 @@
 """Words to pictures in two stages: an encoder, a prior and a decoder of `scenes`, on one core.
 
-The encoder is asked to find held-out pictures by their captions, and captions by their pictures.
-Then a scene it has not seen is asked for in words, and what is drawn is read back. The decoder is
-told an embedding that the prior draws, that of the text in place of a picture's, that of a real
-picture of the scene, or, as the floor, that of a picture of another scene.
+The decoder draws latents of an autoencoder that is trained here too. The encoder is asked to find
+held-out pictures by their captions, and captions by their pictures. Then scenes that were not seen
+are asked for in words, and what is drawn is read back. The decoder is told an embedding that the
+prior draws, that of the text in place of a picture's, that of a real picture of the scene, or, as
+the floor, that of a picture of another scene.
 
-    [ORNSTEIN_RUNS=folder] python benchmarks/prior.py [--captions N] [table]
+    [ORNSTEIN_RUNS=folder] python benchmarks/prior.py [--seen N] [--captions N] [order] [table]
 
-With `table`, only docs/prior.md is written anew. Runs that lie in the folder are measured as they
-are.
+With `order`, small encoders are trained for a minute, with and without coarse pictures to draw,
+and asked which of two things stands left or above. With `table`, only docs/prior.md is written
+anew. Runs that lie in the folder are measured as they are.
 """
 
 import argparse
@@ -24,11 +26,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
+from pages import put
+from scenes import CODED, CONFIG, trained
 
 import ornstein as ou
 from ornstein.core.shares import Share
 from ornstein.data import DataOptions, open_data
-from ornstein.data.scenes import paint, scans
+from ornstein.data.dataset import Dataset
+from ornstein.data.scenes import DIRECTION, draw_scene, paint, scans
 from ornstein.evaluate.measures.scenes import (
     RESPECTS,
     ceiling,
@@ -40,45 +45,41 @@ from ornstein.evaluate.measures.scenes import (
 )
 from ornstein.evaluate.retrieval import measure_retrieval
 from ornstein.rng import generator
-from ornstein.runs.config import EmbeddingConfig, NetConfig, RunConfig, TrainConfig
+from ornstein.runs.config import EmbeddingConfig, NetConfig, RunConfig
+from ornstein.runs.embedding import Encoder, encoder_of
 from ornstein.runs.model import Model
 from ornstein.tasks.options import SampleOptions
 from ornstein.tasks.sample import Samples, drawn_by
-from ornstein.train.recipes import contrastive, points
+from ornstein.train.recipes import autoencoder, contrastive, points
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "prior.json"
 PAGE = HERE.parent / "docs" / "prior.md"
-START, STOP = "<!-- measured -->", "<!-- /measured -->"
-DATA = DataOptions(limit=4096)
 GUIDANCE = 3.0
-DECODER = RunConfig(
-    net=NetConfig(kind="unet", size=32, depth=1),
-    train=TrainConfig(seen=163_840, batch=32, optimizer="muon", learning_rate=4e-3),
-)
+SEEN = {"coder": CODED, "encoder": 98_304, "prior": 307_200, "decoder": 256_000}  # examples
 NAMES = {
     "prior": "drawn by the prior for the text",
     "text": "of the text itself",
     "picture": "of a real picture of that scene",
     "other": "of a picture of another scene: the floor",
+    "coded": "*real pictures, encoded and decoded*",
     "real": "*real pictures, as the reader finds them*",
 }
 
 
-def runs(folder: Path) -> tuple[Path, Model, Model]:
+def runs(folder: Path, seen: dict[str, int]) -> tuple[Path, Model, Model]:
     """The encoder's folder, the prior and the decoder, trained unless they are there."""
-    encoder = folder / "encoder"
+    coder, encoder = folder / "coder", folder / "encoder"
     prior = EmbeddingConfig(encoder=str(encoder), role="prior")
     decoder = EmbeddingConfig(encoder=str(encoder), role="decoder")
     configs = {
-        "encoder": with_seen(contrastive(), 98_304),
-        "prior": replace(with_seen(points(), 307_200), embedding=prior),
-        "decoder": replace(DECODER, embedding=decoder),
+        "coder": autoencoder(),
+        "encoder": contrastive(),
+        "prior": replace(points(), embedding=prior),
+        "decoder": replace(CONFIG, latent=str(coder), embedding=decoder),
     }
     for name, config in configs.items():
-        if not (folder / name / "run.json").is_file():
-            given = replace(config, data=DATA)
-            ou.train("scenes", config=given, out=folder / name, device="cpu")
+        trained(with_seen(config, seen[name]), folder / name)
     torch.set_num_threads(1)
     return encoder, ou.load(folder / "prior"), ou.load(folder / "decoder")
 
@@ -87,12 +88,13 @@ def with_seen(config: RunConfig, seen: int) -> RunConfig:
     return replace(config, train=replace(config.train, seen=seen))
 
 
-def measure(folder: Path, captions: int) -> dict[str, Any]:
+def measure(folder: Path, seen: dict[str, int], captions: int) -> dict[str, Any]:
     """How often the encoder finds, the prior is found, and the pictures show what was asked."""
-    place, prior, decoder = runs(folder)
+    place, prior, decoder = runs(folder, seen)
     encoder = decoder.encoder
     assert encoder is not None
-    train, held = open_data("scenes", DATA).split(DATA.validation, 0)
+    data = open_data("scenes")
+    train, held = data.split(data.options.validation, 0)
     assert held.captions is not None
     texts = held.captions.first
     drawn = encoder.of_x(drawn_by(prior, decoder, SampleOptions(text=texts))(range(len(texts))))
@@ -112,10 +114,12 @@ def measure(folder: Path, captions: int) -> dict[str, Any]:
         "other": ou.edit(decoder, others, **of).samples,
     }
     judged = {name: judged_as(samples, asked) for name, samples in results.items()}
-    judged["real"] = {k: plain(v) for k, v in ceiling(captions, 0).items()}
+    for kind, codec in (("coded", decoder.codec), ("real", None)):
+        judged[kind] = {k: plain(v) for k, v in ceiling(captions, 0, codec=codec).items()}
     return {
         "data": {"name": "scenes", "train": len(train), "held_out": len(held)},
         "seen": {"encoder": encoder.seen, "prior": prior.seen, "decoder": decoder.seen},
+        "processor_seconds": {n: json.loads((folder / f"{n}.json").read_text()) for n in SEEN},
         "guidance": GUIDANCE,
         "retrieval": measure_retrieval(place).facts,
         "prior_retrieval": plain(found),
@@ -130,11 +134,74 @@ def judged_as(samples: Samples, asked: Sequence[Any]) -> dict[str, Any]:
     return {name: plain(share) for name, share in found.items()}
 
 
+# --- What stands where ---------------------------------------------------------------------------
+
+SHORT = DataOptions(limit=3000, validation=0.25)
+
+
+def order(coarse: float) -> dict[str, Any]:
+    """How often an embedding tells which of two colours stands left or above the other.
+
+    A small network learns from embeddings to name both colours in order, and is asked which of
+    both orders is the likelier one: chance is one half.
+    """
+    from sklearn.neural_network import MLPClassifier
+
+    config = replace(with_seen(contrastive(), 9600), net=NetConfig(kind="contrastive", size=16))
+    config = replace(config, data=SHORT, embedding=EmbeddingConfig(coarse=coarse))
+    config = replace(config, train=replace(config.train, batch=64))
+    with tempfile.TemporaryDirectory() as folder:
+        encoder = encoder_of(ou.train("scenes", config=config, out=Path(folder) / "e").path)
+    parts = open_data("scenes", SHORT).split(SHORT.validation, 0)
+    (known, said), (asked, true) = (in_order(part, encoder) for part in parts)
+    learned: Any = MLPClassifier((128,), alpha=0.1, max_iter=100, random_state=0).fit(known, said)
+    chances, names = learned.predict_proba(asked), list(learned.classes_)
+    turned = [" ".join(reversed(name.split())) for name in true]
+    both = ((names.index(a), names.index(b)) for a, b in zip(true, turned, strict=True))
+    right = [row[a] > row[b] for row, (a, b) in zip(chances, both, strict=True)]
+    return plain(Share(hits=sum(right), n=len(true)))
+
+
+def in_order(data: Dataset, encoder: Encoder) -> tuple[np.ndarray, list[str]]:
+    """Embeddings of pictures of two colours, and these as they stand."""
+    rows, names = list[int](), list[str]()
+    for row, name in enumerate(data.ids):
+        scene = draw_scene(generator("scenes", SHORT.seed, int(name.split("-")[1])))
+        colours = [thing.colour for thing in scene.things]
+        if scene.relation is not None and len(set(colours)) == 2:
+            rows.append(row)
+            names.append(" ".join(colours[:: sum(DIRECTION[scene.relation])]))
+    return encoder.pictures.standard(encoder.of_pictures(data.stored[rows])).numpy(), names
+
+
+# --- The page ------------------------------------------------------------------------------------
+
+
 def table() -> None:
     """Put what was measured between the marks of the page."""
     found = json.loads(RESULTS.read_text())
+    if "order" in found:
+        put(PAGE, "order", order_lines(found["order"]))
+    if "shares" in found:
+        put(PAGE, "measured", stages_lines(found))
+
+
+def order_lines(found: dict[str, Any]) -> str:
+    """How often it is told which of two stands first."""
+    names = {"0": "the contrast alone", "2": "the contrast and coarse pictures"}
+    lines = [
+        "| learned from | which of two colours stands left or above | chance |",
+        "|---|---|---|",
+    ]
+    lines += [f"| {names[weight]} | {_share(row)} | 50 % |" for weight, row in found.items()]
+    return "\n".join(lines)
+
+
+def stages_lines(found: dict[str, Any]) -> str:
+    """What the encoder, the prior and the decoder are worth."""
     data, seen, retrieval = found["data"], found["seen"], found["retrieval"]
     n, captions = retrieval["pairs"], found["shares"]["real"]["all"]["n"]
+    minutes = sum(found["processor_seconds"].values()) / 60
     chance = f"{100 * retrieval['floor']:.2g} %"
     lines = [
         f"| nearest of {n} held-out scenes | is the right one | chance |",
@@ -155,12 +222,11 @@ def table() -> None:
         f"Shares with their 95 % intervals, the second table of {captions} captions of two things: "
         "both kinds are right and there is nothing else, both colours, the relation, all three. "
         f"Trained on {data['train']:,} scenes; the encoder has seen {seen['encoder']:,} examples, "
-        f"the prior {seen['prior']:,}, the decoder {seen['decoder']:,}; guidance "
-        f"{found['guidance']:g} ([benchmarks/prior.py](../benchmarks/prior.py)).",
+        f"the prior {seen['prior']:,}, the decoder {seen['decoder']:,}, which draws latents of an "
+        f"autoencoder: {minutes:.0f} minutes of a core in all; guidance {found['guidance']:g} "
+        "([benchmarks/prior.py](../benchmarks/prior.py)).",
     ]
-    before, rest = PAGE.read_text().split(START)
-    body = "\n".join(lines)
-    PAGE.write_text(f"{before}{START}\n\n{body}\n\n{STOP}{rest.split(STOP)[1]}")
+    return "\n".join(lines)
 
 
 def _share(row: dict[str, Any], n: int | None = None) -> str:
@@ -170,15 +236,25 @@ def _share(row: dict[str, Any], n: int | None = None) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("only", nargs="?", choices=["table"])
+    parser.add_argument("only", nargs="?", choices=["order", "table"])
     parser.add_argument("--captions", type=int, default=200)
+    parser.add_argument("--seen", type=int, default=SEEN["decoder"], help="of the decoder")
     chosen = parser.parse_args()
     if chosen.only is None:
         kept = os.environ.get("ORNSTEIN_RUNS")
         with tempfile.TemporaryDirectory() as temporary:
-            found = measure(Path(kept or temporary), chosen.captions)
-        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+            seen = SEEN | {"decoder": chosen.seen}
+            found = measure(Path(kept or temporary), seen, chosen.captions)
+        keep(found)
+    elif chosen.only == "order":
+        keep({"order": {f"{weight:g}": order(weight) for weight in (0.0, 2.0)}})
     table()
+
+
+def keep(found: dict[str, Any]) -> None:
+    """Beside what was measured before."""
+    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    RESULTS.write_text(json.dumps(known | found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

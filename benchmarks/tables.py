@@ -24,6 +24,7 @@ import distillation  # noqa: E402
 import pairs  # noqa: E402
 import photographs  # noqa: E402
 import posterior  # noqa: E402
+import prior  # noqa: E402
 import scenes  # noqa: E402
 import suite  # noqa: E402
 import table as papers  # noqa: E402
@@ -75,6 +76,7 @@ WRITERS: dict[str, Callable[[], object]] = {
     "augment": augment.table,
     "classify": classify.table,
     "scenes": scenes.table,
+    "prior": prior.table,
     "adapters": of_adapters,
     "distillation": of_distillation,
 }
