@@ -22,7 +22,7 @@ from pages import put
 from peers.pipe import OURS
 from quality import QUALITY
 from scaling import SCALING
-from throughput import AS_LARGE, THROUGHPUT, ratios
+from throughput import THROUGHPUT, ratios
 
 CLAIMS = {
     claim.name: claim
@@ -89,17 +89,16 @@ def calls_table(folder: Path = RESULTS) -> str:
 
 def speed_line(folder: Path = RESULTS) -> str:
     """The lines of the README."""
-    found = [r for r in newest(THROUGHPUT.name, folder) if AS_LARGE in r["rows"]]
+    found = [r for r in newest(THROUGHPUT.name, folder) if OURS in r["rows"]]
     if not found:
         return "Not measured yet."
     rows, at = found[0]["rows"], found[0]["place"]
-    times, same = ratios(rows, OURS), ratios(rows, AS_LARGE)
-    parts = [f"{times[name]:.1f} times {name} ({same[name]:.1f})" for name in times]
+    parts = [f"{times:.1f} times {name}" for name, times in ratios(rows).items()]
     threads = f"{at['threads']} thread" + "s" * (at["threads"] > 1)
     return (
         f"Pictures a second in training, 32 x 32 in colour, batch 32, {threads} of an "
-        f"{at['processor']}, each with its own defaults: {', '.join(parts)}; in brackets with a "
-        "network of as many weights. [All figures, and how they came about](docs/performance.md)."
+        f"{at['processor']}, each with its own defaults and a network about as large: "
+        f"{', '.join(parts)}. [All figures, and how they came about](docs/performance.md)."
     )
 
 

@@ -1,13 +1,12 @@
 """Training speed at 3x32x32, batch 32: whole steps, from the batch to the averaged weights.
 
-Each as its own script trains, in its own precision; of ours, both the network that the recipe
-picks and one with about as many weights as the peers'. All take turns, in processes of their own.
+Each as its own script trains, in its own precision, the network about as large as the peers'. All
+take turns, in processes of their own.
 
     python benchmarks/throughput.py [--threads 1] [--quick] [--peers ornstein diffusers ...]
 """
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import Any
 
 from limits import LIMITS
@@ -17,21 +16,14 @@ from measure import newest as newest_results
 from peers.pipe import OURS, Peer, peers
 
 SHAPE, BATCH = (3, 32, 32), 32
-AS_LARGE = f"{OURS}, as large"
-SIZE = 88  # of a network of as many weights as the peers'
 
 
 def measure(options: Options) -> Result:
     shape, batch = ((1, 8, 8), 8) if options.quick else (SHAPE, BATCH)
-    with ExitStack() as stack:
-        found = stack.enter_context(peers(options.peers, "trainer", options.threads))
-        if OURS in found and not options.quick:
-            found[AS_LARGE] = Peer(OURS, options.threads)
-            stack.callback(found[AS_LARGE].close)
+    with peers(options.peers, "trainer", options.threads) as found:
         rows = Result()
-        for name, peer in list(found.items()):
-            more = {"size": SIZE} if name == AS_LARGE else {}
-            rows[name] = peer.ask("build", shape=shape, batch=batch, **more)
+        for name, peer in found.items():
+            rows[name] = peer.ask("build", shape=shape, batch=batch)
         runs = {name: speed(peer, batch, options.threads) for name, peer in found.items()}
         for name, speeds in in_turn(runs, options.rounds(7)).items():
             rows[name]["images_per_s"] = figure(speeds)
@@ -74,10 +66,10 @@ def share_of_limit(row: dict[str, Any], threads: int) -> float | None:
     return None
 
 
-def ratios(rows: Result, ours: str) -> dict[str, float]:
+def ratios(rows: Result) -> dict[str, float]:
     """How many times a peer's images a second ours are."""
     speed = {name: row["images_per_s"]["median"] for name, row in rows.items()}
-    return {name: speed[ours] / speed[name] for name in speed if OURS not in name}
+    return {name: speed[OURS] / speed[name] for name in speed if name != OURS}
 
 
 THROUGHPUT = Claim("throughput", measure, table)

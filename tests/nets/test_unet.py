@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from ornstein.nets import UNet
+from ornstein.nets import UNet, unet
 from ornstein.nets.unet import coarsen
 
 
@@ -35,26 +35,30 @@ def test_the_convolutions_reach_the_sizes_that_were_planned(length):
         assert h.shape[3] == planned
 
 
-def test_multipliers_set_the_levels():
-    net = UNet((1, 16, 16), size=8, multipliers=(1, 3), depth=1)
-    assert [step.out_channels for step in net.steps] == [8, 24]
+def test_levels_are_as_wide_and_deep_as_told_and_the_coarser_ones_as_the_last():
+    net = UNet((1, 32, 32), size=8, levels=((1, 3), (3, 1)))
+    assert [step.out_channels for step in net.steps] == [8, 24, 24]
+    assert [stage.block.last.out_channels for stage in net.down] == [8, 8, 8, 24, 24]
+    assert [stage.block.last.out_channels for stage in net.up] == [24, 24, 8, 8, 8]
+    assert UNet((1, 32, 32), size=8, levels=((1, 3), (3, 1)), depth=2).depths == [2, 2, 2]
 
 
 def test_a_signal_is_an_image_one_pixel_high():
     torch.manual_seed(0)
-    net = UNet((2, 1, 12), size=16, multipliers=(1, 2), depth=1).double()
+    net = UNet((2, 1, 12), size=16, depth=1).double()
     for p in net.parameters():
         if not p.any():
             torch.nn.init.normal_(p, std=0.1)
-    signal = UNet((2, 12), size=16, multipliers=(1, 2), depth=1).double()
+    signal = UNet((2, 12), size=16, depth=1).double()
     signal.load_state_dict(net.state_dict())
     x, log_snr = torch.randn(3, 2, 12).double(), torch.randn(3).double()
     assert_close(signal(x, log_snr), net(x[:, :, None], log_snr)[:, :, 0])
 
 
-def test_attention_reaches_across_the_image_where_convolutions_do_not():
+def test_attention_reaches_across_the_image_where_convolutions_do_not(monkeypatch):
+    monkeypatch.setattr(unet, "coarsen", lambda space: [space, (32, 32)])
     torch.manual_seed(0)
-    net = UNet((1, 64, 64), size=8, multipliers=(1, 1), depth=1).double()
+    net = UNet((1, 64, 64), size=8, levels=((1, 1),)).double()
     for p in net.parameters():
         if not p.any():
             torch.nn.init.normal_(p, std=0.3)

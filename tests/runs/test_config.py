@@ -3,7 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ornstein.errors import UsageError
+from ornstein.nets.unet import LEVELS
 from ornstein.runs.config import NetConfig, RunConfig, ScheduleConfig, TrainConfig
+from ornstein.runs.model import Vocabulary, build_net
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -61,8 +63,16 @@ def test_a_bad_configuration_is_refused_by_name(text, named):
 
 def test_the_default_network_is_the_one_the_documentation_names():
     assert RunConfig().net == NetConfig(kind="unet", size=32)
+    assert RunConfig().net.levels == LEVELS
 
 
 def test_a_run_from_before_guidance_was_a_range_still_opens():
     config = RunConfig.from_toml("[distill]\nguidance = 1.5\n")
     assert config.distill.guidance == (1.5, 1.5)
+
+
+def test_a_run_from_before_levels_were_written_keeps_the_network_it_had():
+    old = '[net]\nkind = "unet"\nsize = 64\ndepth = 0\n'
+    net = build_net(RunConfig.from_toml(old), (3, 32, 32), Vocabulary())
+    assert sum(p.numel() for p in net.parameters()) == 5_050_115
+    assert RunConfig.from_toml(RunConfig().to_toml()) == RunConfig()

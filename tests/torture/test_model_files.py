@@ -598,6 +598,7 @@ GREEDY = {
     "a wide and deep MLP": '[net]\nkind = "mlp"\nsize = 2048\ndepth = 64\n',
     "a wide and deep DiT": '[net]\nkind = "dit"\nsize = 2048\ndepth = 64\n',
     "a wide and deep U-Net": '[net]\nkind = "unet"\nsize = 2048\ndepth = 16\n',
+    "wide and deep levels": "[net]\nsize = 128\nlevels = [[16, 16]]\n",
 }
 
 

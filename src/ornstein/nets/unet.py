@@ -23,6 +23,7 @@ from .conditions import UNCONDITIONAL, Conditions, Inputs, check_range, check_sh
 
 MOST_ATTENDED = 4096  # points; the memory attention takes grows as their square
 MOST_READING = 256  # points of a level that attends to a text
+LEVELS = ((1, 2), (2, 2), (2, 2), (4, 2))
 
 
 class UNet(nn.Module):
@@ -35,9 +36,9 @@ class UNet(nn.Module):
     Args:
         shape: ``(C, *S)``.
         size: Width of the finest level, a multiple of 8.
-        multipliers: Width of each level over `size`, the finest first. If not given, 1, 2, 2, 4,
-            4, ... for as many levels as `coarsen` finds.
-        depth: Residual blocks at each level, down as well as up.
+        levels: Of each level, the finest first, its width over `size` and how many residual blocks
+            it has, down as well as up; as the last of them are all that are coarser.
+        depth: If given, that many residual blocks at every level instead.
         attended: Levels of at most this many points attend in each of their blocks too. In
             short runs that costs more than it brings.
         conditions: What the network can be told.
@@ -56,8 +57,8 @@ class UNet(nn.Module):
         shape: tuple[int, ...],
         *,
         size: int = 64,
-        multipliers: Sequence[int] | None = None,
-        depth: int = 2,
+        levels: Sequence[tuple[int, int]] = LEVELS,
+        depth: int | None = None,
         attended: int = 0,
         conditions: Conditions = UNCONDITIONAL,
         out_channels: int | None = None,
@@ -66,18 +67,17 @@ class UNet(nn.Module):
         super().__init__()
         self.recompute = recompute
         shape, size = check_shape(shape, [1, 2, 3]), check_size(size)
-        check_range("depth", depth, 1, 16)
+        check_range("levels", len(levels), 1, 16)
         check_range("attended", attended, 0, MOST_ATTENDED)
         out_channels = shape[0] if out_channels is None else out_channels
         check_range("out_channels", out_channels, 1, 8192)
-        if multipliers is None:
-            spaces = coarsen(shape[1:])
-            multipliers = ((1, 2, 2) + (4,) * len(spaces))[: len(spaces)]
-        else:
-            spaces = coarsen(shape[1:], check_range("levels", len(multipliers), 1, 16))
-        widths = [check_range("size times multiplier", size * m, 8, 2048) for m in multipliers]
+        spaces = coarsen(shape[1:])
+        levels = [*levels, *[levels[-1]] * len(spaces)][: len(spaces)]
+        widths = [check_range("size times multiplier", size * m, 8, 2048) for m, _ in levels]
+        depths = [blocks if depth is None else depth for _, blocks in levels]
+        self.depths = [check_range("depth", blocks, 1, 16) for blocks in depths]
 
-        told, self.depth = 4 * size, depth
+        told = 4 * size
         kernel = tuple(3 if n > 1 else 1 for n in _lift(shape[1:]))
         attends = [prod(s) <= attended for s in spaces]
         self.inputs = Inputs(shape, conditions, told)
@@ -85,7 +85,7 @@ class UNet(nn.Module):
         reads = [heard * (prod(s) <= MOST_READING) for s in spaces]
         self.steps, self.down, self.up = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         channels, skips = self.inputs.channels + 1, list[int]()
-        for i, width in enumerate(widths):
+        for i, (width, depth) in enumerate(zip(widths, self.depths, strict=True)):
             stride = _stride(spaces[max(i - 1, 0)], spaces[i])
             reach = tuple(5 if s == 4 else k for k, s in zip(kernel, stride, strict=True))
             self.steps.append(convolution(channels, width, reach, stride))
@@ -96,7 +96,7 @@ class UNet(nn.Module):
         few = prod(spaces[-1]) <= MOST_ATTENDED
         self.middle = Stage(channels, channels, told, kernel, few, heard)
         for i, width in reversed(list(enumerate(widths))):
-            for _ in range(depth):
+            for _ in range(self.depths[i]):
                 before = channels + skips.pop()
                 self.up.append(Stage(before, width, told, kernel, attends[i], reads[i]))
                 channels = width
@@ -133,11 +133,12 @@ class UNet(nn.Module):
         h = h.unsqueeze(2) if h.ndim == 3 else h
         h = h.contiguous(memory_format=MEMORY_FORMATS[h.ndim - 2])
         skips: list[Tensor] = []  # `list[Tensor]()` would break the graph of `torch.compile`
-        for i, stage in enumerate(self.down):
-            if i % self.depth == 0:
-                h = self.steps[i // self.depth](h)
-            h = run(stage, h, told, self.recompute)
-            skips.append(h)
+        stages = iter(self.down)
+        for step, depth in zip(self.steps, self.depths, strict=True):
+            h = step(h)
+            for _ in range(depth):
+                h = run(next(stages), h, told, self.recompute)
+                skips.append(h)
         skips.append(run(self.middle, h, told, self.recompute))
         return skips
 
@@ -177,15 +178,12 @@ class Stage(nn.Module):
         return x
 
 
-def coarsen(space: tuple[int, ...], levels: int | None = None) -> list[tuple[int, ...]]:
+def coarsen(space: tuple[int, ...]) -> list[tuple[int, ...]]:
     """The sizes of the levels of a U-Net, the finest first.
 
     A step halves, rounding up, the axes longer than half the longest; it quarters the axis of a
-    signal longer than 16, whose points would else stay many for long. Without a number of
-    `levels`, they end when no axis is longer than 8, yet not before the third if one has 7.
-
-    Raises:
-        ValueError: If `levels` is more than the axes can be halved.
+    signal longer than 16, whose points would else stay many for long. Levels end when no axis is
+    longer than 8, yet not before the third if one has 7.
 
     >>> coarsen((28, 28)), coarsen((12, 40))
     ([(28, 28), (14, 14), (7, 7)], [(12, 40), (12, 20), (6, 10), (3, 5)])
@@ -193,12 +191,8 @@ def coarsen(space: tuple[int, ...], levels: int | None = None) -> list[tuple[int
     [(1000,), (250,), (63,), (16,), (8,)]
     """
     spaces = [space]
-    while len(spaces) < (levels or 1) or (
-        levels is None and (max(space) > 8 or (max(space) >= 7 and len(spaces) < 3))
-    ):
+    while max(space) > 8 or (max(space) >= 7 and len(spaces) < 3):
         longest = max(space)
-        if longest == 1:
-            raise ValueError(f"expected at most {len(spaces)} levels of {spaces[0]}, got {levels}")
         factor = 4 if len(space) == 1 and longest > 16 else 2
         space = tuple(-(-n // factor) if 2 * n > longest else n for n in space)
         spaces.append(space)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Share = Annotated[float, Interval(ge=0, le=1)]
 Weight = Annotated[float, Interval(ge=-100, le=100)]
 Number = int | float | str | bool
+Level = tuple[Annotated[int, Interval(ge=1, le=64)], Annotated[int, Interval(ge=1, le=16)]]
 Role = Literal["decoder", "prior"]
 
 
@@ -28,12 +29,14 @@ class NetConfig:
         kind: Its architecture.
         size: The one dial: its base width in channels; all else follows from it and the data.
         depth: Blocks: for each level of a U-Net, in all for the others; 0 for the default.
+        levels: Of the kind unet, the finest first: width over `size`, and blocks; then as the last.
         options: Of the kind unet2d: what differs from the defaults of `nets.unet2d.Layout`.
     """
 
     kind: Literal["mlp", "unet", "dit", "unet2d", "autoencoder", "contrastive"] = "unet"
     size: Annotated[int, Interval(ge=8, le=2048)] = 32
     depth: Annotated[int, Interval(ge=0, le=64)] = 0
+    levels: Annotated[tuple[Level, ...], Len(1, 16)] = ((1, 2), (2, 2), (2, 2), (4, 2))
     options: dict[str, Number | tuple[int, ...]] = field(default_factory=dict)
 
 

@@ -297,8 +297,9 @@ def _refuse_to_build(
     Small networks are built at once, as they are judged when the weights are put in; counting the
     weights of a network without making it takes a second.
     """
-    width = config.net.size**2 * max(config.net.depth, 1)
-    if width <= 2**16 and prod(shape) <= 2**18 and len(vocabulary.classes) <= 2**12:
+    c = config.net
+    area = c.size**2 * sum(m**2 * max(c.depth, blocks) for m, blocks in c.levels)
+    if area <= 2**22 and prod(shape) <= 2**18 and len(vocabulary.classes) <= 2**12:
         return
     with torch.device("meta"):
         net = build_net(config, shape, vocabulary)
@@ -361,6 +362,8 @@ def build_denoiser(
 def build_net(config: RunConfig, shape: tuple[int, ...], vocabulary: Vocabulary) -> nn.Module:
     """The network alone."""
     options: dict[str, Any] = {"depth": config.net.depth} if config.net.depth else {}
+    if config.net.kind == "unet":
+        options["levels"] = config.net.levels
     if config.net.kind != "mlp":
         options["recompute"] = config.train.memory == "low"
     if config.net.kind == "unet2d":
