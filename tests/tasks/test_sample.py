@@ -111,8 +111,7 @@ def test_steps_grid_and_sampler_are_the_runs_unless_given(model):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"count": 0}, "count = 0"),
-        ({"count": "many"}, "count = 'many'"),
+        ({"count": "many"}, r"count \(-n\) = 'many'"),
         ({"seed": -1}, "seed = -1"),
         ({"steps": 0}, "steps = 0"),
         ({"guidance": float("nan"), "label": "ant"}, "guidance = nan"),
