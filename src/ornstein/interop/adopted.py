@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ..core.denoise import predict_data, predict_noise, predict_velocity
+from ..core.denoise import Prediction, predict_data, predict_noise, predict_velocity
 from ..core.noise import DDPMSchedule, TableSchedule
 from ..data.names import shown
 from ..data.options import DataOptions
@@ -47,7 +47,7 @@ FIXED: dict[str, Any] = {
 }
 """What networks of ours are always like; dropout is left out."""
 
-LOSSES = {
+LOSSES: dict[Prediction, DenoiserConfig] = {
     predict_noise: DenoiserConfig(prediction="noise", weighting="simple"),
     predict_data: DenoiserConfig(prediction="data", weighting="data"),
     predict_velocity: DenoiserConfig(prediction="velocity", weighting="balanced"),
