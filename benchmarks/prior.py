@@ -27,7 +27,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 from pages import put
-from scenes import CODED, CONFIG, trained
+from scenes import CODED, trained
 
 import ornstein as ou
 from ornstein.core.shares import Share
@@ -45,7 +45,13 @@ from ornstein.evaluate.measures.scenes import (
 )
 from ornstein.evaluate.retrieval import measure_retrieval
 from ornstein.rng import generator
-from ornstein.runs.config import EmbeddingConfig, NetConfig, RunConfig
+from ornstein.runs.config import (
+    EmbeddingConfig,
+    NetConfig,
+    RunConfig,
+    TimesConfig,
+    TrainConfig,
+)
 from ornstein.runs.embedding import Encoder, encoder_of
 from ornstein.runs.model import Model
 from ornstein.tasks.options import SampleOptions
@@ -57,6 +63,11 @@ RESULTS = HERE / "results" / "prior.json"
 PAGE = HERE.parent / "docs" / "prior.md"
 GUIDANCE = 3.0
 SEEN = {"coder": CODED, "encoder": 98_304, "prior": 307_200, "decoder": 256_000}  # examples
+DECODER = RunConfig(
+    net=NetConfig(kind="unet", size=64, depth=1),
+    train=TrainConfig(batch=64, optimizer="muon", learning_rate=4e-3),
+    times=TimesConfig(name="log-normal", mean=0.5, std=1.2),  # where things stand is settled early
+)
 NAMES = {
     "prior": "drawn by the prior for the text",
     "text": "of the text itself",
@@ -76,7 +87,7 @@ def runs(folder: Path, seen: dict[str, int]) -> tuple[Path, Model, Model]:
         "coder": autoencoder(),
         "encoder": contrastive(),
         "prior": replace(points(), embedding=prior),
-        "decoder": replace(CONFIG, latent=str(coder), embedding=decoder),
+        "decoder": replace(DECODER, latent=str(coder), embedding=decoder),
     }
     for name, config in configs.items():
         trained(with_seen(config, seen[name]), folder / name)
