@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from ornstein.data import DataOptions, open_data
 from ornstein.errors import DataError, ModelFileError, UsageError
+from ornstein.evaluate.evaluation import evaluate, write
 from ornstein.evaluate.measures.bits import measure_bits, why_none
 from ornstein.interop.hub import files_of
 from ornstein.runs.adapters import merge
@@ -174,6 +175,11 @@ def test_no_bits_are_told_of_latents_and_it_is_said_why(places, sides):
     model = load(places / "run")
     assert measure_bits(model, *sides, count=4) is None
     assert "a density of latents is none of the data" in why_none(model)
+
+
+def test_the_page_of_a_run_on_latents_shows_what_it_draws(places, tmp_path):
+    found = evaluate(places / "run", steps=2, likely=0, count=60, device="cpu")
+    assert write(found, tmp_path).read_text().count("<img") >= 4
 
 
 def test_damaged_weights_of_the_autoencoder_are_refused(places, tmp_path):

@@ -125,7 +125,7 @@ def _glance(evaluation: "Evaluation") -> Facts:
 
 
 def _drew(evaluation: "Evaluation") -> list[Block]:
-    codec = evaluation.model.codec
+    codec = evaluation.samples.codec
     pictures = isinstance(codec, ImageCodec)
     count = PICTURES if pictures else POINTS
     order = generator("shown").permutation(len(evaluation.held_out))[:count].copy()  # of any class
@@ -186,7 +186,7 @@ def _quality(figures: Sequence[Figure]) -> list[Block]:
 
 def _copying(evaluation: "Evaluation") -> list[Block]:
     blocks: list[Block] = [Prose(evaluation.verdict)]
-    codec = evaluation.model.codec
+    codec = evaluation.samples.codec
     if isinstance(codec, ImageCodec):
         which, near, ratio = evaluation.alike
         x = evaluation.samples.x[torch.from_numpy(which.copy())]
