@@ -18,7 +18,7 @@ def test_each_share_stands_in_its_column_with_its_interval():
     assert len(table.rows) == len(RESPECTS)  # pyright: ignore
     for name, row in zip(RESPECTS, table.rows, strict=True):  # pyright: ignore
         shown = [f"{side[name].hits / 2:.1f}" for side in (unseen, real, held_out, real_held_out)]
-        assert [row[0], *(cell.split(" ± ")[0] for cell in row[1:])] == [name.capitalize(), *shown]
-    assert table.rows[0][1] == "10.0 ± 4.2"  # pyright: ignore  # 1.96 sqrt(0.1 0.9 / 200)
+        assert [row[0], *(cell.split(" (")[0] for cell in row[1:])] == [name.capitalize(), *shown]
+    assert table.rows[0][1] == "10.0 (6.6…14.9)"  # pyright: ignore  # by Wilson
     page = render("A run", "", [Section("Does it draw what is asked for?", [picture, table])])
     assert "Of 200 captions each" in page and page.count('class="s2"') == len(RESPECTS) + 1

@@ -38,4 +38,5 @@ def scenes(judged: Judged) -> list[Block]:
 
 
 def _told(share: Share) -> str:
-    return f"{100 * share.value:.1f} ± {196 * share.error:.1f}"
+    low, high = share.interval
+    return f"{100 * share.value:.1f} ({100 * low:.1f}\u2026{100 * high:.1f})"
