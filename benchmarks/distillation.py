@@ -30,6 +30,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 from measure import environment, grid
+from pages import put
 from scipy.stats import t
 from torch import Tensor
 
@@ -221,14 +222,6 @@ def told(figures: Sequence[dict[str, Any]]) -> str:
     return f"{np.mean(ratios):.2f} ({', '.join(f'{r:.2f}' for r in ratios)})"
 
 
-def put(text: str) -> None:
-    """Into the page, between its marks."""
-    start, stop = "<!-- distillation: begin -->", "<!-- distillation: end -->"
-    page = PAGE.read_text()
-    before, rest = page.split(start)
-    PAGE.write_text(f"{before}{start}\n{text}\n{stop}{rest.split(stop)[1]}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -248,7 +241,7 @@ def main() -> None:
             kept.update(json.loads(json.dumps(found)))
             keep(result)
     keep(result)
-    put(table(json.loads(RESULTS.read_text())))
+    put(PAGE, "distillation", table(json.loads(RESULTS.read_text())))
 
 
 def keep(result: dict[str, Any]) -> None:

@@ -31,6 +31,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
+from pages import put
 from PIL import Image, ImageDraw
 from torch import Tensor
 
@@ -297,14 +298,6 @@ def table(result: dict[str, dict[str, dict[str, Row]]]) -> str:
                 cells.append(f"{sum(known) / len(known):.{digits}f}" if known else "")
             lines.append(f"| {method} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def put(page: Path, name: str, text: str) -> None:
-    """The text between the markers of that name."""
-    first, last = f"<!-- {name} -->", f"<!-- end of {name} -->"
-    head, rest = page.read_text().split(first)
-    _, tail = rest.split(last)
-    page.write_text(f"{head}{first}\n\n{text}\n\n{last}{tail}")
 
 
 def sheet(out: Path) -> None:

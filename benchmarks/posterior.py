@@ -31,6 +31,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+from pages import put
 from torch import Tensor
 
 from ornstein.core.conformal import band
@@ -307,15 +308,6 @@ def digits_table(rows: dict[str, dict[str, dict[str, float]]]) -> str:
                 f"{row['calls']:.0f} | {row['products']:.0f} | {row['seconds']:.1f} |"
             )
     return "\n".join(lines)
-
-
-def put(page: Path, name: str, table: str) -> None:
-    """The table between the markers of that name."""
-    text = page.read_text()
-    first, last = f"<!-- {name} -->", f"<!-- end of {name} -->"
-    head, rest = text.split(first)
-    _, tail = rest.split(last)
-    page.write_text(f"{head}{first}\n\n{table}\n\n{last}{tail}")
 
 
 def main() -> None:

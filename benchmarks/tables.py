@@ -47,13 +47,13 @@ def of_pairs() -> None:
 def of_posteriors() -> None:
     result = json.loads((RESULTS / "posterior.json").read_text())
     page = DOCS / "restoring.md"
-    posterior.put(page, "points", posterior.points_table(result["points"]))
-    posterior.put(page, "digits", posterior.digits_table(result["digits"]))
+    put(page, "points", posterior.points_table(result["points"]))
+    put(page, "digits", posterior.digits_table(result["digits"]))
 
 
 def of_photographs() -> None:
     result = json.loads((RESULTS / "photographs.json").read_text())
-    photographs.put(DOCS / "restoring.md", "photographs", photographs.table(result["tasks"]))
+    put(DOCS / "restoring.md", "photographs", photographs.table(result["tasks"]))
 
 
 def of_adapters() -> None:
@@ -62,7 +62,8 @@ def of_adapters() -> None:
 
 
 def of_distillation() -> None:
-    distillation.put(distillation.table(json.loads((RESULTS / "distillation.json").read_text())))
+    result = json.loads((RESULTS / "distillation.json").read_text())
+    put(distillation.PAGE, "distillation", distillation.table(result))
 
 
 WRITERS: dict[str, Callable[[], object]] = {
