@@ -403,12 +403,15 @@ def same_bits(a: Tensor, b: Tensor) -> bool:
 def test_l2_the_largest_true_header_is_read_fast():
     header = json.dumps({f"{i:060d}": tensor("U8", [1], [i, i + 1]) for i in range(50_000)})
     assert len(header) < weights.HEADER
-    seconds = []
-    for _ in range(3):  # the best of three: the processor may be shared
+    seconds, plain = [], []
+    for _ in range(3):  # the best of three, in turn: the processor may be shared
         start = time.process_time()
         assert len(parse_header(header.encode(), 50_000)) == 50_000
         seconds.append(time.process_time() - start)
-    assert min(seconds) < 1
+        start = time.process_time()
+        json.loads(header)
+        plain.append(time.process_time() - start)
+    assert min(seconds) < 20 * min(plain)  # of which it takes 2 to 5
 
 
 MEMORY = """
