@@ -31,10 +31,10 @@ from torch import Tensor
 
 from ornstein.data import DataOptions, open_data
 from ornstein.runs.config import RunConfig
-from ornstein.runs.quick import memory_kept
 from ornstein.train import recipe
 from ornstein.train.budget import OVERHEAD, settle
 from ornstein.train.device import World, autocast
+from ornstein.train.memory import memory_kept
 from ornstein.train.signals import Stop
 from ornstein.train.training import Training
 from ornstein.train.validation import Validation, held_batch

@@ -15,11 +15,11 @@ from ornstein.core.times import LogSNRGrid
 from ornstein.data import DataOptions, open_data
 from ornstein.runs.config import RunConfig, SampleConfig
 from ornstein.runs.model import GRIDS
-from ornstein.runs.quick import memory_kept
 from ornstein.train import recipe
 from ornstein.train import train as train_run
 from ornstein.train.budget import settle
 from ornstein.train.device import World, autocast, choose_device
+from ornstein.train.memory import memory_kept
 from ornstein.train.training import Training as Updates
 
 

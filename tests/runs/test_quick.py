@@ -1,13 +1,11 @@
 """Quick models: float32 states, answers near to those of the model as trained."""
 
-import platform
-
 import pytest
 import torch
 
 from ornstein.errors import UsageError
 from ornstein.runs import quick as module
-from ornstein.runs.quick import Quick, memory_kept, quick, rewired
+from ornstein.runs.quick import Quick, quick, rewired
 from ornstein.tasks.sample import sample
 from untrained import tiny_model
 
@@ -45,18 +43,3 @@ def test_a_compiled_network_draws_the_same():
     model = tiny_model("mlp")
     compiled = rewired(model, bf16=False, compiler="eager")
     assert torch.equal(sample(compiled, 3).x, sample(model, 3).x)
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
-def test_memory_that_is_taken_again_was_kept_meanwhile():
-    import resource
-
-    def faults():
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        torch.ones(2**25)
-        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-    given_back = max(faults() for _ in range(4))
-    with memory_kept():
-        kept = min(faults() for _ in range(8))
-    assert 4 * kept < given_back

@@ -1,5 +1,6 @@
 """Little memory: the same gradients from less, in pieces that fit."""
 
+import platform
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ from tiny import tiny_config
 from ornstein.data import DataOptions, open_data
 from ornstein.runs.config import NetConfig, RunConfig
 from ornstein.train import progress
-from ornstein.train.memory import examples_at_once, kept, peak
+from ornstein.train.memory import examples_at_once, kept, memory_kept, peak
 from ornstein.train.training import Training
 
 NETS = [NetConfig(kind="unet", size=16, depth=1), NetConfig(kind="dit", size=32, depth=3)]
@@ -69,3 +70,18 @@ def test_the_peak_is_what_was_held_and_is_told_at_the_end():
     at_end = progress.Progress(seen=1, budget=1, event="finished", peak=3 * 2**30)
     assert "at most 3.0 GiB" in str(at_end)
     assert "GiB" not in str(replace(at_end, event="checkpoint"))
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+def test_memory_that_is_taken_again_was_kept_meanwhile():
+    import resource
+
+    def faults():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(2**25)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    given_back = max(faults() for _ in range(4))
+    with memory_kept():
+        kept = min(faults() for _ in range(8))
+    assert 4 * kept < given_back

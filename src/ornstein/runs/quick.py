@@ -1,9 +1,5 @@
 """A model quicker to draw from: its network in bfloat16, or compiled. Its states stay float32."""
 
-import ctypes
-import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -84,28 +80,3 @@ def has_bf16(device: torch.device) -> bool:
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     names = ("avx512_bf16", "amx_bf16", "amx_tile", "bf16", "arm_bf16")
     return device.type == "cpu" and any(capabilities.get(name, False) for name in names)
-
-
-@contextmanager
-def memory_kept() -> Iterator[None]:
-    """What is freed stays with the process meanwhile, where GNU's allocator would give it back.
-
-    Every update takes the same memory again, and each page of it that was given back costs a
-    fault: a fifth of the time on small pictures. The most that is held is the same. Afterwards the
-    allocator has the bounds that it would have found for itself.
-
-    Source: https://man7.org/linux/man-pages/man3/mallopt.3.html.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        yield
-        return
-    libc, trim_threshold, mmap_threshold, mmap_max = ctypes.CDLL(None), -1, -3, -4
-    libc.mallopt(trim_threshold, -1)  # the largest there is
-    libc.mallopt(mmap_max, 0)
-    try:
-        yield
-    finally:
-        libc.mallopt(mmap_max, 2**16)
-        libc.mallopt(mmap_threshold, 2**25)
-        libc.mallopt(trim_threshold, 2**26)
-        libc.malloc_trim(0)

@@ -28,16 +28,15 @@ SHORT = 15.0  # minutes, below which a small network learns more
 MOMENT = 5.0  # minutes, likewise for points
 COARSE = ((1, 1), (2, 2), (2, 5), (4, 2))
 """Levels of a U-Net with half as many weights again as by default, but where points are few: an
-update takes no longer."""
+update takes no longer. What they are worth in a long run has not been measured."""
 
 
 def auto(data: Dataset, minutes: float | None = None) -> RunConfig:
     """What to do if nobody says: flow matching for pictures, EDM for points.
 
     In the first minutes of training the learning rate matters most, then the batch, then the
-    optimiser and the prediction; later, optimisers differ little, and there is a use for more
-    weights. Points have structure at small noise, which the times of EDM reach and those of flow
-    matching do not.
+    optimiser and the prediction; later, optimisers differ little. Points have structure at small
+    noise, which the times of EDM reach and those of flow matching do not.
 
     Args:
         data: What to train on.

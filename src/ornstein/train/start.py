@@ -28,12 +28,12 @@ from ..runs.embedding import (
 from ..runs.folder import RunFolder
 from ..runs.latents import KEPT, encoded, keep_autoencoder, latents_of
 from ..runs.model import load, read_words
-from ..runs.quick import memory_kept
 from ..runs.residual import left_by
 from .adapt import base_of, check_same_base, in_words_of, keep_memory, recall
 from .budget import settle
 from .device import World, choose_device, using_threads
 from .loop import Loop
+from .memory import memory_kept
 from .progress import Report, tensorboard
 from .recipes import recipe
 from .signals import Stop
