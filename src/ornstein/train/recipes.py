@@ -26,9 +26,6 @@ NO_EMBEDDING = EmbeddingConfig()
 
 SHORT = 15.0  # minutes, below which a small network learns more
 MOMENT = 5.0  # minutes, likewise for points
-COARSE = ((1, 1), (2, 2), (2, 5), (4, 2))
-"""Levels of a U-Net with half as many weights again as by default, but where points are few: an
-update takes no longer. What they are worth in a long run has not been measured."""
 
 
 def auto(data: Dataset, minutes: float | None = None) -> RunConfig:
@@ -48,7 +45,7 @@ def auto(data: Dataset, minutes: float | None = None) -> RunConfig:
     short = minutes is not None and minutes < SHORT
     small = short or pixels <= 256
     return RunConfig(
-        net=NetConfig(kind="unet", size=32) if small else NetConfig(size=64, levels=COARSE),
+        net=NetConfig(kind="unet", size=32 if small else 64),
         train=TrainConfig(
             batch=64 if pixels <= 256 else 32,
             optimizer="muon",
