@@ -1,6 +1,7 @@
 """What the machine can do at all: products of matrices and convolutions, float32 and bfloat16.
 
-A share of a limit elsewhere is a share of the fastest convolution here, in that precision.
+A share of a limit elsewhere is a share of the fastest of these convolutions in that precision,
+measured there in turn with what it limits: a machine that is shared is not always as fast.
 
     python benchmarks/limits.py [--threads 1] [--quick]
 """
@@ -50,10 +51,12 @@ def measure(options: Options) -> Result:
     return {name: {"gflops_per_s": figure(values)} for name, values in found.items()}
 
 
-def best(rows: Result, dtype: str) -> float:
-    """The fastest convolution of that precision, in GFLOP/s."""
-    every = [(name, row["gflops_per_s"]["median"]) for name, row in rows.items()]
-    return max(speed for name, speed in every if "convolution" in name and dtype in name)
+@torch.no_grad()
+def reached(dtype: str, threads: int, seconds: float = 0.3) -> float:
+    """GFLOP/s of the fastest convolution of that precision, now."""
+    run, flops = convolution(*CONVOLUTIONS[-1], 64, DTYPES[dtype], torch.channels_last)
+    count = max(1, round(seconds / seconds_of(run, threads)))
+    return count * flops / seconds_of(lambda: [run() for _ in range(count)], threads) / 1e9
 
 
 def table(result: Result) -> str:

@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import re
+import resource
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -129,7 +130,6 @@ def environment(threads: int) -> Result:
         "cores": os.cpu_count(),
         "cores used": cores(),
         "threads": threads,
-        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
         "clock": "processor" if threads == 1 else "wall",
         "system": platform.system(),
         "python": platform.python_version(),
@@ -138,9 +138,41 @@ def environment(threads: int) -> Result:
     }
 
 
+class Others:
+    """How many cores other programs keep busy, from here on; None where that cannot be known."""
+
+    def __init__(self) -> None:
+        self.begun, self.busy, self.own = time.monotonic(), machine_time(), own_time()
+
+    def __call__(self) -> float | None:
+        if self.busy is None or (busy := machine_time()) is None:
+            return None
+        spent = busy - self.busy - (own_time() - self.own)
+        return round(max(0.0, spent / (time.monotonic() - self.begun)), 2)
+
+
+def machine_time() -> float | None:
+    """Seconds that all cores have worked, in this system's own account of them."""
+    path = Path("/proc/stat")
+    if not path.exists():
+        return None
+    user, nice, system, _, _, irq, soft = map(int, path.read_text().split()[1:8])
+    return (user + nice + system + irq + soft) / os.sysconf("SC_CLK_TCK")
+
+
+def own_time() -> float:
+    """Seconds of them that were this process's, and its children's that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(u.ru_utime + u.ru_stime for u in used)
+
+
 def is_quiet(place: Result) -> bool:
     """Whether little else ran: only then a clock on the wall measures what it should."""
-    return place["load"] is not None and place["load"] <= place["cores used"] + 0.5
+    if "load" in place:  # as files of before have it: of the minute before, all programs together
+        return (
+            place["load"] is not None and place["load"] + place["threads"] <= place["cores"] + 0.5
+        )
+    return place["others"] is not None and place["others"] <= 0.1 * place["cores"]
 
 
 def slug(text: str) -> str:
@@ -159,8 +191,9 @@ def write(claim: Claim, options: Options, folder: Path = RESULTS) -> Path:
 
     torch.set_num_threads(options.threads)
     place = environment(options.threads)
-    began = time.monotonic()
+    began, others = time.monotonic(), Others()
     rows = claim.measure(options)
+    place |= {"others": others()}
     spent = round(time.monotonic() - began, 1)
     result = {"claim": claim.name, "quick": options.quick, "seconds": spent} | {"place": place}
     path = path_of(claim.name, place, folder)

@@ -59,6 +59,7 @@ def on_task(name: str, seconds: float, options: Options) -> Result:
                 found.setdefault(who, []).append(answer)
     return {
         f"{name}, {seconds:g} s, {who}": {"task": name, "seconds": seconds, "peer": who}
+        | {"date": environment(options.threads)["date"]}
         | {key: figure([run[key] for run in runs]) for key in runs[0] if key != "settings"}
         | {"settings": runs[0]["settings"]}
         for who, runs in found.items()

@@ -22,7 +22,7 @@ from pages import put
 from peers.pipe import OURS
 from quality import QUALITY
 from scaling import SCALING
-from throughput import THROUGHPUT, ratios
+from throughput import LARGER, THROUGHPUT, ratios
 
 CLAIMS = {
     claim.name: claim
@@ -48,8 +48,17 @@ def place(result: Result) -> str:
     clock = "time of the processor" if at["clock"] == "processor" else "time of the clock"
     words = f"*{at['processor']}, {threads}, PyTorch {at['torch']}, {at['date'][:10]}; {clock}"
     if not is_quiet(at):
-        words += f"; the machine was busy (load {at['load']:g} on {at['cores']} cores)"
+        words += f"; the machine was busy ({business(at)})"
     return words + ".*"
+
+
+def business(place: Result) -> str:
+    """With what else."""
+    if "load" in place:
+        return f"load {place['load']:g} before, {place['cores']} cores"
+    if place["others"] is None:
+        return "with what, is not known"
+    return f"others kept {place['others']:.1f} of {place['cores']} cores at work"
 
 
 def recipes_table(folder: Path = RESULTS) -> str:
@@ -93,13 +102,21 @@ def speed_line(folder: Path = RESULTS) -> str:
     if not found:
         return "Not measured yet."
     rows, at = found[0]["rows"], found[0]["place"]
-    parts = [f"{times:.1f} times {name}" for name, times in ratios(rows).items()]
     threads = f"{at['threads']} thread" + "s" * (at["threads"] > 1)
+    parts = [faster(rows, name) for name in (OURS, LARGER) if name in rows]
     return (
         f"Pictures a second in training, 32 x 32 in colour, batch 32, {threads} of an "
-        f"{at['processor']}, each with its own defaults and a network about as large: "
-        f"{', '.join(parts)}. [All figures, and how they came about](docs/performance.md)."
+        f"{at['processor']}, each with its own defaults: {'; '.join(parts)}. "
+        "[All figures, and how they came about](docs/performance.md)."
     )
+
+
+def faster(rows: Result, ours: str) -> str:
+    """Than the peers, with how many weights."""
+    parts = [f"{times:.1f} times {name}" for name, times in ratios(rows, ours).items()]
+    weights = [row["parameters"] / 1e6 for name, row in rows.items() if not name.startswith(OURS)]
+    theirs = f" (theirs {min(weights):.1f} to {max(weights):.1f})" if ours == OURS else ""
+    return f"with {rows[ours]['parameters'] / 1e6:.1f} million weights{theirs} {', '.join(parts)}"
 
 
 def write_pages(root: Path = ROOT, folder: Path = RESULTS) -> None:

@@ -25,7 +25,16 @@ from ornstein.train.training import Training as Updates
 
 class Training(Trainer):
     def __init__(
-        self, x, batch, updates, flips=False, seconds=None, seed=0, memory="plenty", size=None
+        self,
+        x,
+        batch,
+        updates,
+        flips=False,
+        seconds=None,
+        seed=0,
+        memory="plenty",
+        size=None,
+        levels=None,
     ) -> None:
         self.kept = ExitStack()
         self.kept.enter_context(memory_kept())  # as `ornstein train` does
@@ -33,7 +42,7 @@ class Training(Trainer):
         config = recipe(data, minutes=None if seconds is None else seconds / 60)
         batch = batch or config.train.batch
         options = replace(config.train, batch=batch, seen=batch * updates, memory=memory)
-        net = replace(config.net, size=size or config.net.size)
+        net = replace(config.net, size=size or config.net.size, levels=levels or config.net.levels)
         device, world = choose_device(), World.join(choose_device())
         config = replace(config, seed=seed, train=options, net=net)
         config, _ = settle(config, data, device=device, world=world, seconds=None)

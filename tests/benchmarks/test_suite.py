@@ -25,7 +25,7 @@ PLACE = {
     "cores": 2,
     "cores used": 2,
     "threads": 1,
-    "load": 0.1,
+    "others": 0.05,
     "clock": "processor",
     "torch": "2.13.0",
     "date": "2026-01-02T03:04Z",
@@ -73,9 +73,27 @@ def test_a_training_that_is_not_repeated_keeps_its_figures_on_the_same_machine_a
 
 
 def test_a_busy_machine_is_said_to_be_so():
-    busy = result("2026-01-01T00:00Z", load=9.0)
-    assert "busy (load 9 on 2 cores)" in suite.place(busy)
-    assert "busy" not in suite.place(result("2026-01-01T00:00Z"))
+    assert "busy (others kept 0.8 of 2 cores at work)" in suite.place(result("2026", others=0.8))
+    assert "busy (with what, is not known)" in suite.place(result("2026", others=None))
+    assert "busy (load 2.3 before, 2 cores)" in suite.place(result("2026", load=2.3))
+    assert "busy" not in suite.place(result("2026"))
+    assert "busy" not in suite.place(result("2026", load=0.2))
+
+
+def test_what_others_do_is_what_all_do_but_we(monkeypatch):
+    accounts = {"machine_time": iter((100.0, 118.0)), "own_time": iter((7.0, 20.0))}
+    for name, values in accounts.items():
+        monkeypatch.setattr(measure, name, lambda values=values: next(values))
+    monkeypatch.setattr(measure.time, "monotonic", iter((0.0, 10.0)).__next__)
+    assert measure.Others()() == pytest.approx((18 - 13) / 10)
+
+
+@pytest.mark.skipif(measure.machine_time() is None, reason="the system keeps no such account")
+def test_what_we_do_is_in_the_account_of_the_machine():
+    machine, own = measure.machine_time(), measure.own_time()
+    subprocess.run([sys.executable, "-c", "sum(range(5_000_000))"], check=True)
+    used = measure.own_time() - own
+    assert 0.02 < used < measure.machine_time() - machine + 0.05
 
 
 # --- Figures -------------------------------------------------------------------------------------
