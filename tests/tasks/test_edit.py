@@ -16,12 +16,15 @@ from ornstein.tasks.edit import between, edit, painted, sphere
 from untrained import tiny_model
 
 
-def gaussian(mean, var):
-    """A run whose data are pictures of independent pixels ``N(mean, var)``, in closed form."""
+def gaussian(mean, covariance):
+    """A run whose data are pictures ``N(mean + age, covariance)`` of 64 pixels, in closed form.
+
+    A covariance that is a number is the variance of independent pixels.
+    """
     model = tiny_model()
-    flat = GaussianDenoiser(
-        torch.full((64,), mean).double(), var * torch.eye(64).double(), FlowSchedule()
-    )
+    if isinstance(covariance, float):
+        covariance = covariance * torch.eye(64)
+    flat = GaussianDenoiser(torch.full((64,), mean).double(), covariance.double(), FlowSchedule())
 
     class Pictures(type(model.denoiser)):  # a network by type, a formula by nature
         def __init__(self):
@@ -29,10 +32,14 @@ def gaussian(mean, var):
             self.schedule, self.flat = flat.schedule, flat
             self.weight = torch.nn.Parameter(torch.zeros(()))
 
-        def forward(self, x_t, t, **cond):
-            return flat(x_t.flatten(1).double(), t).view_as(x_t).to(x_t)
+        def forward(self, x_t, t, attributes=None, **cond):
+            age = 0.0 if attributes is None else attributes[:, :1].double()
+            alpha, _ = self.schedule(t)
+            away = x_t.flatten(1).double() - alpha * age
+            return (age + flat(away, t)).view_as(x_t).to(x_t)
 
-    return replace(model, denoiser=Pictures())
+    words = replace(model.vocabulary, attributes=("age",), means=(0.0,), stds=(1.0,))
+    return replace(model, denoiser=Pictures(), vocabulary=words)
 
 
 WIDE, NARROW = gaussian(0.5, 1.0), gaussian(-1.0, 0.25)
@@ -52,6 +59,12 @@ def test_a_bridge_maps_one_kind_of_data_onto_the_other():
     x = edit(WIDE, GIVEN, 1.0, to=NARROW, steps=128).samples.x
     expected = -1.0 + (WIDE.codec.pack(GIVEN) - 0.5) * math.sqrt(0.25)
     assert_close(x, expected, rtol=0, atol=5e-3)
+
+
+def test_another_attribute_is_encoded_under_the_old_and_decoded_under_the_new():
+    ages = {"source_attributes": {"age": -0.5}, "attributes": {"age": 1.0}}
+    x = edit(WIDE, GIVEN, 1.0, how="encode", steps=64, **ages).samples.x
+    assert_close(x, WIDE.codec.pack(GIVEN) + 1.5, rtol=0, atol=4e-3)
 
 
 def test_partial_noising_draws_from_the_posterior_of_what_the_noise_left():
@@ -79,6 +92,26 @@ def test_outside_the_mask_nothing_changes_and_inside_it_does():
     drawn = done.samples.x.unflatten(0, (2, 3))
     assert torch.equal(drawn[..., ~mask], done.given[:, None][..., ~mask].expand(-1, 3, -1, -1))
     assert (drawn[..., mask] != done.given[:, None][..., mask]).all()
+
+
+def test_no_border_shows_around_what_was_changed():
+    """Across the border, neighbours differ by as much as the data have it, and no more."""
+    place = torch.cartesian_prod(torch.arange(8.0), torch.arange(8.0))
+    covariance = 0.16 * torch.exp(-torch.cdist(place, place) / 4)
+    run, usual = gaussian(0.5, covariance), 2 * 0.16 * (1 - math.exp(-1 / 4))
+    z = torch.randn(8, 64, generator=torch.Generator().manual_seed(1))
+    real = 0.5 + z @ torch.linalg.cholesky(covariance).T
+    given = torch.from_numpy(run.codec.stored(real.view(8, 1, 8, 8)))
+    mask = torch.zeros(8, 8, dtype=torch.bool)
+    mask[:, 4:] = True
+
+    def across(**how):
+        x = edit(run, given, 1.0, draws=8, steps=32, **how).samples.x
+        pasted = torch.where(mask, x, run.codec.pack(given).repeat_interleave(8, 0))
+        return (pasted[..., 4] - pasted[..., 3]).square().mean() / usual
+
+    assert across(mask=mask) < 1.4
+    assert across() > 3  # pictures that know nothing of what they are put beside
 
 
 def test_colours_of_blocks_are_held():
@@ -137,6 +170,7 @@ def test_points_on_the_sphere_keep_their_distance_from_its_centre():
     ("options", "words"),
     [
         ({"source": 3}, "add --how encode"),
+        ({"source_attributes": {"age": 3}}, "add --how encode"),
         ({"how": "encode", "mask": torch.ones(8, 8, dtype=torch.bool)}, "needs noise"),
         ({"how": "encode", "sampler": "ddpm"}, "draws no noise"),
         ({"hold": 3}, "hold = 3"),

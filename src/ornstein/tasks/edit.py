@@ -247,7 +247,7 @@ def _settled(
                 f"A bridge needs two runs of one shape; these draw {model.shape} and {back.shape}."
             )
         options = replace(options, how="encode")
-    if options.source is not None and options.how != "encode":
+    if (options.source is not None or options.source_attributes) and options.how != "encode":
         raise UsageError("--source says what is encoded: add --how encode.")
     if (options.from_text is None) != (options.to_text is None):
         raise UsageError("--from-text and --to-text belong together: say both.")
@@ -260,7 +260,12 @@ def _as_they_are(model: Model, options: EditOptions) -> EditOptions:
     """The options, asking for what the pictures are in place of what they shall become."""
     source = None if options.source is None else (options.source,)
     reads = model.words is not None and options.source not in model.vocabulary.classes
-    return replace(options, label=None if reads else source, text=source if reads else None)
+    return replace(
+        options,
+        label=None if reads else source,
+        text=source if reads else None,
+        attributes=options.source_attributes,
+    )
 
 
 def _deterministic(model: Model, options: DrawOptions) -> tuple[Sampler, Tensor]:

@@ -185,6 +185,8 @@ class EditOptions(DrawOptions):
             keeps them and gives one; or by a decoder's embedding alone, from noise of its own.
         source: What the pictures are, for how = encode: their class, by name or number, or a
             text for a run that reads; --label or --text is what they shall become.
+        source_attributes: Likewise, their attributes, in place of which --attributes shall stand;
+            what neither names is left to the run.
         hold: Keep the mean colours of blocks of so many pixels.
         from_text: What the pictures show, in words, for a decoder of embeddings.
         to_text: What they shall show instead, in words that differ from these in nothing else.
@@ -196,6 +198,7 @@ class EditOptions(DrawOptions):
     strength: Annotated[float, Interval(gt=0, le=1)] = 0.5
     how: Literal["noise", "encode", "embedding"] = "noise"
     source: Annotated[str | None, Len(1)] = None
+    source_attributes: dict[str, float] | None = None
     hold: Annotated[int | None, Interval(ge=2, le=1024)] = None
     from_text: Annotated[str | None, Len(1)] = None
     to_text: Annotated[str | None, Len(1)] = None
