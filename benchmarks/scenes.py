@@ -1,7 +1,8 @@
 """Whether a run of `scenes` draws what it is asked for in words.
 
-On one core, an autoencoder learns `scenes`, and a small U-Net their latents; then it is asked for
-scenes it has not seen, and for scenes with a kind and colour that it never saw together. Each
+On one core, an autoencoder learns `scenes`, and a small U-Net their latents, both as the recipes
+say; then it is asked for scenes it has not seen, and for scenes with a kind and colour that it
+never saw together. Each
 picture is read back by `ornstein.evaluate.measures.scenes`, whose own errors on real scenes stand
 beside, and on scenes that the autoencoder has encoded and decoded: no run on it can do better.
 
@@ -15,7 +16,7 @@ import json
 import os
 import tempfile
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from ornstein.evaluate.measures.scenes import (
     plain,
     requests,
 )
-from ornstein.runs.config import NetConfig, RunConfig, TimesConfig, TrainConfig
+from ornstein.runs.config import RunConfig
 from ornstein.runs.model import Model
 from ornstein.tasks.examples import training_data
 from ornstein.tasks.sample import sample
@@ -47,12 +48,7 @@ PICTURE = PAGE.parent / "pictures" / "scenes.png"
 EACH, ROWS = 8, 8  # of the picture
 PARTS = ("coder", "scenes")  # runs, in this order
 CODED = 240_000  # examples the autoencoder sees
-CONFIG = RunConfig(
-    net=NetConfig(kind="unet", size=80, depth=1),
-    train=TrainConfig(batch=64, optimizer="muon", learning_rate=4e-3),
-    times=TimesConfig(name="log-normal", mean=0.2, std=1.2),
-)
-ASKED = {"steps": 32, "guidance": 7.0, "guidance_parallel": 0.0}  # so much would glare else
+WHAT = ("net", "schedule", "denoiser", "times", "train", "sample")  # of a configuration
 NAMES = {
     "unseen": "captions not seen",
     "real": "real scenes, as the reader finds them",
@@ -65,24 +61,34 @@ NAMES = {
 
 def measure(folder: Path, seen: int, captions: int) -> dict[str, Any]:
     """What the run draws rightly, and the reader on real scenes."""
-    coder = recipe(ou.open_data("scenes"), "autoencoder")
-    latent = str(trained(replace(coder, train=replace(coder.train, seen=CODED)), folder / "coder"))
-    train = replace(CONFIG.train, seen=seen)
-    model = ou.load(trained(replace(CONFIG, latent=latent, train=train), folder / "scenes"))
+    data = ou.open_data("scenes")
+    coder = trained(with_seen(recipe(data, "autoencoder"), CODED), folder / "coder")
+    config = with_seen(recipe(data, latent=coder), seen)
+    model = ou.load(trained(config, folder / "scenes"))
     known, _ = training_data(model)
     show(model, requests(ROWS, 1, known, held_out=True))
-    found = judge_run(model, known, captions, **ASKED).facts
+    found = judge_run(model, known, captions).facts
     for kind, held_out in (("coded", False), ("coded_held_out", True)):
         shares = ceiling(captions, 0, held_out, model.codec)
         found[kind] = {name: plain(share) for name, share in shares.items()}
     seconds = {name: json.loads((folder / f"{name}.json").read_text()) for name in PARTS}
-    return {"seen": model.seen, "budget": seen, "processor_seconds": seconds, "shares": found}
+    return {
+        "config": {name: part for name, part in asdict(config).items() if name in WHAT},
+        "seen": model.seen,
+        "budget": seen,
+        "processor_seconds": seconds,
+        "shares": found,
+    }
+
+
+def with_seen(config: RunConfig, seen: int) -> RunConfig:
+    return replace(config, train=replace(config.train, seen=seen))
 
 
 def show(model: Model, asked: list[Request]) -> None:
     """A row of pictures for each caption, the caption before it."""
     texts = [request.caption for request in asked]
-    drawn = sample(model, EACH * len(asked), text=tuple(texts), seed=1, **ASKED).arrays
+    drawn = sample(model, EACH * len(asked), text=tuple(texts), seed=1).arrays
     rows = drawn.reshape(EACH, len(asked), *drawn.shape[1:]).swapaxes(0, 1)
     figure = plt.figure(figsize=(8.4, 0.62 * len(asked)), layout="compressed")
     parts = figure.subplots(len(asked), 1 + EACH, width_ratios=[5, *[1] * EACH], squeeze=False)
@@ -113,13 +119,14 @@ def table() -> None:
         lines.append(f"| {name} | {' | '.join(_share(row[r]) for r in RESPECTS)} |")
     captions = found["shares"]["unseen"]["all"]["n"]
     minutes = sum(found["processor_seconds"].values()) / 60
+    net, asked = found["config"]["net"], found["config"]["sample"]
     lines += [
         "",
         f"Share of {captions:,} captions of two things, with its 95 % interval: both kinds are "
         "right and there is nothing else, both colours, the relation, all three. The run is a "
-        f"U-Net of size {CONFIG.net.size} on latents, after {found['seen']:,} examples and "
+        f"U-Net of size {net['size']} on latents, after {found['seen']:,} examples and "
         f"{minutes:.0f} minutes of a core, those of the autoencoder among them; guidance "
-        f"{ASKED['guidance']:g} but for its parallel part, {ASKED['steps']} steps "
+        f"{asked['guidance']:g} but for its parallel part, {asked['steps']} steps "
         "([benchmarks/scenes.py](../benchmarks/scenes.py)).",
         "",
         "![Rows of small pictures of two things, each row with its caption](pictures/scenes.png)",

@@ -193,11 +193,12 @@ def test_composed_denoisers_add_up_to_the_product_of_what_they_condition_on():
     assert (found - x_t).abs().max() > 30 * 300 * sigma.item() ** 4  # the bound says something
 
 
-def test_one_term_composed_is_classifier_free_guidance_and_absent_terms_count_nothing():
-    x_t, t = normal(5, 1), torch.tensor(0.5, dtype=F64)
+@pytest.mark.parametrize("shape", [{}, {"parallel": 0.3}, {"rescale": 0.4}], ids=str)
+def test_one_term_composed_is_classifier_free_guidance_and_absent_terms_count_nothing(shape):
+    x_t, t = normal(5, 3), torch.tensor(0.5, dtype=F64)
     text = torch.tensor([0.5]).expand(5)
-    want = guide.ClassifierFree(OneOfTwo(), 3.0)(x_t, t, text=text)
-    both = guide.Composed(OneOfTwo(), ["text"], weight=3.0)
+    want = guide.ClassifierFree(OneOfTwo(), 3.0, **shape)(x_t, t, text=text)
+    both = guide.Composed(OneOfTwo(), ["text"], weight=3.0, **shape)
     several, shares = torch.stack([text, text + 1], 1), torch.tensor([[1.0, 0.0]]).expand(5, 2)
     assert_close(both(x_t, t, text=several, shares=shares), want)
 

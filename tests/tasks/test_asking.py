@@ -50,6 +50,8 @@ def test_guidance_emphasis_negatives_and_composition_each_change_what_is_drawn(m
         {"text": "a red 7", "guidance": 3, "guidance_rescale": 1.0},
         {"text": "a red 7 AND a green circle"},
         {"text": "a red 7 AND NOT a green circle"},
+        {"text": "a red 7 AND a green circle", "guidance": 3},
+        {"text": "a red 7 AND a green circle", "guidance": 3, "guidance_parallel": 0.0},
     ]
     drawn = [plain] + [ou.sample(model, 2, **options).x for options in others]
     for i, a in enumerate(drawn):
@@ -66,7 +68,6 @@ def test_a_text_with_itself_as_the_negative_is_not_guided(model):
     "options, said",
     [
         ({"text": ("a",), "negative": "a AND b"}, "--negative is one text"),
-        ({"text": ("a AND b",), "guidance_rescale": 0.5}, "put together with AND"),
         ({"guidance": 2.0}, "needs a label, a text"),
     ],
 )

@@ -59,11 +59,10 @@ class ClassifierFree(Denoiser):
         rescale: float = 0.0,
     ) -> None:
         super().__init__()
-        if not (0 <= parallel <= 1 and 0 <= rescale <= 1):
-            raise ValueError(f"expected shares in [0, 1], got {parallel} and {rescale}")
         self.denoiser, self.schedule = denoiser, denoiser.schedule
         self.weight, self.interval = _weight(weight), _checked(interval)
-        self.negative, self.parallel, self.rescale = negative, parallel, rescale
+        self.negative = negative
+        self.parallel, self.rescale = _shares(parallel, rescale)
 
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
         return self.moments(x_t, t, **cond)[0]
@@ -74,21 +73,8 @@ class ClassifierFree(Denoiser):
         if (not cond and self.negative is None) or (weight == 1).all():
             return x_hat, v
         reference = self.denoiser(x_t, t, **_steered(cond, self.negative, len(x_t)))
-        return self._away(x_hat, reference, align(weight, x_t).to(x_hat)), v
-
-    def _away(self, x_hat: Tensor, reference: Tensor, weight: Tensor) -> Tensor:
-        """From `reference` through `x_hat`."""
-        if self.parallel == 1:
-            out = torch.lerp(reference, x_hat, weight)
-        else:
-            apart, axes = x_hat - reference, tuple(range(1, x_hat.ndim))
-            along = (apart * x_hat).sum(axes, True) / x_hat.square().sum(axes, True) * x_hat
-            out = x_hat + (weight - 1) * (apart - (1 - self.parallel) * along)
-        if self.rescale:
-            axes = tuple(range(1, x_hat.ndim))
-            spread = x_hat.std(axes, keepdim=True) / out.std(axes, keepdim=True).clamp_min(1e-12)
-            out = torch.lerp(out, out * spread, self.rescale)
-        return out
+        weight = align(weight, x_t).to(x_hat)
+        return _away(x_hat, reference, weight, self.parallel, self.rescale), v
 
 
 class Composed(Denoiser):
@@ -96,8 +82,9 @@ class Composed(Denoiser):
 
         x_hat = u + w sum_k s_k (c_k - u)
 
-    For the scores this is that of ``p(x) prod_k (p(x | c_k) / p(x))^(w s_k)``, of x_t in place of
-    x. It costs one call for each condition and one for u.
+    It is guidance towards ``c = u + sum_k s_k (c_k - u)``. For the scores this is that of
+    ``p(x) prod_k (p(x | c_k) / p(x))^(w s_k)``, of x_t in place of x. It costs one call for each
+    condition and one for u.
 
     Args:
         denoiser: A denoiser trained with and without its conditions.
@@ -105,6 +92,8 @@ class Composed(Denoiser):
         weight: w, a number or one for each example ``(B,)``.
         interval: The log-SNRs between which w acts; elsewhere it is 1.
         negative: As for `ClassifierFree`.
+        parallel: Likewise, of that c.
+        rescale: Likewise.
 
     The shares s ``(B, K)`` are the condition ``shares``.
 
@@ -121,24 +110,44 @@ class Composed(Denoiser):
         weight: float | Tensor = 1.0,
         interval: Interval = ALWAYS,
         negative: Mapping[str, Tensor | None] | None = None,
+        parallel: float = 1.0,
+        rescale: float = 0.0,
     ) -> None:
         super().__init__()
         self.denoiser, self.schedule, self.terms = denoiser, denoiser.schedule, tuple(terms)
         self.weight, self.interval = _weight(weight), _checked(interval)
         self.negative = negative
+        self.parallel, self.rescale = _shares(parallel, rescale)
 
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
         shares = cond.pop("shares")
         several = {name: cond.pop(name) for name in self.terms if name in cond}
         reference = self.denoiser(x_t, t, **_steered(cond, self.negative, len(x_t)))
         weight = _weight_at(self.schedule.log_snr(t), self.weight, self.interval)
-        out = reference
+        weight, x_hat = align(weight, x_t).to(x_t), reference
         for k, share in enumerate(shares.T):
             if share.any():
                 one = {name: value[:, k] for name, value in several.items()}
-                gain = align((weight * share).expand(len(x_t)), x_t).to(x_t)
-                out = out + gain * (self.denoiser(x_t, t, **cond, **one) - reference)
-        return out
+                apart = self.denoiser(x_t, t, **cond, **one) - reference
+                x_hat = x_hat + align(share.expand(len(x_t)), x_t).to(x_t) * apart
+        return _away(x_hat, reference, weight, self.parallel, self.rescale)
+
+
+def _away(
+    x_hat: Tensor, reference: Tensor, weight: Tensor, parallel: float, rescale: float
+) -> Tensor:
+    """From `reference` through `x_hat`."""
+    axes = tuple(range(1, x_hat.ndim))
+    if parallel == 1:
+        out = torch.lerp(reference, x_hat, weight)
+    else:
+        apart = x_hat - reference
+        along = (apart * x_hat).sum(axes, True) / x_hat.square().sum(axes, True) * x_hat
+        out = x_hat + (weight - 1) * (apart - (1 - parallel) * along)
+    if rescale:
+        spread = x_hat.std(axes, keepdim=True) / out.std(axes, keepdim=True).clamp_min(1e-12)
+        out = torch.lerp(out, out * spread, rescale)
+    return out
 
 
 def _steered(
@@ -351,6 +360,12 @@ def _weight(weight: float | Tensor) -> Tensor:
     if not tensor.isfinite().all():
         raise ValueError(f"the guidance weight must be finite, got {weight}")
     return tensor
+
+
+def _shares(parallel: float, rescale: float) -> tuple[float, float]:
+    if not (0 <= parallel <= 1 and 0 <= rescale <= 1):
+        raise ValueError(f"expected shares in [0, 1], got {parallel} and {rescale}")
+    return parallel, rescale
 
 
 def _checked(interval: Interval) -> Interval:

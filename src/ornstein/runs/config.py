@@ -134,12 +134,14 @@ class SampleConfig:
         steps: Steps of the time grid.
         grid: A key of `GRIDS`.
         guidance: Weight of classifier-free guidance; 1 is none.
+        guidance_parallel: Share that is kept of its part along the estimate.
     """
 
     sampler: str = "adams-bashforth"
     steps: Annotated[int, Interval(ge=1, le=100_000)] = 16
     grid: Literal["uniform", "straight", "log-snr", "karras", "stride"] = "uniform"
     guidance: Weight = 1.0
+    guidance_parallel: Share = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

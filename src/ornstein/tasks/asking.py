@@ -145,7 +145,9 @@ def guided(model: Model, options: DrawOptions, heard: bool = False) -> Denoiser:
     if not interval[0] < interval[1]:
         raise UsageError(f"guidance_interval = {interval} must go from low to high log-SNR.")
     negative, net = _negative(model, options), model.denoiser
-    shaped = options.guidance_parallel != 1 or options.guidance_rescale != 0
+    own, parallel = model.config.sample.guidance_parallel, options.guidance_parallel
+    shaped = parallel not in (None, 1.0) or options.guidance_rescale != 0
+    shape = (own if parallel is None else parallel, options.guidance_rescale)
     composed = terms_of(prompts) > 0
     if model.config.distill.told_guidance:
         least, most = model.config.distill.guidance
@@ -162,13 +164,10 @@ def guided(model: Model, options: DrawOptions, heard: bool = False) -> Denoiser:
             )
         return LearnedGuidance(net, weight, interval)
     if composed:
-        if shaped:
-            raise UsageError("Texts put together with AND take no --guidance-parallel or -rescale.")
-        return Composed(net, ("text", "emphasis"), weight, interval, negative)
+        return Composed(net, ("text", "emphasis"), weight, interval, negative, *shape)
     if not told or weight == 1:
         return net
-    parallel, rescale = options.guidance_parallel, options.guidance_rescale
-    return ClassifierFree(net, weight, interval, negative, parallel, rescale)
+    return ClassifierFree(net, weight, interval, negative, *shape)
 
 
 def _negative(model: Model, options: DrawOptions) -> dict[str, Tensor | None] | None:

@@ -53,7 +53,7 @@ class DrawOptions:
     given: Annotated[tuple[str, ...] | None, Len(1), Parameter(consume_multiple=True)] = None
     given_noise: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     guidance: Weight | None = None
-    guidance_parallel: Annotated[float, Interval(ge=0, le=1)] = 1.0
+    guidance_parallel: Annotated[float, Interval(ge=0, le=1)] | None = None
     guidance_rescale: Annotated[float, Interval(ge=0, le=1)] = 0.0
     threshold: Annotated[float | None, Interval(gt=0, le=1)] = None
     guidance_interval: tuple[float, float] | None = None

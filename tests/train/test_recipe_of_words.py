@@ -1,0 +1,68 @@
+"""What the recipe takes for latents that are asked for, beside what was measured."""
+
+import json
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from ornstein.data import DataOptions, open_data
+from ornstein.data.embedded import Embedded
+from ornstein.nets.autoencoder import Autoencoder
+from ornstein.runs.config import EmbeddingConfig, SampleConfig
+from ornstein.runs.latents import LatentCodec
+from ornstein.train import recipes
+
+MEASURED = Path(__file__).parents[2] / "benchmarks" / "results" / "scenes.json"
+
+
+@pytest.fixture
+def scenes(monkeypatch):
+    """Captioned scenes; any autoencoder is one that has learned nothing, any encoder says 0."""
+    data = open_data("scenes", DataOptions(limit=2))
+    codec = LatentCodec(
+        shape=(4, 8, 8),
+        dtype="float32",
+        mean=(0.0,) * 4,
+        std=(1.0,) * 4,
+        inner=data.codec,
+        coder=Autoencoder((3, 32, 32), size=8),
+    )
+    nothing = Embedded(values=torch.zeros(0, 6), count=torch.zeros(0, dtype=torch.int64))
+    monkeypatch.setattr(recipes, "latents_of", lambda place: codec)
+    monkeypatch.setattr(recipes, "encoder_of", lambda place: None)
+    monkeypatch.setattr(
+        recipes, "embedded", lambda data, *_: replace(data, captions=None, embedded=nothing)
+    )
+    return data
+
+
+recipe = partial(recipes.recipe, latent="coder")
+
+
+def test_captioned_latents_are_trained_and_drawn_as_the_scenes_that_were_measured(scenes):
+    config, measured = recipe(scenes), json.loads(MEASURED.read_text())["config"]
+    config = replace(config, train=replace(config.train, seen=measured["train"]["seen"]))
+    found = json.loads(json.dumps({name: asdict(config)[name] for name in measured}))
+    assert found == measured
+    assert set(measured) == {"net", "schedule", "denoiser", "times", "train", "sample"}
+
+
+def test_a_short_run_is_smaller_and_nothing_else(scenes):
+    short, long = (recipe(scenes, minutes=minutes) for minutes in (10, 20))
+    assert short.net.size == 64 and replace(short, net=long.net) == long
+
+
+def test_a_decoder_of_latents_is_trained_so_too_and_not_guided(scenes):
+    by, words = EmbeddingConfig(encoder="encoder"), recipe(scenes)
+    decoder = recipe(scenes, embedding=by)
+    assert replace(decoder, sample=words.sample, embedding=words.embedding) == words
+    assert decoder.sample == SampleConfig()
+
+
+def test_latents_of_which_nothing_is_said_are_trained_as_other_data_of_their_shape(scenes):
+    unsaid, plain = replace(scenes, captions=None), open_data(torch.rand(4, 4, 8, 8))
+    found = recipe(unsaid)
+    assert replace(found, latent="", data=plain.options) == recipes.recipe(plain)
