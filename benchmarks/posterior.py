@@ -7,13 +7,19 @@ it is divided by its *floor*, that of as many exact draws. The mean and standard
 over eight such problems, drawn at random. The 90 % bands are those of each coordinate, and their
 coverage the exact posterior's mass within. Methods make 400 draws, or as many as `particles` has.
 
+Bias: one Gaussian, whose posterior is a formula; what each method makes of its variance and mean.
+
+Curve: the same distance over its floor, of each method, by how many denoiser calls it is allowed;
+of `particles`, 256.
+
 Digits: a small run trained on scanned digits, of which the lower half is masked, or only the means
 of four blocks are known; held-out digits, the mean of 19 draws against the truth in decibels, and
 how often the truth lies in the 90 % band. Calls, products and seconds are those of one draw, and of
 the 19 draws of one digit.
 
     ornstein train digits --seen 60000 --out RUN
-    python benchmarks/posterior.py [--points] [--digits RUN] [--docs docs/restoring.md]
+    python benchmarks/posterior.py [--points] [--bias] [--curve] [--digits RUN]
+    python benchmarks/posterior.py --docs docs/restoring.md --picture docs/pictures/calls.svg
 """
 
 import argparse
@@ -31,20 +37,23 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+from lines import Line, drawn
 from pages import put
 from torch import Tensor
 
 from ornstein.core.conformal import band
 from ornstein.core.denoise import Denoiser
-from ornstein.core.exact import MixtureDenoiser
-from ornstein.core.measure import Matrix
-from ornstein.core.measured import METHODS
+from ornstein.core.exact import GaussianDenoiser, MixtureDenoiser
+from ornstein.core.measure import Mask, Matrix
+from ornstein.core.measured import METHODS, Method
 from ornstein.core.noise import FlowSchedule
 from ornstein.core.particles import Particles
-from ornstein.core.posterior import Measured, PosteriorDenoiser
+from ornstein.core.posterior import Measured
 from ornstein.core.sample import SAMPLERS, Sampler, start
 from ornstein.core.tally import Tally
-from ornstein.core.times import LogSNRGrid
+from ornstein.core.times import LogSNRGrid, TimeGrid, UniformGrid
+from ornstein.tasks.methods import method_of
+from ornstein.tasks.options import RestoreOptions
 
 F64 = torch.float64
 SCHEDULE = FlowSchedule()
@@ -52,8 +61,13 @@ DRAWS, STEPS, PROBLEMS = 400, 50, 8
 PARTICLES = (64, 256, 1024, 4096)
 REPEATS, FLOORS = 4, 32  # populations of particles and sets of exact draws, for each problem
 AXES = 128
+LOG_SNR = LogSNRGrid()
 SIGMA_Y = 0.3
 LEFT_OUT = ("ddnm", "repaint")  # which want exact measurements, and masks
+ZETAS = (0.1, 0.3, 3.0)
+AS_TYPED = "mmps, as `ornstein restore` has it"
+CALLS = (10, 20, 50, 100, 200)
+COMPETING = 256
 
 
 # --- Points --------------------------------------------------------------------------------------
@@ -148,23 +162,30 @@ def conditional(prior: MixtureDenoiser, A: Tensor, y: Tensor) -> MixtureDenoiser
 Way = tuple[Callable[[Denoiser, Measured], Denoiser], Sampler]
 
 
+def way(method: Method, sampler: str = "sde-dpm++2m") -> Way:
+    """A method with the rule it brings, or this one."""
+    return method.denoiser, method.sampler or SAMPLERS[sampler]
+
+
+def plain() -> dict[str, Way]:
+    """Every method that this measurement leaves, with the best of the rules that it may take."""
+    return {name: way(make()) for name, make in METHODS.items() if name not in LEFT_OUT}
+
+
+def lengths() -> dict[str, Way]:
+    """DPS of several lengths, of which nobody knows the best beforehand."""
+    return {f"dps, zeta {zeta:g}": way(METHODS["dps"](zeta)) for zeta in ZETAS}
+
+
 def ways() -> dict[str, Way]:
-    """Every method, with the rule it brings or the best of DDPM and SDE-DPM-Solver++."""
-    found = {
-        name: (method.denoiser, method.sampler or SAMPLERS["sde-dpm++2m"])
-        for name, method in METHODS.items()
-        if name not in LEFT_OUT
-    }
-    ddim = SAMPLERS["ddim"]
-
-    def once(prior: Denoiser, seen: Measured) -> Denoiser:
-        return PosteriorDenoiser(prior, seen.operator, seen.y, seen.sigma_y, 1)
-
+    """Every method, and some in other ways."""
     return {
-        **found,
-        "mmps, ddim": (METHODS["mmps"].denoiser, ddim),
-        "mmps of 1 iteration, ddim": (once, ddim),
-        "evidence, ddpm": (METHODS["evidence"].denoiser, SAMPLERS["ddpm"]),
+        **plain(),
+        **lengths(),
+        "mmps, ddpm": way(METHODS["mmps"](), "ddpm"),
+        "mmps, ddim": way(METHODS["mmps"](), "ddim"),
+        "mmps of 1 iteration": way(METHODS["mmps"](1)),
+        "evidence, ddpm": way(METHODS["evidence"](), "ddpm"),
     }
 
 
@@ -182,14 +203,19 @@ def solved(seed: int) -> dict[str, dict[str, float]]:
     problem, g = Problem(seed), torch.Generator().manual_seed(100 + seed)
     floors = {count: problem.floor(count, g) for count in (DRAWS, *PARTICLES)}
     rows = {f"exact draws, {count}": floor for count, floor in floors.items()}
-    for name, way in ways().items():
+    for name, how in ways().items():
         torch.manual_seed(seed)
-        rows[name] = judged(problem, partial(by, way, problem.measured), DRAWS, 1, floors)
+        rows[name] = judged(problem, partial(by, how, problem.measured), DRAWS, 1, floors)
+    torch.manual_seed(seed)
+    asked = RestoreOptions()
+    how = partial(by, way(method_of(asked), asked.sampler or ""), problem.measured)
+    rows[AS_TYPED] = judged(problem, how, DRAWS, 1, floors, asked.steps or STEPS, UniformGrid())
     for count, steps in (*((count, STEPS) for count in PARTICLES), (max(PARTICLES), 2 * STEPS)):
         torch.manual_seed(seed)
         name = f"particles, {count}" if steps == STEPS else f"particles, {count}, {steps} steps"
-        competing = Particles(problem.measured)
-        rows[name] = judged(problem, competing, count, REPEATS, floors, steps)
+        rows[name] = judged(
+            problem, partial(competing, problem.measured), count, REPEATS, floors, steps
+        )
     return rows
 
 
@@ -204,10 +230,15 @@ def together(every: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, fl
     return found
 
 
-def by(way: Way, measured: Measured, tally: Tally, x_t: Tensor, times: Tensor) -> Tensor:
+def by(how: Way, measured: Measured, tally: Tally, x_t: Tensor, times: Tensor) -> Tensor:
     """Draws of a method that walks each example on its own."""
-    build, sampler = way
+    build, sampler = how
     return sampler(build(tally, measured), x_t, times)
+
+
+def competing(measured: Measured, tally: Tally, x_t: Tensor, times: Tensor) -> Tensor:
+    """Draws of as many particles."""
+    return Particles(measured)(tally, x_t, times).x
 
 
 def judged(
@@ -217,9 +248,10 @@ def judged(
     repeats: int,
     floors: dict[int, dict[str, float]],
     steps: int = STEPS,
+    grid: TimeGrid = LOG_SNR,
 ) -> dict[str, float]:
     """One method on one problem, the mean over so many sets of `count` draws."""
-    times, every = LogSNRGrid()(SCHEDULE, steps), list[dict[str, float]]()
+    times, every = grid(SCHEDULE, steps), list[dict[str, float]]()
     for _ in range(repeats):
         tally = Tally(problem.prior)
         x = drawn(tally, start(SCHEDULE, times[0], torch.randn(count, 8, dtype=F64)), times)
@@ -228,6 +260,79 @@ def judged(
         cost = {"calls": tally.calls, "products": tally.products}
         every.append({"distance": distance, "over": over, "coverage": problem.coverage(x)} | cost)
     return {key: fmean(row[key] for row in every) for key in every[0]}
+
+
+def curve() -> dict[str, dict[str, dict[str, float]]]:
+    """What is over the floor, by method and by how many denoiser calls it is allowed."""
+    found = dict[str, dict[str, dict[str, float]]]()
+    for calls in CALLS:
+        every = [allowed(seed, calls) for seed in range(PROBLEMS)]
+        for name, row in together(every).items():
+            found.setdefault(name, {})[str(calls)] = row
+        print(f"{calls} calls", {name: rows[str(calls)]["over"] for name, rows in found.items()})
+    return found
+
+
+def allowed(seed: int, calls: int) -> dict[str, dict[str, float]]:
+    """One problem by each method, in as many steps as the calls allow."""
+    problem, g = Problem(seed), torch.Generator().manual_seed(100 + seed)
+    floors = {count: problem.floor(count, g) for count in (DRAWS, COMPETING)}
+    rows = dict[str, dict[str, float]]()
+    for name, how in {
+        **plain(),
+        **lengths(),
+        "mmps of 1 iteration": way(METHODS["mmps"](1)),
+    }.items():
+        torch.manual_seed(seed)
+        steps = max(2, calls // (how[1].calls(1) or 1))
+        rows[name] = judged(problem, partial(by, how, problem.measured), DRAWS, 1, floors, steps)
+    torch.manual_seed(seed)
+    rows[f"particles, {COMPETING}"] = judged(
+        problem, partial(competing, problem.measured), COMPETING, 1, floors, calls // 2
+    )
+    return rows
+
+
+# --- One Gaussian --------------------------------------------------------------------------------
+
+MANY = 20_000
+LEVELS = (0.05, 0.3, 1.0)
+CORRELATED = 0.8
+
+
+def bias() -> dict[str, dict[str, dict[str, float]]]:
+    """Variance of the draws over what it should be, and how their mean follows y, as it should.
+
+    Of N(0, 1) measured with noise; and of two numbers, correlated, the first of them known.
+    """
+    one, pair = torch.eye(1, dtype=F64), torch.eye(2, dtype=F64)
+    pair = pair + CORRELATED * pair.flip(0)
+    found = dict[str, dict[str, dict[str, float]]]()
+    for name, make in METHODS.items():
+        cases = {f"noise of {level:g}": (one, level) for level in LEVELS if name not in LEFT_OUT}
+        cases["one of two"] = pair, 0.0
+        found[name] = {case: moments(make(), *known) for case, known in cases.items()}
+        print(name, found[name], flush=True)
+    return found
+
+
+def moments(method: Method, cov: Tensor, level: float) -> dict[str, float]:
+    """Of the last coordinate, when the first is measured."""
+    prior = GaussianDenoiser(torch.zeros(len(cov), dtype=F64), cov, SCHEDULE)
+    first = torch.arange(len(cov)) == 0
+    times, drawn = LOG_SNR(SCHEDULE, STEPS), []
+    for y in (0.0, 1.0):
+        torch.manual_seed(0)
+        measured = Measured(Mask(first), y * first.to(F64)[None], level)
+        x_t = start(SCHEDULE, times[0], torch.randn(MANY, len(cov), dtype=F64))
+        build, sampler = way(method)
+        drawn.append(sampler(build(prior, measured), x_t, times)[:, -1])
+    slope = (cov[-1, 0] / (cov[0, 0] + level**2)).item()
+    variance = (cov[-1, -1] - slope * cov[-1, 0]).item()
+    return {
+        "variance": drawn[0].var().item() / variance,
+        "follows": (drawn[1] - drawn[0]).mean().item() / slope,
+    }
 
 
 # --- Digits --------------------------------------------------------------------------------------
@@ -295,6 +400,62 @@ def points_table(rows: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
+def bias_table(rows: dict[str, dict[str, dict[str, float]]]) -> str:
+    cases = list(rows["mmps"])
+    lines = [
+        f"| method | {' | '.join(f'{case}: variance | mean' for case in cases)} |",
+        "|---" * (1 + 2 * len(cases)) + "|",
+    ]
+    for name, found in rows.items():
+        cells = [
+            f"{found[case][key]:.2f}" if case in found else ""
+            for case in cases
+            for key in ("variance", "follows")
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def curve_table(rows: dict[str, dict[str, dict[str, float]]]) -> str:
+    lines = [
+        f"| method | {' | '.join(f'{calls} calls' for calls in CALLS)} | products a call |",
+        "|---" * (len(CALLS) + 2) + "|",
+    ]
+    for name, found in sorted(shown(rows).items(), key=lambda item: item[1]["50"]["over"]):
+        cells = [f"{found[str(calls)]['over']:.2f}" for calls in CALLS]
+        each = found["50"]["products"] / found["50"]["calls"]
+        lines.append(f"| {name} | {' | '.join(cells)} | {each:.0f} |")
+    return "\n".join(lines)
+
+
+def curve_picture(rows: dict[str, dict[str, dict[str, float]]]) -> str:
+    lines = [
+        Line(
+            name, [row["calls"] for row in found.values()], [row["over"] for row in found.values()]
+        )
+        for name, found in shown(rows).items()
+    ]
+    return drawn(
+        lines,
+        across="denoiser calls",
+        down="distance from the exact posterior, over that of as many exact draws",
+        describe="How the distance of each method falls, or does not, with denoiser calls.",
+    )
+
+
+def shown(
+    rows: dict[str, dict[str, dict[str, float]]],
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Of DPS, the length that was best, at each number of calls: what tuning would find."""
+    lengths = {name: found for name, found in rows.items() if name.startswith("dps")}
+    best = {
+        calls: min((found[calls] for found in lengths.values()), key=lambda row: row["over"])
+        for calls in rows["dps"]
+    }
+    others = {name: found for name, found in rows.items() if not name.startswith("dps, ")}
+    return {**others, "dps, tuned": best}
+
+
 def digits_table(rows: dict[str, dict[str, dict[str, float]]]) -> str:
     lines = [
         "| known | method | PSNR of the mean | 90 % bands hold | calls | Jacobian products "
@@ -313,9 +474,12 @@ def digits_table(rows: dict[str, dict[str, dict[str, float]]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Every method of posterior sampling, measured.")
     parser.add_argument("--points", action="store_true", help="Measure on the mixture.")
+    parser.add_argument("--bias", action="store_true", help="Measure on one Gaussian.")
+    parser.add_argument("--curve", action="store_true", help="And by calls that are allowed.")
     parser.add_argument("--digits", type=Path, help="Measure on this run of digits.")
     parser.add_argument("--count", type=int, default=16, help="How many held-out digits.")
     parser.add_argument("--docs", type=Path, help="Put the tables into this page.")
+    parser.add_argument("--picture", type=Path, help="Draw the curve here, as SVG.")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/posterior.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -332,16 +496,29 @@ def main() -> None:
     if arguments.points:
         result["points"] = points()
         keep()
+    if arguments.bias:
+        result["bias"] = bias()
+        keep()
+    if arguments.curve:
+        result["curve"] = curve()
+        keep()
     if arguments.digits:
         result["digits"] = {}
         digits(arguments.digits, note, arguments.count)
-    tables = {"points": points_table, "digits": digits_table}
+    tables = {
+        "points": points_table,
+        "curve": curve_table,
+        "bias": bias_table,
+        "digits": digits_table,
+    }
     for name, table in tables.items():
         if name not in result:
             continue
         print(table(result[name]))
         if arguments.docs:
             put(arguments.docs, name, table(result[name]))
+    if arguments.picture:
+        arguments.picture.write_text(curve_picture(result["curve"]))
 
 
 if __name__ == "__main__":

@@ -11,11 +11,12 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from ornstein.core import measured, noise, operators
+from ornstein.core.denoise import Denoiser
 from ornstein.core.exact import GaussianDenoiser, MixtureDenoiser
 from ornstein.core.guide import GradientGuidance
-from ornstein.core.measure import Mask, Matrix
+from ornstein.core.measure import Filter, Mask, Matrix
 from ornstein.core.measured import DPS, METHODS, MeasuredSampler, RePaint, Seeing
-from ornstein.core.particles import Particles, effective, steered, systematic
+from ornstein.core.particles import ByDirection, ByNumber, Particles, effective, systematic
 from ornstein.core.posterior import EvidenceDenoiser, Measured, PosteriorDenoiser, evidence
 from ornstein.core.sample import SAMPLERS, start
 from ornstein.core.times import LogSNRGrid
@@ -33,7 +34,7 @@ def sampled(name, prior, seen, count, steps=50, seed=0):
     """Draws of p(x | y) ``(count, D)`` by a method; DPM-Solver++ where any rule will do."""
     torch.manual_seed(seed)
     times = LogSNRGrid()(prior.schedule, steps)
-    method = METHODS[name]
+    method = METHODS[name]()
     x_t = start(prior.schedule, times[0], torch.randn(count, 3, dtype=F64))
     sampler = method.sampler or SAMPLERS["sde-dpm++2m"]
     return sampler(method.denoiser(prior, seen), x_t, times)
@@ -69,7 +70,8 @@ def test_every_rule_that_looks_at_a_measurement_has_a_name():
         for v in vars(measured).values()
         if isinstance(v, type) and issubclass(v, MeasuredSampler) and v is not MeasuredSampler
     }
-    assert rules == {type(m.sampler) for m in METHODS.values() if m.sampler is not None}
+    named = {type(make().sampler) for make in METHODS.values()} - {type(None)}
+    assert rules == named
 
 
 # --- Laws of all ---------------------------------------------------------------------------------
@@ -81,7 +83,7 @@ def test_no_example_depends_on_its_batch(name):
     prior, A = mixture(SCHEDULE, dims=3), Mask(KEEP)
     y = A(normal(4, 3, seed=6))
     x_t = start(SCHEDULE, TIMES[0], normal(4, 3))
-    method = METHODS[name]
+    method = METHODS[name]()
 
     def walk(rows):
         denoiser = method.denoiser(prior, Measured(A, y[rows]))
@@ -107,7 +109,7 @@ def test_a_method_keeps_the_dtype_and_is_finite_in_few_steps(name, dtype):
     prior, A = gaussian(SCHEDULE), operators.identity((3,))
     y = normal(2, 3, seed=1).to(dtype)
     level = 0.0 if name == "ddnm" else 0.1
-    method = METHODS[name]
+    method = METHODS[name]()
     denoiser = method.denoiser(prior, Measured(A, y, level))
     times = LogSNRGrid()(SCHEDULE, 5)
     x_t = start(SCHEDULE, times[0], normal(2, 3).to(dtype))
@@ -245,14 +247,15 @@ def test_particles_converge_to_the_exact_posterior_of_the_mixture():
     found = []
     for _ in range(3):
         x_t = start(SCHEDULE, TIMES[0], torch.randn(count, 3, dtype=F64))
-        found.append(sliced(Particles(seen)(truth, x_t, TIMES), exact[0]))
+        found.append(sliced(Particles(seen)(truth, x_t, TIMES).x, exact[0]))
     assert sum(found) / 3 < 1.5 * floor
 
 
 def test_a_steered_step_has_the_moments_of_bayes_and_weighs_what_it_says():
     """y = U x + n of x ~ N(0, I): its gap, posterior mean times its root, and two densities."""
     U, fresh, gap = normal(1, 2, 3, seed=5), normal(4000, 3, seed=6), normal(1, 2, seed=7)
-    eps, change = steered(fresh, gap.expand(4000, 2), U.expand(4000, 2, 3))
+    told = ByNumber(fresh, fresh[:, 0], gap.expand(4000, 2), U.expand(4000, 2, 3))
+    eps, change = told.steered(fresh, 1.0)
     cov = torch.linalg.inv(torch.eye(3, dtype=F64) + U[0].T @ U[0])
     values, axes = torch.linalg.eigh(cov)
     mean = (axes * values.sqrt()) @ axes.T @ U[0].T @ gap[0]
@@ -262,13 +265,49 @@ def test_a_steered_step_has_the_moments_of_bayes_and_weighs_what_it_says():
     assert_close(change, prior.log_prob(eps) - moved.log_prob(eps))
 
 
+@pytest.mark.parametrize(
+    "A",
+    [Matrix(normal(2, 3, seed=8), (3,)), Mask(KEEP), operators.low_pass((1, 6), 0.7)],
+    ids=lambda A: type(A).__name__,
+)
+def test_in_singular_vectors_nothing_is_lost_where_the_data_are_white(A):
+    """S, its pull, its evidence and the step that it steers are those of all its numbers."""
+    shape = (1, 6) if isinstance(A, Filter) else (3,)
+    prior, t = White(SCHEDULE), torch.tensor(0.6, dtype=F64)
+    x_t, y = normal(5, *shape), A(normal(1, *shape, seed=6))
+    seen, known = Measured(A, y, 0.2), A.spectrum(shape)
+    whole, quick = ByNumber.of(prior, seen, x_t, t), ByDirection.of(known, prior, seen, x_t, t)
+    assert_close(quick.pull, whole.pull)
+    assert_close(quick.log_prob - quick.log_prob[0], whole.log_prob - whole.log_prob[0])
+    fresh = normal(5, *shape, seed=9)
+    for found, expected in zip(quick.steered(fresh, 0.7), whole.steered(fresh, 0.7), strict=True):
+        assert_close(found, expected)
+
+
+def test_particles_take_more_numbers_than_have_a_product_each():
+    """Ninety of a hundred are known in noise; what is unknown is drawn as it depends on them."""
+    dims, level = 100, 0.5
+    near = torch.exp(-(torch.arange(dims).double()[:, None] - torch.arange(dims)).abs())
+    prior = GaussianDenoiser(torch.zeros(dims, dtype=F64), near, SCHEDULE)
+    keep = torch.arange(dims) % 10 != 5
+    y = torch.where(keep, prior.draw(1, torch.Generator().manual_seed(3)), 0.0)
+    torch.manual_seed(0)
+    x_t = start(SCHEDULE, TIMES[0], torch.randn(256, dims, dtype=F64))
+    x, worth = Particles(Measured(Mask(keep), y, level))(prior, x_t, TIMES)
+    exact = conditional(prior, torch.eye(dims, dtype=F64)[keep], y[0, keep], level)
+    std = exact.covs[0].diagonal().sqrt()
+    off = (x.mean(0) - exact.means[0]) / std
+    assert off.square().mean().sqrt() < 0.5
+    assert 1 <= worth < 256
+
+
 def test_particles_of_gaussian_data_hardly_compete():
     """Their weights stay equal to second order, so that few are drawn twice."""
     prior, A = gaussian(SCHEDULE), normal(2, 3, seed=8)
     seen = Measured(Matrix(A, (3,)), torch.tensor([[0.4, -0.2]], dtype=F64), 0.1)
     torch.manual_seed(0)
     x_t = start(SCHEDULE, TIMES[0], torch.randn(2000, 3, dtype=F64))
-    x = Particles(seen)(prior, x_t, TIMES)
+    x = Particles(seen)(prior, x_t, TIMES).x
     assert len(x.unique(dim=0)) > 0.9 * len(x)
 
 
@@ -281,7 +320,7 @@ def test_particles_that_learn_nothing_have_the_variance_of_the_prior_in_every_di
     torch.manual_seed(0)
     times = LogSNRGrid()(SCHEDULE, steps)
     x_t = start(SCHEDULE, times[0], torch.randn(20_000, 3, dtype=F64))
-    found = Particles(nothing)(prior, x_t, times).var(0) / variances
+    found = Particles(nothing)(prior, x_t, times).x.var(0) / variances
     assert_close(found, torch.ones(3, dtype=F64), rtol=off, atol=0)
 
 
@@ -292,6 +331,18 @@ def test_systematic_resampling_keeps_the_weights_up_to_rounding():
         assert (counts - 4 * weights.repeat(5)).abs().max() < 1
     assert effective(torch.zeros(8)) == pytest.approx(8)
     assert effective(torch.tensor([0.0, -1e9])) == pytest.approx(1)
+
+
+class White(Denoiser):
+    """Of data N(0, I), of any shape."""
+
+    def __init__(self, schedule: noise.Schedule) -> None:
+        super().__init__()
+        self.schedule = schedule
+
+    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = self.schedule(t)
+        return alpha / (alpha**2 + sigma**2) * x_t
 
 
 # --- G20: what each approximation does to N(0, 1) ------------------------------------------------
@@ -348,7 +399,7 @@ def test_moment_matching_is_exact_for_the_scalar(name, sigma_y):
 
     def posterior(x_t, y, t):
         seen = Measured(operators.identity((1,)), y, sigma_y)
-        return METHODS[name].denoiser(standard(), seen)(x_t, t)
+        return METHODS[name]().denoiser(standard(), seen)(x_t, t)
 
     found, pulled = scalar_flow(posterior)
     assert found == pytest.approx(sigma_y**2 / (1 + sigma_y**2), rel=5e-3)

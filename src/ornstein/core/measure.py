@@ -97,10 +97,18 @@ class Spectrum:
     synthesise: Callable[[Tensor], Tensor]
     measured: Callable[[Tensor], Tensor]
 
+    def rank(self, shape: tuple[int, ...]) -> int:
+        """How many numbers A tells of an example of `shape`."""
+        none = torch.zeros(1, *shape, dtype=torch.float64, device=self.values.device)
+        return int(self._known(self.values).expand(self.analyse(none).shape).sum())
+
+    def _known(self, values: Tensor) -> Tensor:
+        return values > values.amax() * RANK * torch.finfo(values.dtype).eps
+
     def invert(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """``V* A^+ y``, and where it is known: the places of singular values that are not 0."""
         values = self.values.to(y)
-        known = values > values.amax() * RANK * torch.finfo(y.dtype).eps
+        known = self._known(values)
         c = self.measured(y)
         return torch.where(known, c / torch.where(known, values, 1.0), 0.0), known
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from math import expm1, hypot, sqrt
+from math import expm1, hypot, inf, sqrt
 from typing import NamedTuple
 
 import torch
@@ -88,6 +88,10 @@ class DPS(MeasuredSampler):
 
     zeta: float = 1.0
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.zeta < inf:
+            raise ValueError(f"zeta must be a finite number >= 0, got {self.zeta}")
+
     def move(
         self, now: Instant, then: Instant, seeing: Seeing, x_t: Tensor, past: Past, noise: Draw
     ) -> Tensor:
@@ -112,8 +116,8 @@ class DDRM(MeasuredSampler):
         (1 - eta_b) c_hat + eta_b b         where sigma >= sigma_y / s.
 
     Args:
-        eta: How much of the noise is fresh.
-        eta_b: How much of b to take.
+        eta: How much of the noise is fresh, in [0, 1].
+        eta_b: How much of b to take, in [0, 1].
 
     Raises:
         UsageError: If the operator has no cheap decomposition.
@@ -123,6 +127,10 @@ class DDRM(MeasuredSampler):
 
     eta: float = 0.85
     eta_b: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.eta <= 1 and 0 <= self.eta_b <= 1):
+            raise ValueError(f"eta and eta_b must lie in [0, 1], got {self.eta} and {self.eta_b}")
 
     def move(
         self, now: Instant, then: Instant, seeing: Seeing, x_t: Tensor, past: Past, noise: Draw
@@ -230,6 +238,12 @@ class DAPS(MeasuredSampler):
     inner: int = 4
     rounds: int = 5
 
+    def __post_init__(self) -> None:
+        if min(self.inner, self.rounds) < 1:
+            raise ValueError(
+                f"inner and rounds must be at least 1, got {self.inner} and {self.rounds}"
+            )
+
     def calls(self, steps: int) -> int:
         return steps * self.inner
 
@@ -277,32 +291,78 @@ class Method(NamedTuple):
     sampler: Sampler | None = None
 
 
-def _matched(prior: Denoiser, seen: Measured, iterations: int = ITERATIONS) -> Denoiser:
-    return PosteriorDenoiser(prior, seen.operator, seen.y, seen.sigma_y, iterations)
+def mmps(iterations: int = ITERATIONS) -> Method:
+    """See `PosteriorDenoiser`."""
+
+    def matched(prior: Denoiser, seen: Measured) -> Denoiser:
+        return PosteriorDenoiser(prior, seen.operator, seen.y, seen.sigma_y, iterations)
+
+    return Method(matched)
 
 
-def _with_evidence(prior: Denoiser, seen: Measured) -> Denoiser:
-    return EvidenceDenoiser(prior, seen.operator, seen.y, seen.sigma_y)
+def by_evidence() -> Method:
+    """See `EvidenceDenoiser`."""
+
+    def whole(prior: Denoiser, seen: Measured) -> Denoiser:
+        return EvidenceDenoiser(prior, seen.operator, seen.y, seen.sigma_y)
+
+    return Method(whole)
 
 
-def _exact(prior: Denoiser, seen: Measured) -> Denoiser:
-    if seen.noise > 0:
-        raise UsageError(
-            f"ddnm takes the measurement to be exact, and its noise is {seen.noise:.3g}: give "
-            "noise = 0, or choose diffpir or mmps."
-        )
-    return ProximalDenoiser(prior, seen)
+def pigdm() -> Method:
+    """See `PseudoinverseDenoiser`."""
+    return Method(PseudoinverseDenoiser)
 
 
-METHODS: dict[str, Method] = {
-    "mmps": Method(_matched),
-    "evidence": Method(_with_evidence),
-    "pigdm": Method(PseudoinverseDenoiser),
-    "ddnm": Method(_exact),
-    "diffpir": Method(ProximalDenoiser),
-    "ddrm": Method(Seeing, DDRM()),
-    "dps": Method(Seeing, DPS()),
-    "daps": Method(Seeing, DAPS()),
-    "repaint": Method(Seeing, RePaint()),
+def ddnm() -> Method:
+    """See `ProximalDenoiser`, for exact measurements alone."""
+
+    def exact(prior: Denoiser, seen: Measured) -> Denoiser:
+        if seen.noise > 0:
+            raise UsageError(
+                f"ddnm takes the measurement to be exact, and its noise is {seen.noise:.3g}: give "
+                "noise = 0, or choose diffpir or mmps."
+            )
+        return ProximalDenoiser(prior, seen)
+
+    return Method(exact)
+
+
+def diffpir(weight: float = 1.0) -> Method:
+    """See `ProximalDenoiser`."""
+    return Method(partial(ProximalDenoiser, weight=weight))
+
+
+def ddrm(eta: float = DDRM.eta, eta_b: float = DDRM.eta_b) -> Method:
+    """See `DDRM`."""
+    return Method(Seeing, DDRM(eta=eta, eta_b=eta_b))
+
+
+def dps(zeta: float = DPS.zeta) -> Method:
+    """See `DPS`."""
+    return Method(Seeing, DPS(zeta=zeta))
+
+
+def daps(inner: int = DAPS.inner, rounds: int = DAPS.rounds) -> Method:
+    """See `DAPS`."""
+    return Method(Seeing, DAPS(inner=inner, rounds=rounds))
+
+
+def repaint(resamples: int = RePaint.resamples) -> Method:
+    """See `RePaint`."""
+    return Method(Seeing, RePaint(resamples=resamples))
+
+
+METHODS: dict[str, Callable[..., Method]] = {
+    "mmps": mmps,
+    "evidence": by_evidence,
+    "pigdm": pigdm,
+    "ddnm": ddnm,
+    "diffpir": diffpir,
+    "ddrm": ddrm,
+    "dps": dps,
+    "daps": daps,
+    "repaint": repaint,
 }
-"""`core.particles.Particles` is one more, of many examples at once."""
+"""Each is made from numbers, for commands. `core.particles.Particles` is one more, of many examples
+at once."""

@@ -117,6 +117,8 @@ class RestoreOptions(DrawOptions):
             a posterior that is only nearly right.
         steps: Steps of the time grid.
         method: mmps, evidence, pigdm, dps, ddnm, diffpir, ddrm, daps, repaint or particles.
+        tuning: Of that method, each as in --method.zeta 0.5: zeta of dps, weight of diffpir, eta
+            and eta_b of ddrm, inner and rounds of daps, resamples of repaint, least of particles.
         iterations: Of the solver inside each step of mmps: more are exact where the denoiser is,
             and blow up the errors of one that was trained.
         particles: How many compete in the method of that name; the more, the nearer to the truth.
@@ -137,6 +139,7 @@ class RestoreOptions(DrawOptions):
     steps: Steps | None = 32
     draws: Annotated[int, Interval(ge=1, le=10_000), Parameter(alias="-n")] = 4
     method: str = "mmps"
+    tuning: Annotated[dict[str, float] | None, Parameter(name="--method")] = None
     iterations: Annotated[int, Interval(ge=1, le=1000)] = 3
     particles: Annotated[int, Interval(ge=2, le=100_000)] = 64
     noise: Annotated[float, Interval(ge=0, le=1e9)] | None = None

@@ -16,9 +16,6 @@ from torch import Tensor
 from ..core.conformal import Widening
 from ..core.denoise import Denoiser
 from ..core.measure import Mask
-from ..core.measured import METHODS
-from ..core.particles import Particles
-from ..core.posterior import PosteriorDenoiser
 from ..core.sample import OnStep, start
 from ..core.tally import Tally
 from ..data.files import read_file
@@ -31,9 +28,10 @@ from ..runs.model import Model
 from ..runs.sized import sized
 from .asking import conditions, label_names
 from .measuring import Files, Problem, masked, picture_size, problem_of, read_examples
-from .options import RestoreOptions, checked, suggestion
+from .methods import method_of, particles_of
+from .options import RestoreOptions, checked
 from .progress import pieces
-from .restored import Cost, Restored
+from .restored import FEWEST, Cost, Restored
 from .sample import Run, Samples, block, draw, maker, opened, plan, rule
 
 
@@ -99,15 +97,21 @@ def restore(
     )
 
 
-AS_YOU_LIKE = ("draws", "seed", "simulate")
+AS_YOU_LIKE = ("seed", "simulate")
 """Options that do not change what is measured, nor how well it is restored."""
 
 HoleSource = str | Path | Tensor | np.ndarray | None
 
 
 def key_of(options: RestoreOptions, mask: HoleSource) -> str:
-    """A name for the measurement and the way to draw: the same for the same, on every machine."""
-    words = {k: v for k, v in asdict(options).items() if k not in AS_YOU_LIKE}
+    """A name for the measurement and the way to draw: the same for the same, on every machine.
+
+    How far bands are to be widened depends on the number of draws that they are made of. Of too
+    few to have any, what is widened is the standard deviation alone: as for the fewest that do.
+    """
+    chosen = asdict(options).items()
+    words = {k: v for k, v in chosen if v is not None and k not in AS_YOU_LIKE}
+    words["draws"] = max(options.draws, FEWEST)
     digest = sha256(json.dumps(words, sort_keys=True).encode())
     if isinstance(mask, (str, Path)):
         digest.update(read_file(Path(mask)))
@@ -186,17 +190,16 @@ def solve(
 ) -> tuple[Tensor, Cost]:
     """Draws ``(P draws, C, *S)`` of ``p(x | y)``, those of the first y first; and their cost."""
     name, begin, tally = options.method, time.perf_counter(), Tally(plan(model, options)[0])
+    worth = None
     if name == "mmps" and problem.white and not rule(model, options)[0].deterministic:
         x = _go_on(model, tally, problem, options, on_step)
         batches, each = ceil(len(x) / block(model)), options.draws
     elif name == "particles":
-        x = _compete(model, tally, problem, options, on_step)
+        x, worth = _compete(model, tally, problem, options, on_step)
         batches, each = len(problem), options.particles
-    elif name in METHODS:
-        x = _draw(model, tally, problem, name, options, on_step)
-        batches, each = ceil(len(x) / block(model)), options.draws
     else:
-        raise UsageError(f"There is no method {name!r}{suggestion(name, [*METHODS, 'particles'])}")
+        x = _draw(model, tally, problem, options, on_step)
+        batches, each = ceil(len(x) / block(model)), options.draws
     if problem.latents is not None:
         x = problem.latents.decoded(x)
     if problem.copied is not None:  # to the last bit
@@ -206,29 +209,25 @@ def solve(
         )
     share = each / batches
     seconds = (time.perf_counter() - begin) / len(problem)
-    return x, Cost(calls=tally.calls * share, products=tally.products * share, seconds=seconds)
+    return x, Cost(
+        calls=tally.calls * share, products=tally.products * share, seconds=seconds, worth=worth
+    )
 
 
 def _draw(
     model: Model,
     prior: Denoiser,
     problem: Problem,
-    name: str,
     options: RestoreOptions,
     on_step: OnStep | None,
 ) -> Tensor:
-    method, steps = METHODS[name], plan(model, options)[1]
+    method, steps = method_of(options), plan(model, options)[1]
     if method.sampler is not None:
         steps = method.sampler.plan(prior.schedule, steps.times)
 
     def posterior(examples: Sequence[int]) -> Denoiser:
         measured = problem.rows(torch.tensor(examples) // options.draws, model.device)
-        told = prior.given(**conditions(model, options, examples))
-        if name == "mmps":
-            return PosteriorDenoiser(
-                told, measured.operator, measured.y, measured.sigma_y, options.iterations
-            )
-        return method.denoiser(told, measured)
+        return method.denoiser(prior.given(**conditions(model, options, examples)), measured)
 
     total = range(len(problem) * options.draws)
     return draw(model, posterior, steps, options.seed, total, on_step)
@@ -274,9 +273,11 @@ def _met(prior: Denoiser, problem: Problem) -> tuple[Tensor, Tensor]:
 
 def _compete(
     model: Model, prior: Denoiser, problem: Problem, options: RestoreOptions, on_step: OnStep | None
-) -> Tensor:
-    """One population for each measurement; its draws are some of the particles."""
+) -> tuple[Tensor, float]:
+    """One population for each measurement, whose draws are some of the particles; what these were
+    worth, at the least."""
     count, seed, times, parts = options.particles, options.seed, plan(model, options)[1].times, []
+    worth = float(count)
     if options.draws > count:
         raise UsageError(f"{options.draws} draws need as many particles: there are {count}.")
     for p in pieces(range(len(problem))):
@@ -284,7 +285,7 @@ def _compete(
         told = prior.given(**conditions(model, options, [p * options.draws] * count))
         eps = noise(torch.empty(count, *model.shape, device=model.device))
         chance = generator("resampling", seed, p)
-        x = Particles(problem.rows(torch.tensor([p]), model.device))(
+        x, least = particles_of(options, problem.rows(torch.tensor([p]), model.device))(
             told,
             start(prior.schedule, times[0], eps),
             times,
@@ -294,7 +295,8 @@ def _compete(
         )
         chosen = torch.from_numpy(chance.permutation(count)[: options.draws])
         parts.append(x.cpu()[chosen])
-    return torch.cat(parts)
+        worth = min(worth, least)
+    return torch.cat(parts), worth
 
 
 def same_cut(mask: object, files: Files) -> None:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 BAND = 0.9
 """Share of the truths that a band should hold."""
 
+FEWEST = round(2 / (1 - BAND)) - 1
+"""Draws that have such bands: the truth has as many ranks among them, and one more."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
@@ -35,11 +38,14 @@ class Cost:
         calls: Of the denoiser.
         products: With its Jacobian; each about as long as two calls.
         seconds: On this machine.
+        worth: How many equal particles theirs were worth where their weights differed most; None
+            where none competed.
     """
 
     calls: float
     products: float
     seconds: float
+    worth: float | None = None
 
     @classmethod
     def of(cls, tally: Tally, begun: float, pictures: int, draws: int, block: int) -> "Cost":
@@ -50,7 +56,11 @@ class Cost:
 
     def __str__(self) -> str:
         products = f" and {self.products:,.0f} Jacobian products" if self.products else ""
-        return f"{self.calls:,.0f} denoiser calls{products}, {self.seconds:.2g} seconds a picture"
+        worth = (
+            "" if self.worth is None else f"; the particles were worth {self.worth:.1f} equal ones"
+        )
+        took = f"{self.calls:,.0f} denoiser calls{products}, {self.seconds:.2g} seconds a picture"
+        return took + worth
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +173,7 @@ class Restored:
             numbered = self.names or tuple(f"{i:06d}" for i in range(len(self.given)))
             for name, sd in zip(numbered, self._sd_in_units(), strict=True):
                 paths.append(_write_array(folder / "sd" / f"{name}.npy", sd))
-            if self.draws >= 2 / (1 - BAND) - 1.5:
+            if self.draws >= FEWEST:
                 for name, ends in zip(numbered, np.stack(self.band, 1), strict=True):
                     paths.append(
                         _write_array(folder / "band" / f"{name}.npy", ends.astype(np.float32))

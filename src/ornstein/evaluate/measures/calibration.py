@@ -21,14 +21,17 @@ from ...runs.model import Model
 from ...tasks.examples import training_data
 from ...tasks.options import RestoreOptions, checked, suggestion
 from ...tasks.restore import key_of, restore, windows_of
-from ...tasks.restored import BAND, Cost, Restored
+from ...tasks.restored import BAND, FEWEST, Cost, Restored
 from ...tasks.sample import Run, opened
 
-DRAWS = 19
+DRAWS = FEWEST
 """Of each posterior: the outermost of 19 bound a band of 90 %, since the truth has 20 ranks."""
 
-UNASKED = ("given", "attributes", "guidance_interval", "parameters", "simulate")
+UNASKED = ("given", "attributes", "guidance_interval", "parameters", "tuning", "simulate")
 """Options of a restoration that no word can name, or that go without saying."""
+
+OF = {"operator": "parameters", "method": "tuning"}
+"""Options that hold numbers by name, by the word before the dot: ``method.zeta=0.5``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,16 +145,17 @@ def in_words(words: Sequence[str]) -> dict[str, Any]:
         UsageError: If a word is no option of `ornstein restore`.
     """
     known = ["mask", *(f.name for f in fields(RestoreOptions) if f.name not in UNASKED)]
-    values, parameters = dict[str, Any](), dict[str, float | str]()
+    values = dict[str, Any]()
     for word in words:
         name, _, value = word.partition("=")
-        if name.startswith("operator."):
-            parameters[name.removeprefix("operator.")] = _number(value)
+        of, _, parameter = name.partition(".")
+        if parameter and of in OF:
+            values.setdefault(OF[of], {})[parameter] = _number(value)
         elif name in known:
             values[name] = value or "true"
         else:
             raise UsageError(f"posterior = {word!r} names no option{suggestion(name, known)}")
-    return {**values, "parameters": parameters} if parameters else values
+    return values
 
 
 def _number(text: str) -> float | str:
@@ -178,7 +182,7 @@ def calibrate(
         count: Examples; fewer if no more were held out.
         mask: As `tasks.restore.restore` takes it; of a run of patches it may be larger than they,
             and each example is under a part of it.
-        draws: Of each posterior.
+        draws: Of each posterior; of what is kept, 19 at least.
         data: Examples to take; what training left out by default.
         keep: Keep in the run by how much bands of this measurement are to be widened.
         **options: Those of `RestoreOptions`.
@@ -189,6 +193,7 @@ def calibrate(
     Source: Talts et al. (2018), https://arxiv.org/abs/1804.06788.
     """
     model = opened(run)
+    draws = max(draws, FEWEST) if keep else draws
     chosen = checked(RestoreOptions, {**options, "draws": draws})
     held_out = training_data(model)[1] if data is None else data
     order = generator("calibration", chosen.seed).permutation(len(held_out))[:count]
