@@ -81,17 +81,23 @@ def measure(folder: Path) -> dict[str, Any]:
 def table() -> None:
     """Put the table between the markers of the page."""
     found = json.loads(RESULTS.read_text())
-    lines = ["| guidance | drawn | refused | real alone | repeated | with drawn | gain (95 %) |"]
-    lines.append("|---|---|---|---|---|---|---|")
+    head = ("guidance", "drawn", "refused", "real alone", "repeated", "with drawn")
+    lines = ["| " + " | ".join([*head, "gain (95 %)", "over repeated (95 %)"]) + " |"]
+    lines.append("|---" * 8 + "|")
     for row in found["rows"]:
         gain = row["gain"]
-        low, high = gain["interval"]
+        each = [_told(gain, name) for name in ("difference", "over_repeated")]
         lines.append(
             f"| {row['guidance']:g} | {row['drawn']:,} | {row['refused']:,} | {gain['real']:.1%} | "
-            f"{gain['repeated']:.1%} | {gain['drawn']:.1%} | "
-            f"{gain['difference']:+.1%} ({low:+.1%} to {high:+.1%}) |"
+            f"{gain['repeated']:.1%} | {gain['drawn']:.1%} | {' | '.join(each)} |"
         )
     put(PAGE, "augment", "\n".join(lines))
+
+
+def _told(gain: dict[str, Any], name: str) -> str:
+    """A gain and its interval."""
+    low, high = gain["interval" if name == "difference" else f"{name}_interval"]
+    return f"{gain[name]:+.1%} ({low:+.1%} to {high:+.1%})"
 
 
 def main() -> None:

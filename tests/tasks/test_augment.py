@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from exactly import exact_model, standard
 from ornstein.core.exact import EmpiricalDenoiser, MixtureDenoiser
 from ornstein.core.noise import CosineSchedule
 from ornstein.data import DataOptions, open_data
+from ornstein.data.captions import Captions
+from ornstein.data.dataset import Attributes
 from ornstein.errors import StorageError, UsageError
 from ornstein.tasks.augment import augment
 from ornstein.tasks.gain import Labelled, measure_gain, paired_interval
@@ -156,6 +159,30 @@ def test_pictures_are_written_as_folders_and_read_again(tmp_path):
     assert all((tmp_path / "set" / f["path"]).is_file() for f in facts)
     with pytest.raises(StorageError, match="not empty"):
         made.save(tmp_path / "set")
+
+
+def test_what_is_known_of_real_pictures_goes_with_them(tmp_path):
+    data = noisy_pictures()
+    eye = torch.eye(108).double().expand(2, 108, 108)
+    noise = MixtureDenoiser(torch.full((2,), 0.5), 0 * eye[:, 0], eye, CosineSchedule())
+    made = augment(exact_model(noise, data), data=data, device="cpu", seeds=0)
+    ages = np.where(np.arange(len(made.real)) % 3, -np.arange(len(made.real)) / 8, np.nan)
+    known = replace(made.real, attributes=Attributes.measured(["age"], ages[:, None]))
+    replace(made, real=known).save(tmp_path / "aged")
+    again = open_data(tmp_path / "aged", DataOptions())
+    assert again.attributes is not None and again.attributes.names == ("age",)
+    found = dict(zip(again.ids, again.attributes.values[:, 0].tolist(), strict=True))
+    real = [found[name] for name in sorted(found) if "real-" in name]
+    np.testing.assert_array_equal(sorted(real, key=str), sorted(ages.tolist(), key=str))
+    assert all(value != value for name, value in found.items() if "drawn-" in name)
+
+    told = Captions.of([(f"an ant {i}", "one") for i in range(len(known))])
+    replace(made, real=replace(known, captions=told)).save(tmp_path / "told")
+    text = (tmp_path / "told/train/metadata.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert [line["text"] for line in lines[: len(known)]] == [list(t) for t in told.texts]
+    assert all(line["text"] == [] and line["age"] is None for line in lines[len(known) :])
+    assert open_data(tmp_path / "told", DataOptions()).captions is not None
 
 
 def test_a_table_stays_a_table(tmp_path):

@@ -5,6 +5,7 @@ import io
 import json
 from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from ..core.neighbours import two_nearest
 from ..data import Dataset
+from ..data.captions import TEXT
 from ..data.codec import storage, write_bytes
 from ..data.image import ImageCodec
 from ..data.points import PointsCodec
@@ -120,9 +122,10 @@ class Augmented:
     def save(self, folder: str | Path) -> list[Path]:
         """Write the set in the layout of the data, and ``provenance.jsonl``; return the paths.
 
-        Pictures: ``train/<class>/`` and ``train/metadata.csv``, whose column `origin` says *real*
-        or *drawn*. A CSV: ``train.csv``. Arrays: ``train.npz``. In the last two the drawn rows
-        follow the real ones.
+        Pictures: ``train/<class>/``, as the run sees them, and ``train/metadata.csv``, whose column
+        `origin` says *real* or *drawn*; attributes are in columns of their own. With captions it
+        is ``metadata.jsonl``. Of what was drawn, neither is known. A CSV: ``train.csv``. Arrays:
+        ``train.npz``. In the last two the drawn rows follow the real ones.
 
         Raises:
             StorageError: If the folder holds something, or the disk refuses.
@@ -130,7 +133,7 @@ class Augmented:
         folder = Path(folder)
         if folder.exists() and any(folder.iterdir()):
             raise StorageError(f"{folder} is not empty: name another by --out.")
-        codec = self.model.codec
+        codec = self.model.codec.data
         if isinstance(codec, ImageCodec) and codec.format != "npy":
             paths, names = self._pictures(folder / "train", codec)
         elif isinstance(codec, PointsCodec) and codec.format == "csv":
@@ -162,7 +165,7 @@ class Augmented:
     def _pictures(self, folder: Path, codec: ImageCodec) -> tuple[list[Path], list[str]]:
         stored, labels = self._stored()
         words, real = self.model.vocabulary.classes, len(self.real)
-        paths, names, rows = [], [], []
+        paths, names, rows = list[Path](), list[str](), list[dict[str, Any]]()
         for i, label in enumerate(labels):
             picture = codec.unpack(codec.pack(stored[i : i + 1]))[0]
             kind = _folder_name(words[label]) if label >= 0 else "unlabelled"
@@ -172,13 +175,21 @@ class Augmented:
                 data = stamp(data, self._provenance(self.drawn[i - real]))
             paths.append(write_bytes(folder / name, data))
             names.append(f"train/{name}")
-            origin = "real" if i < real else "drawn"
-            rows.append([name, safe_cell(words[label]) if label >= 0 else "", origin])
-        text = io.StringIO(newline="")
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerows([["file_name", self.real.options.label, ORIGIN], *rows])
-        paths.append(write_bytes(folder / "metadata.csv", text.getvalue().encode()))
-        return paths, names[real:]
+            row = {"file_name": name, self.real.options.label: words[label] if label >= 0 else ""}
+            rows.append(row | {ORIGIN: "real" if i < real else "drawn"} | self._said(i))
+        return [*paths, _metadata(folder, rows)], names[real:]
+
+    def _said(self, i: int) -> dict[str, Any]:
+        """What else is known of example i: nothing of one that was drawn."""
+        attributes, captions = self.real.attributes, self.real.captions
+        known, found = i < len(self.real), dict[str, Any]()
+        if attributes is not None:
+            row = attributes.values[i].tolist() if known else [nan] * len(attributes.names)
+            values = [None if value != value else value for value in row]
+            found |= dict(zip(attributes.names, values, strict=True))
+        if captions is not None:
+            found[TEXT] = list(captions.texts[i]) if known else []
+        return found
 
     def _table(self, folder: Path, codec: PointsCodec) -> tuple[list[Path], list[str]]:
         stored, labels = self._stored()
@@ -194,13 +205,26 @@ class Augmented:
 
     def _arrays(self, folder: Path) -> tuple[list[Path], list[str]]:
         stored, labels = self._stored()
-        codec, words, out = self.model.codec, self.model.vocabulary.classes, io.BytesIO()
+        codec, words, out = self.model.codec.data, self.model.vocabulary.classes, io.BytesIO()
         whole = all(name.isdecimal() for name in words)  # else by their place: arrays are numbers
         told = np.array([int(words[c]) if whole and c >= 0 else c for c in labels])
         np.savez_compressed(out, x=codec.unpack(codec.pack(stored)), y=told)
         path = write_bytes(folder / "train.npz", out.getvalue())
         first = len(self.real)
         return [path], [f"train.npz#{first + i}" for i in range(len(self.drawn))]
+
+
+def _metadata(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    """A table beside the pictures; lines of JSON if they have captions, each maybe several."""
+    if TEXT in rows[0]:
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        return write_bytes(folder / "metadata.jsonl", lines.encode())
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(rows[0])
+    for row in rows:
+        writer.writerow([safe_cell(v) if isinstance(v, str) else v for v in row.values()])
+    return write_bytes(folder / "metadata.csv", text.getvalue().encode())
 
 
 def _folder_name(label: str) -> str:
@@ -247,8 +271,8 @@ def augment(
         raise UsageError("This run was trained on pairs: it draws nothing without what is given.")
     real, held_out = training_data(model, data)
     wanted = _wanted(model, real, chosen)
-    train = flat(model.codec.pack(real.stored))
-    edge = _edge(train, flat(model.codec.pack(held_out.stored)))
+    train = flat(model.codec.data.pack(real.stored))
+    edge = _edge(train, flat(model.codec.data.pack(held_out.stored)))
     drawn: list[Drawn] = []
     refused, missing = Counter[str](), Counter[str]()
     for label, count in pieces(list(wanted.items())):
@@ -314,7 +338,7 @@ def _draw_class(
         )
         for part in stream(model, how):
             stored = _as_in_files(model, part.x)
-            place, apart = two_nearest(flat(model.codec.pack(torch.from_numpy(stored))), train)
+            place, apart = two_nearest(flat(model.codec.data.pack(torch.from_numpy(stored))), train)
             for i in range(len(part)):
                 near = float(apart[i, 0])
                 if near > edge:
@@ -326,7 +350,7 @@ def _draw_class(
 
 def _as_in_files(model: Model, x: Tensor) -> np.ndarray:
     """Draws rounded as files hold them, ``(B, C, *S)``."""
-    codec = model.codec
+    codec = model.codec.data
     values = codec.unpack(x) if len(codec.shape) == 1 else codec.stored(x)
     return np.ascontiguousarray(values.astype(storage(codec.dtype)))
 
@@ -344,12 +368,12 @@ def _gain(
     if len(np.unique(unseen.label)) < 2 or not drawn:
         return None
     stored = torch.from_numpy(np.stack([d.stored for d in drawn]))
-    new = Labelled(x=flat(model.codec.pack(stored)), label=np.array([d.label for d in drawn]))
+    new = Labelled(x=flat(model.codec.data.pack(stored)), label=np.array([d.label for d in drawn]))
     return measure_gain(known, new, unseen, seeds, say)
 
 
 def _labelled(model: Model, data: Dataset) -> Labelled:
     assert data.label is not None
     there = (data.label >= 0).nonzero()[:, 0]
-    x = flat(model.codec.pack(data.stored[there]))
+    x = flat(model.codec.data.pack(data.stored[there]))
     return Labelled(x=x, label=data.label[there].numpy())

@@ -215,9 +215,9 @@ def _what_else(demo: "Demo") -> list[Block]:
     scans = _as_typed(tried.scans[0].parent)
     scan = _as_typed(next(p for p in tried.scans if p.stem.endswith(tried.label)))
     words = (
-        "All but the students without further training. The lines work as they stand; digits in "
-        f"{scans} are ten that the run never saw. More, with pictures, in the project's pages, "
-        "which are named here."
+        "All but the students without further training. The lines work as they stand, but for the "
+        f"last two; digits in {scans} are ten that the run never saw. More, with pictures, in the "
+        "project's pages, which are named here."
     )
     strips = Strips(
         strips=[
@@ -245,6 +245,11 @@ def _what_else(demo: "Demo") -> list[Block]:
         ("Draw in few steps (docs/samplers.md)", f"tune {run} --calls 4"),
         ("Students of few steps (docs/distilling.md)", f"distill {run} --steps 8 4"),
         ("Measure all of it (docs/evaluation.md)", f"evaluate {run}"),
+        (
+            "With data of yours: masks of pictures, or large ones of small ones (docs/pairs.md)",
+            "train PAIRS --given image --make mask --out masks",
+        ),
+        ("Likewise: words to pictures (docs/text.md)", "train PICTURES --minutes 30 --out words"),
     ]
     return [Prose(words), strips, Commands([(what, f"ornstein {line}") for what, line in lines])]
 
