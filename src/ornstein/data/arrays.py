@@ -1,45 +1,33 @@
 """Arrays in .npy and .npz files: the header is judged before anything is allocated; no pickle."""
 
 import io
-import os
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import DataError
 from .files import Zip
-from .names import Problem, Unreadable, shown
+from .names import Problem, Unreadable
+from .room import most_held
 
 HEADER_BYTES = 4096
+PLAIN = "buif"  # kinds of numbers, as NumPy calls them
+NUMBERS = PLAIN + "c"
 
 
-def fits_memory(size: int, place: str) -> None:
-    """Refuse what is larger than the machine's memory, before it is allocated.
+def read_npy(path: Path, kinds: str = PLAIN) -> np.ndarray:
+    """The array in a .npy file, see `parse_npy`; mapped, to be read only, where it is large.
 
-    Raises:
-        DataError: Naming the `place`.
-    """
-    try:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return
-    if size > 0.8 * memory:
-        raise DataError(
-            f"{shown(place)} needs {size / 2**30:.1f} GiB of memory, the machine has "
-            f"{memory / 2**30:.1f}; choose a smaller size or a limit."
-        )
-
-
-def read_npy(path: Path) -> np.ndarray:
-    """The array in a .npy file; see `parse_npy`.
+    Args:
+        path: Of the file.
+        kinds: Of numbers that are read: `PLAIN`, or all `NUMBERS`, complex ones too.
 
     Raises:
-        Unreadable: If it is not a regular file of plain numbers.
+        Unreadable: If it is not a regular file of such numbers.
     """
     if not path.is_file():  # a pipe would hang
         raise Unreadable("it is not a regular file")
     with path.open("rb") as file:
-        return _read(file, path.stat().st_size)
+        return _read(file, path.stat().st_size, kinds)
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
@@ -62,7 +50,7 @@ def parse_npy(data: bytes) -> np.ndarray:
     return _read(io.BytesIO(data), len(data))
 
 
-def _read(file: io.BufferedReader | io.BytesIO, size: int) -> np.ndarray:
+def _read(file: io.BufferedReader | io.BytesIO, size: int, kinds: str = PLAIN) -> np.ndarray:
     try:
         version = np.lib.format.read_magic(file)
         read_header = {
@@ -74,7 +62,8 @@ def _read(file: io.BufferedReader | io.BytesIO, size: int) -> np.ndarray:
         shape, fortran, dtype = read_header(file, max_header_size=HEADER_BYTES)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError, EOFError) as error:
         raise Unreadable(f"it is not an array of numbers ({str(error)[:80]})") from None
-    if dtype.kind not in "buif" or dtype.itemsize > 8 or dtype == np.uint64:
+    widest = 16 if dtype.kind == "c" else 8
+    if dtype.kind not in kinds or dtype.itemsize > widest or dtype == np.uint64:
         raise Unreadable(f"its values are of type {dtype}: only plain numbers are read")
     if any(n < 0 for n in shape):
         raise Unreadable(f"its shape {shape} is negative")
@@ -82,7 +71,9 @@ def _read(file: io.BufferedReader | io.BytesIO, size: int) -> np.ndarray:
     claimed, there = count * dtype.itemsize, size - file.tell()
     if claimed != there:
         raise Unreadable(f"its header claims {claimed:,} bytes of values, the file holds {there:,}")
-    fits_memory(claimed, "The array")
+    if isinstance(file, io.BufferedReader) and claimed > most_held():
+        order = "F" if fortran else "C"
+        return np.memmap(file, dtype, "r", file.tell(), shape, order).view(np.ndarray)
     flat = np.empty(count, dtype)
     if count and file.readinto(flat.view(np.uint8).data) != claimed:
         raise Unreadable("it is cut short")

@@ -1,9 +1,10 @@
-"""A dataset in memory, the order in which training sees it, and its variations."""
+"""A dataset, the order in which training sees it, and its variations."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import repeat
 from math import floor
 
 import numpy as np
@@ -15,10 +16,11 @@ from ..rng import generator
 from .captions import Captions
 from .codec import Codec, movable
 from .embedded import Embedded
-from .given import Given
+from .given import Given, fitted
 from .names import Problem, natural, shown
 from .options import DataOptions
 from .patches import Patches
+from .room import parts, taken
 
 CLASSES = 100_000
 _BLOCK = 1024  # draws are made in blocks of so many positions
@@ -118,7 +120,7 @@ def _number(text: str) -> float | None:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
-    """Examples in memory, in the dtype of their source.
+    """Examples in the dtype of their source, in memory or mapped; see `room`.
 
     Args:
         codec: Between the examples and x; measured on all that was opened.
@@ -136,6 +138,7 @@ class Dataset:
         sizes: How many pictures had which (width, height) before they were scaled.
         source: What was opened.
         options: How it was opened.
+        device: Where batches go; None for where the examples are.
     """
 
     codec: Codec
@@ -153,6 +156,7 @@ class Dataset:
     sizes: dict[tuple[int, int], int] = field(default_factory=dict, repr=False)
     source: str = ""
     options: DataOptions = field(default_factory=DataOptions)
+    device: torch.device | None = None
 
     def __post_init__(self) -> None:
         count = len(self.stored)
@@ -170,12 +174,18 @@ class Dataset:
         return len(self.stored)
 
     def to(self, device: str | torch.device) -> "Dataset":
-        """The same, its tensors on another device."""
-        attributes = self.attributes
+        """The same with its batches on another device; and with its tensors there, if it has room.
+
+        A quarter of what a GPU has left is for them: the rest is for the network.
+        """
+        device, attributes = torch.device(device), self.attributes
+        if device.type == "cuda" and self._bytes > torch.cuda.mem_get_info(device)[0] / 4:
+            return replace(self, device=device)
         if attributes is not None:
             attributes = replace(attributes, values=attributes.values.to(device))
         return replace(
             self,
+            device=device,
             stored=self.stored.to(device),
             label=None if self.label is None else self.label.to(device),
             attributes=attributes,
@@ -183,6 +193,12 @@ class Dataset:
             embedded=None if self.embedded is None else self.embedded.to(device),
             patches=None if self.patches is None else self.patches.to(device),
         )
+
+    @property
+    def _bytes(self) -> int:
+        """Of all examples, and what goes with them."""
+        given = 0 if self.given is None else self.given.stored.nbytes
+        return self.stored.nbytes + given + (self.patches.pixels.nbytes if self.patches else 0)
 
     @property
     def pictures(self) -> list[str]:
@@ -224,17 +240,21 @@ class Dataset:
             which = None if draws is None else draws[:, 3]
             cond["embedding"] = self.embedded.tensor(indices, which)
         if self.given is not None:
-            cond["context"] = self.given.context(indices, stored.shape[2:])
+            cond["context"] = self.given.context(indices, self.codec.shape[1:])
         if self.options.augmentations and stored.ndim == 4:
             augment = torch.zeros(len(stored), self.options.augmentations, device=stored.device)
             if draws is not None and (self.options.flip or self.options.shift):
                 draws = draws.to(stored.device)
+                size = stored.shape[2:]
                 stored, varied = vary(stored, draws, self.options)
                 augment[:, : varied.shape[1]] = varied
-                if self.given is not None:
-                    cond["context"], _ = vary(cond["context"], draws, self.options)
+                if self.given is not None:  # pixel by pixel, before blocks of them are made
+                    context, _ = vary(self.given.scaled(indices, size), draws, self.options)
+                    cond["context"] = fitted(context, self.codec.shape[1:], self.given.block)
             cond["augment"] = augment
-        return self.codec.pack(stored), cond
+        device = self.device or stored.device
+        cond = {name: value.to(device) for name, value in cond.items()}
+        return self.codec.pack(stored.to(device)), cond
 
     def order(self, seed: int, positions: Sequence[int] | Tensor) -> Tensor:
         """`order` for this dataset, balanced if its options say so."""
@@ -247,7 +267,7 @@ class Dataset:
             attributes = replace(attributes, values=attributes.values[indices])
         return replace(
             self,
-            stored=self.stored[indices],
+            stored=taken(self.stored, indices),
             ids=[self.ids[i] for i in indices.tolist()],
             label=None if self.label is None else self.label[indices],
             attributes=attributes,
@@ -261,7 +281,7 @@ class Dataset:
         """The examples that differ from those before in content, or in what is said of it."""
         count = len(self)
         labels = [-1] * count if self.label is None else self.label.tolist()
-        given = [b""] * count if self.given is None else _rows(self.given.stored)
+        given = repeat(b"", count) if self.given is None else _rows(self.given.stored)
         texts = [()] * count if self.captions is None else self.captions.texts
         first: dict[tuple[bytes, bytes, int, tuple[str, ...]], int] = {}
         told = zip(_rows(self.stored), given, labels, texts, strict=True)
@@ -309,9 +329,11 @@ def _first(members: list[int], keys: list[bytes], count: int) -> set[int]:
     return set(ranked[:count]) if count < len(ranked) else set()
 
 
-def _rows(stored: Tensor) -> list[memoryview]:
-    flat = np.ascontiguousarray(stored.cpu().numpy()).reshape(len(stored), -1).view(np.uint8)
-    return [row.data for row in flat]
+def _rows(stored: Tensor) -> Iterator[memoryview]:
+    """The bytes of each example."""
+    for some in parts(stored):
+        array = np.ascontiguousarray(stored[some].cpu().numpy())
+        yield from (row.data for row in array.reshape(len(array), -1).view(np.uint8))
 
 
 def _digest(row: memoryview | bytes, seed: int) -> bytes:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError, UsageError
-from .arrays import fits_memory, read_npy, read_npz
+from .arrays import read_npy, read_npz
 from .builtin import BUILT_IN
 from .codec import measure, storage
 from .dataset import Dataset, fingerprint, number_classes
@@ -30,6 +30,7 @@ from .pictures import (
     stop_at,
 )
 from .points import PointsCodec
+from .room import packed, room
 from .table import read_table
 
 Source = str | Path | np.ndarray | Tensor | tuple | list
@@ -42,7 +43,7 @@ LABELS = ("y_train", "train_labels", "labels", "label", "y", "arr_1")
 def open_data(
     source: Source, options: DataOptions | None = None, progress: Progress | None = None
 ) -> Dataset:
-    """Read a dataset into memory.
+    """Read a dataset, into memory or, where it is large, into a mapped file; see `room`.
 
     Args:
         source: The name of a built-in dataset; a folder, zip, tar or tar.gz of pictures; a CSV;
@@ -54,6 +55,7 @@ def open_data(
 
     Raises:
         DataError: If there is nothing to read, or something that must be mended.
+        StorageError: If there is no room on the disk for what memory does not hold.
         UsageError: If the options do not go together.
     """
     options = options or DataOptions()
@@ -264,8 +266,7 @@ def open_array(
     ids = [f"row-{i:06d}" for i in range(len(array))]
     kept = set(pick([ids[i] for i in np.flatnonzero(finite)], options.limit))
     rows = [i for i, name in enumerate(ids) if name in kept]
-    fits_memory(2 * array[:1].nbytes * len(rows), source)
-    array = array if len(rows) == len(array) else array[rows]
+    array = array if len(rows) == len(array) else packed(array, array.dtype, np.array(rows))
     if array.ndim <= 2:
         codec, stored = _points(array)
     else:
@@ -284,7 +285,7 @@ def open_array(
 def _points(array: np.ndarray) -> tuple[PointsCodec, Tensor]:
     """Rows ``(N, D)`` or ``(N,)``."""
     array = array[:, None] if array.ndim == 1 else array
-    stored = torch.from_numpy(np.array(array, storage(array.dtype.name), order="C"))
+    stored = torch.from_numpy(packed(array, storage(array.dtype.name)))
     mean, std = measure(stored)
     codec = PointsCodec(
         shape=(stored.shape[1],), dtype=array.dtype.name, mean=mean, std=std, format="npy"
@@ -300,15 +301,26 @@ def _pictures(
     if array.ndim == 4 and (tensor or channels_first(array.shape)):
         layout, array = "CHW", np.moveaxis(array, 1, 3)
     array = array[..., None] if layout == "HW" else array
+    dtype = array.dtype.name
     if options.size is not None or options.channels not in (None, array.shape[3]):
         try:
-            array = np.stack([conform(picture, options) for picture in array])
+            planes = _conformed(array, options)
         except Unreadable as error:
             raise DataError(f"{shown(source)} cannot be used: {error}.") from None
-        layout = "HWC" if layout == "HW" and array.shape[3] > 1 else layout
-    dtype = array.dtype.name
-    stored = torch.from_numpy(np.array(array.transpose(0, 3, 1, 2), storage(dtype), order="C"))
+        layout = "HWC" if layout == "HW" and planes.shape[1] > 1 else layout
+    else:
+        planes = packed(array.transpose(0, 3, 1, 2), storage(dtype))
+    stored = torch.from_numpy(planes)
     return make_codec(stored, dtype, kind, layout), stored
+
+
+def _conformed(array: np.ndarray, options: DataOptions) -> np.ndarray:
+    """Pictures ``(N, H, W, C)`` of the size and channels asked for, as stored ``(N, C, *S)``."""
+    height, width, channels = conform(array[0], options).shape
+    planes = room((len(array), channels, height, width), storage(array.dtype.name))
+    for i, picture in enumerate(array):
+        planes[i] = np.moveaxis(conform(picture, options), 2, 0)
+    return planes
 
 
 def _given_labels(labels: object, count: int, source: str) -> Sequence[object] | None:

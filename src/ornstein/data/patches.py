@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .codec import measure, movable
+from .room import parts, room
 
 WHOLE = 20  # pictures from which some are held out whole, rather than a strip of each
 
@@ -110,7 +111,12 @@ class Patches:
         """The fixed patches ``(N, C, size, size)``."""
         begins = torch.tensor([(p.first, p.row) for p in self.parts], dtype=torch.int64)
         first, row = begins.view(-1, 2)[self.part].unbind(1)
-        return self._cut(first + self.still[:, 0] * row + self.still[:, 1], row)
+        first = first + self.still[:, 0] * row + self.still[:, 1]
+        pixels = self.pixels.numpy()
+        cut = room((len(self), len(pixels), self.size, self.size), pixels.dtype)
+        for some in parts(cut):
+            cut[some] = self._cut(first[some], row[some]).numpy()
+        return torch.from_numpy(cut)
 
     def drawn(self, indices: Tensor, draws: Tensor) -> Tensor:
         """Patches that begin at random places of the cells of examples `indices` ``(B,)``.
@@ -184,13 +190,16 @@ def _cleft(part: Part, fraction: float, size: int, first: bool) -> list[tuple[bo
 
 def lay(pictures: Sequence[tuple[str, np.ndarray]], size: int) -> Patches:
     """Patches of pictures ``(C, H, W)`` by name, of one dtype, none smaller than a patch."""
-    parts, first = list[Part](), 0
+    laid, end = list[Part](), 0
     for name, picture in pictures:
         _, height, width = picture.shape
-        parts.append(Part(name, first, width, 0, 0, height, width))
-        first += height * width
-    flat = np.concatenate([picture.reshape(len(picture), -1) for _, picture in pictures], 1)
-    return Patches.of(torch.from_numpy(flat), parts, size)
+        laid.append(Part(name, end, width, 0, 0, height, width))
+        end += height * width
+    pixels = room((len(pictures[0][1]), end), pictures[0][1].dtype)
+    for part, (_, picture) in zip(laid, pictures, strict=True):
+        here = slice(part.first, part.first + part.height * part.width)
+        pixels[:, here] = picture.reshape(len(picture), -1)
+    return Patches.of(torch.from_numpy(pixels), laid, size)
 
 
 def measure_pixels(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
-from .arrays import fits_memory
 from .beside import FILE_NAME, attributes_of, is_beside, labels_of, read_beside
 from .captions import Captions, is_text, read_captions
 from .codec import few_values, measure, storage
@@ -27,6 +26,7 @@ from .image import Format, ImageCodec, Layout, fits_png
 from .names import Problem, Unreadable, natural, shown
 from .options import DataOptions
 from .patches import lay, measure_pixels
+from .room import Shelf, room, taken
 
 TRAIN = ("train", "training")
 OTHER_SPLITS = ("validation", "valid", "val", "dev", "test", "testing")
@@ -107,7 +107,7 @@ def _paired(made: Dataset, given: Dataset, partner: dict[str, str]) -> Dataset:
         raise DataError(f"{shown(made.source)}: of no pair can both pictures be used.")
     rows, there = torch.tensor(pairs).T
     dataset = made.subset(rows)
-    told = Given(codec=given.codec, stored=given.stored[there])
+    told = Given(codec=given.codec, stored=taken(given.stored, there))
     return replace(dataset, given=told, problems=made.problems + given.problems)
 
 
@@ -180,6 +180,7 @@ def _decode_all(
     """Every picture of `names`, in their order; stacks count each of theirs, `sizes` all."""
     found: dict[str, list[Picture] | Problem] = {}
     first: dict[tuple[int, int], str] = {}
+    shelf = Shelf()
     with strict_decoders():
         for name, decoded in _decoded(files, names, options):
             if isinstance(decoded, Problem):
@@ -187,7 +188,7 @@ def _decode_all(
                 found[name] = decoded
             else:
                 sizes.update(d.size for d in decoded)
-                found[name] = [d.picture for d in decoded]
+                found[name] = [shelf.put(d.picture) for d in decoded]
                 for _, size in decoded:
                     first.setdefault(size, name)
             most = 1 if options.on_bad == "error" else SHAPES
@@ -285,8 +286,7 @@ def assemble(
         planes = [(found[i][0], _planes(found[i][1], channels)) for i in usable]
         dataset = cut(planes, dtype, options, source, prefer, layout)
         return replace(dataset, problems=bad + dataset.problems)
-    fits_memory(len(usable) * channels * height * width * storage(dtype).itemsize, source)
-    stored = np.empty((len(usable), channels, height, width), storage(dtype))
+    stored = room((len(usable), channels, height, width), storage(dtype))
     ids = []
     for row, i in enumerate(usable):
         name, picture = found[i]

@@ -1,0 +1,146 @@
+"""Room for examples: memory while they are few, a mapped file where they are many.
+
+A mapped file looks like memory to all who read it: the system brings in what is touched, and lets
+go of it when others need the place. It has no name in its folder, so that the disk has its room
+again as soon as nobody refers to it, and when the process ends, however it ends.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from math import prod
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import StorageError
+from .names import shown
+
+SHARE = 0.25  # of the memory that examples may take: while they are opened they are there twice
+PIECE = 2**26  # bytes that are worked on at once
+CHUNK = 2**28  # bytes of a file in which small arrays are put away
+ALIGNED = 64
+LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def memory() -> int:
+    """Bytes of memory there are: the machine's, or its container's if that may have less."""
+    found = list[int]()
+    with suppress(AttributeError, ValueError, OSError):
+        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for place in LIMITS:
+        with suppress(OSError, ValueError):
+            found.append(int(Path(place).read_text()))
+    return min(found, default=2**40)
+
+
+def most_held() -> int:
+    """Bytes of the largest array that is held in memory."""
+    return int(SHARE * memory())
+
+
+def folder() -> Path:
+    """Where what is mapped lies: ``$ORNSTEIN_CACHE``, or the user's folder for such files.
+
+    Not that of temporary files, which on many machines is memory.
+    """
+    if own := os.environ.get("ORNSTEIN_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ornstein"
+
+
+def room(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An array to be filled, in memory if it is not larger than `most_held`, else mapped.
+
+    Raises:
+        StorageError: If the disk has no room for it; nothing is left behind.
+    """
+    size = prod(shape) * dtype.itemsize
+    return np.empty(shape, dtype) if size <= most_held() else _mapped(shape, dtype, size)
+
+
+def _mapped(shape: tuple[int, ...], dtype: np.dtype, size: int) -> np.ndarray:
+    place = folder()
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        if (free := shutil.disk_usage(place).free) < size:
+            raise StorageError(
+                f"The examples take {size / 2**30:.1f} GiB, more than is held in memory, and "
+                f"{shown(place)} has {free / 2**30:.1f} free: make room, name another folder as "
+                "ORNSTEIN_CACHE, or choose a smaller size or a limit."
+            )
+        with TemporaryFile(dir=place) as file:
+            _reserve(file, size)
+            return np.memmap(file, dtype, "r+", shape=shape).view(np.ndarray)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StorageError(
+            f"The examples, {size / 2**30:.1f} GiB, cannot be kept in {shown(place)} ({reason}): "
+            "mend that, name another folder as ORNSTEIN_CACHE, or choose a smaller size or a limit."
+        ) from None
+
+
+def _reserve(file: IO[bytes], size: int) -> None:
+    """Take room on the disk: to fill a hole in a mapped file when there is none is a crash."""
+    if sys.platform == "linux":
+        os.posix_fallocate(file.fileno(), 0, size)
+        return
+    for first in range(0, size, PIECE):
+        file.write(bytes(min(PIECE, size - first)))
+    file.flush()
+
+
+def packed(array: np.ndarray, dtype: np.dtype, rows: np.ndarray | None = None) -> np.ndarray:
+    """A copy of an array ``(N, ...)``, or of some of its rows, one after the other in memory."""
+    count = len(array) if rows is None else len(rows)
+    made = room((count, *array.shape[1:]), dtype)
+    for some in parts(made):
+        made[some] = array[some if rows is None else rows[some]]
+    return made
+
+
+def taken(stored: Tensor, indices: Tensor) -> Tensor:
+    """``stored[indices]``, mapped where it is large."""
+    size = len(indices) * prod(stored.shape[1:]) * stored.element_size()
+    if stored.device.type != "cpu" or size <= most_held():
+        return stored[indices]
+    array = stored.numpy()
+    return torch.from_numpy(packed(array, array.dtype, indices.numpy()))
+
+
+def parts(array: np.ndarray | Tensor) -> Iterator[slice]:
+    """Rows of an array ``(N, ...)``, as many at once as take about `PIECE` bytes."""
+    itemsize = array.element_size() if isinstance(array, Tensor) else array.itemsize
+    step = max(1, PIECE // max(1, prod(array.shape[1:]) * itemsize))
+    for first in range(0, len(array), step):
+        yield slice(first, min(len(array), first + step))
+
+
+class Shelf:
+    """Where arrays are put away one by one, of which nobody knows yet how many there will be.
+
+    Those beyond the memory that arrays may take lie side by side in mapped files, each of which is
+    gone when the last of its arrays is.
+    """
+
+    def __init__(self) -> None:
+        self._held, self._chunk = 0, np.empty(0, np.uint8)
+
+    def put(self, array: np.ndarray) -> np.ndarray:
+        """`array` itself, or a copy of it on the disk."""
+        self._held += array.nbytes
+        if self._held <= most_held() or not array.nbytes:
+            return array
+        if len(self._chunk) < array.nbytes:
+            size = max(CHUNK, array.nbytes)
+            self._chunk = _mapped((size,), np.dtype(np.uint8), size)
+        place = self._chunk[: array.nbytes].view(array.dtype).reshape(array.shape)
+        place[...] = array
+        self._chunk = self._chunk[-(-array.nbytes // ALIGNED) * ALIGNED :]
+        return place
