@@ -78,6 +78,18 @@ def test_a_mask_is_written_in_the_format_of_the_data(model, pictures, tmp_path):
     assert found.panel(2).size == (4 * 18 + 2, 18 + 2)
 
 
+def test_masks_of_pictures_that_were_scaled_are_as_large_as_they_were(model, tmp_path):
+    sized = replace(model, config=replace(model.config, data=DataOptions(size=8)))
+    Image.fromarray(np.full((48, 32), 90, np.uint8)).save(tmp_path / "tall.png")
+    found = segment(sized, tmp_path / "tall.png", draws=3)
+    mask, mean, _ = (np.asarray(Image.open(p)) for p in found.save(tmp_path / "out"))
+    assert mask.shape == mean.shape == (48, 32)
+    assert not mask[:8].any() and not mask[-8:].any()  # cut off before the network saw it
+    small = mask[8:-8][2::4, 2::4]
+    np.testing.assert_array_equal(np.rint(small * 16 / 255), found.masks[0, 0])
+    np.testing.assert_array_equal(mask[8:-8], small.repeat(4, 0).repeat(4, 1))
+
+
 def test_what_makes_no_masks_is_refused(model, pictures):
     for other in (tiny_model(given=(1, 8, 8)), replace(tiny_model(), codec=MASKS)):
         with pytest.raises(UsageError, match="does not make masks"):

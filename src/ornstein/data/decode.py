@@ -225,8 +225,7 @@ def cover(array: Array, height: int, width: int) -> Array:
     h, w = array.shape[:2]
     if (h, w) == (height, width):
         return array
-    ratio = max(height / h, width / w)
-    size = max(width, round(w * ratio)), max(height, round(h * ratio))
+    size, top, left = _covering(h, w, height, width)
     if array.dtype == np.uint8 and array.shape[2] in (1, 3):
         scaled = np.asarray(
             Image.fromarray(array.squeeze(2) if array.shape[2] == 1 else array).resize(
@@ -239,8 +238,28 @@ def cover(array: Array, height: int, width: int) -> Array:
             for plane in np.moveaxis(array, 2, 0).astype(np.float32)
         ]
         scaled = like(np.stack(planes, 2), array.dtype)
-    top, left = (size[1] - height) // 2, (size[0] - width) // 2
     return scaled[top : top + height, left : left + width]
+
+
+def uncovered(array: Array, height: int, width: int, fill: float) -> Array:
+    """What belongs to a picture of height x width that `cover` has made h x w, as large again.
+
+    Of an `array` ``(h, w, C)``: values are those of the nearest point; what was cut off is `fill`.
+    """
+    h, w = array.shape[:2]
+    size, top, left = _covering(height, width, h, w)
+    whole = np.full((size[1], size[0], array.shape[2]), fill, array.dtype)
+    whole[top : top + h, left : left + w] = array
+    rows = (np.arange(height) + 0.5) * size[1] / height
+    columns = (np.arange(width) + 0.5) * size[0] / width
+    return whole[rows.astype(int)[:, None], columns.astype(int)]
+
+
+def _covering(h: int, w: int, height: int, width: int) -> tuple[tuple[int, int], int, int]:
+    """The (width, height) to which h x w is scaled to cover height x width; what is cut off."""
+    ratio = max(height / h, width / w)
+    size = max(width, round(w * ratio)), max(height, round(h * ratio))
+    return size, (size[1] - height) // 2, (size[0] - width) // 2
 
 
 def like(values: Array, dtype: np.dtype) -> Array:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from ..data.codec import Codec
+from ..data.decode import decode, uncovered
+from ..data.files import read_file
 from ..data.image import ImageCodec
 from ..data.places import Place, files_in
 from ..errors import UsageError
@@ -38,6 +40,7 @@ class Segmented:
         codec: Of the masks.
         beside: Of the pictures.
         cost: What they took; None if it was not counted.
+        sizes: (height, width) of each picture before it was scaled; empty if none was.
     """
 
     names: tuple[str, ...]
@@ -46,6 +49,7 @@ class Segmented:
     codec: Codec
     beside: ImageCodec
     cost: Cost | None = None
+    sizes: tuple[tuple[int, int], ...] = ()
 
     def __len__(self) -> int:
         return len(self.shares)
@@ -108,16 +112,27 @@ class Segmented:
         """Write each mask in the format of the data, and what is to be thought of it as grey PNGs.
 
         ``NAME-mean.png`` is white where all masks have the highest value, ``NAME-doubt.png`` is
-        bright where they disagree.
+        bright where they disagree. All are as large as the picture was; where it was cut, they
+        have the lowest value.
         """
         folder, paths = Path(folder), []
         for i, name in enumerate(self.names):
-            mask = self.codec.pack(torch.from_numpy(self.masks[i : i + 1]))
-            [made] = self.codec.save(mask, folder)
+            mask = self._as_large(i, torch.from_numpy(self.masks[i]), self.values[0])
+            codec = replace(self.codec, shape=tuple(mask.shape))
+            [made] = codec.save(codec.pack(mask[None]), folder)
             paths.append(made.replace(folder / f"{name}-mask{made.suffix}"))
-            for word, map_ in (("mean", self.mean[i, 0]), ("doubt", 2 * self.doubt[i, 0])):
+            for word, maps in (("mean", self.mean[i]), ("doubt", 2 * self.doubt[i])):
+                map_ = self._as_large(i, maps, 0.0)[0]
                 paths.append(write_picture(_picture(map_), folder / f"{name}-{word}.png"))
         return paths
+
+    def _as_large(self, i: int, maps: Tensor, fill: float) -> Tensor:
+        """Maps ``(C, *S)`` of picture i at the size that it had."""
+        if not self.sizes:
+            return maps
+        return torch.from_numpy(
+            uncovered(maps.movedim(0, -1).numpy(), *self.sizes[i], fill)
+        ).movedim(-1, 0)
 
     def _unit(self, values: np.ndarray) -> Tensor:
         low, high = self.values[0], self.values[-1]
@@ -152,10 +167,12 @@ def segment(
     """
     chosen = checked(SegmentOptions, {"draws": draws, **options})
     model = opened(run, device)
-    codec, beside = model.codec, model.given
+    codec, beside = model.codec.data, model.given
     if codec.values is None or not isinstance(beside, ImageCodec):
         raise UsageError("This run does not make masks of pictures: train one with given and make.")
-    names, stored = read(beside, pictures, as_it_is=model.config.data.size is None)
+    as_they_are = model.config.data.size is None
+    names, stored = read(beside, pictures, as_it_is=as_they_are)
+    sizes = () if as_they_are or isinstance(pictures, Tensor) else sizes_of(pictures)
     begun, count, context = time.perf_counter(), len(stored), context_from(model, stored.numpy())
     kept = {f.name: getattr(chosen, f.name) for f in fields(DrawOptions)}
     asked = SampleOptions(**kept, count=count * chosen.draws)
@@ -171,7 +188,7 @@ def segment(
     cost, seconds = None, (time.perf_counter() - begun) / count
     if (calls := plan(model, asked)[1].calls) is not None:
         cost = Cost(calls=chosen.draws * calls, products=0, seconds=seconds)
-    return Segmented(names, stored, votes / chosen.draws, codec, beside, cost)
+    return Segmented(names, stored, votes / chosen.draws, codec, beside, cost, sizes)
 
 
 def compare(found: Segmented, truth: Pictures) -> list[float]:
@@ -209,6 +226,15 @@ def read(codec: Codec, pictures: Pictures, as_it_is: bool) -> tuple[tuple[str, .
         names += [f"{path.stem}-{i}" if many else path.stem for i in range(len(pages))]
         found.append(pages)
     return tuple(names), torch.cat(found)
+
+
+def sizes_of(pictures: Place | Sequence[Place]) -> tuple[tuple[int, int], ...]:
+    """(height, width) of each picture in the files; empty if they are arrays."""
+    paths = files_in(pictures)
+    if any(path.suffix.lower() == ".npy" for path in paths):
+        return ()
+    pages = (page for path in paths for page in decode(read_file(path)))
+    return tuple((page.shape[0], page.shape[1]) for page in pages)
 
 
 def _picture(map_: Tensor) -> "Image.Image":
