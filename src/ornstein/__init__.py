@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .runs.folder import RunFolder as RunFolder
     from .runs.model import Model as Model
     from .runs.model import load as load
+    from .runs.quick import quick as quick
     from .tasks.augment import Augmented as Augmented
     from .tasks.augment import augment as augment
     from .tasks.classify import Classified as Classified
@@ -84,6 +85,7 @@ _HOME = {
     "profile_data": "data.profile",
     "pull": "interop.hub",
     "push": "interop.hub",
+    "quick": "runs.quick",
     "restore": "tasks.restore",
     "sample": "tasks.sample",
     "tune": "tasks.tune",

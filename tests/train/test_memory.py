@@ -9,7 +9,8 @@ from tiny import tiny_config
 
 from ornstein.data import DataOptions, open_data
 from ornstein.runs.config import NetConfig, RunConfig
-from ornstein.train import progress
+from ornstein.train import progress, train
+from ornstein.train.draws import Batch
 from ornstein.train.memory import examples_at_once, kept, memory_kept, peak
 from ornstein.train.training import Training
 
@@ -19,6 +20,11 @@ NETS = [NetConfig(kind="unet", size=16, depth=1), NetConfig(kind="dit", size=32,
 def config_of(net: NetConfig, memory: str, **train) -> RunConfig:
     base = tiny_config(batch=8, memory=memory, **train)
     return replace(base, source="digits", data=DataOptions(limit=40), net=net)
+
+
+def first(training: Training) -> Batch:
+    """A batch of one example."""
+    return training.aim.draw(training.data, torch.zeros(1, dtype=torch.int64), 0, slice(1))
 
 
 @pytest.mark.parametrize("net", NETS, ids=["unet", "dit"])
@@ -38,29 +44,54 @@ def test_low_memory_gives_the_same_gradients_and_the_same_weights(net):
 @pytest.mark.parametrize("net", NETS, ids=["unet", "dit"])
 def test_blocks_that_are_recomputed_keep_little_inside(net):
     data = open_data("digits", DataOptions(limit=40))
-    low = Training(config_of(net, "low"), data).denoiser
-    inside = kept(low, data.codec.shape)
+    training = Training(config_of(net, "low"), data)
+    low, one = training.denoiser, first(training)
+    inside = kept(low, one)
     low.net.recompute = False
-    assert inside < kept(low, data.codec.shape) / 3
+    assert inside < kept(low, one) / 3
 
 
 def test_as_many_examples_at_once_as_the_room_holds():
     data = open_data("digits", DataOptions(limit=40))
     for memory, share in (("plenty", 1), ("low", 2)):
-        denoiser = Training(config_of(NETS[0], memory), data).denoiser
-        one = kept(Training(config_of(NETS[0], "plenty"), data).denoiser, data.codec.shape)
-        assert examples_at_once(denoiser, data.codec.shape, 10 * one) == 10 * share
-        assert examples_at_once(denoiser, data.codec.shape, 1) == 1
-        assert denoiser.net.recompute == (memory == "low")
+        training, plenty = (Training(config_of(NETS[0], m), data) for m in (memory, "plenty"))
+        size, one = kept(plenty.denoiser, first(plenty)), first(training)
+        assert examples_at_once(training.denoiser, one, 10 * size) == 10 * share
+        assert examples_at_once(training.denoiser, one, 1) == 1
+        assert training.denoiser.net.recompute == (memory == "low")
+
+
+def test_what_is_said_of_an_example_takes_memory_too():
+    data = open_data("digits", DataOptions(limit=40, given="edges"))
+    alone, told = (
+        Training(config_of(NETS[0], "plenty"), d) for d in (replace(data, given=None), data)
+    )
+    assert kept(told.denoiser, first(told)) > kept(alone.denoiser, first(alone))
+
+
+def test_an_autoencoder_learns_in_pieces_that_fit(monkeypatch):
+    data = open_data(torch.rand(16, 1, 8, 8))
+    trainings = []
+    for memory, room in (("plenty", 0), ("low", 1)):
+        monkeypatch.setattr(examples_at_once, "__defaults__", (room,))
+        config = config_of(NetConfig(kind="autoencoder", size=8, depth=1), memory)
+        trainings.append(Training(replace(config, data=data.options), data))
+        trainings[-1].update()
+    plenty, low = trainings
+    assert (plenty.micro, low.micro) == (8, 1)
+    for p, q in zip(plenty.weights, low.weights, strict=True):
+        torch.testing.assert_close(p.grad, q.grad, rtol=1e-3, atol=1e-5)
 
 
 def test_what_is_kept_grows_with_the_network_and_leaves_its_weights_out():
     data = open_data("digits", DataOptions(limit=40))
     small, large = (
-        Training(config_of(NetConfig(size=size, depth=1), "plenty"), data).denoiser
-        for size in (8, 32)
+        kept(training.denoiser, first(training))
+        for training in (
+            Training(config_of(NetConfig(size=size, depth=1), "plenty"), data) for size in (8, 32)
+        )
     )
-    assert 2 < kept(large, data.codec.shape) / kept(small, data.codec.shape) < 6  # maps, not 16
+    assert 2 < large / small < 6  # maps, not 16
 
 
 def test_the_peak_is_what_was_held_and_is_told_at_the_end():
@@ -85,3 +116,18 @@ def test_memory_that_is_taken_again_was_kept_meanwhile():
     with memory_kept():
         kept = min(faults() for _ in range(8))
     assert 4 * kept < given_back
+
+
+@pytest.mark.parametrize("who", ["user", "library"])
+def test_bounds_of_the_allocator_are_left_alone(monkeypatch, tmp_path, who):
+    asked = []
+    monkeypatch.setattr("ctypes.CDLL", lambda name: asked.append(name) or 1 / 0)
+    if who == "library":  # a process that is not there to train keeps its own
+        data = open_data("digits", DataOptions(limit=40)).stored
+        config = tiny_config(seen=32)
+        train(data, out=tmp_path / "run", config=replace(config, net=NETS[1]))
+    else:
+        monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "100000")
+        with memory_kept():
+            pass
+    assert not asked

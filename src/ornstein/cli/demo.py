@@ -2,12 +2,10 @@
 
 # ruff: noqa: B008 (frozen dataclasses are fit to be defaults)
 
-import sys
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated
 
-from .machine import FLAT, Machine, pairs, say
+from .machine import FLAT, Machine, pairs, say, training
 
 
 def demo(
@@ -29,11 +27,10 @@ def demo(
 
     from ..evaluate.demo import run_demo
     from ..tasks.doctor import quickest_threads
-    from ..train import shown
 
     if machine.threads is None:
         torch.set_num_threads(quickest_threads())
-    with redirect_stdout(sys.stderr), shown() as report:
+    with training() as report:
         done, path = run_demo(
             out, minutes=minutes, seed=seed, device=machine.device, say=say, report=report
         )

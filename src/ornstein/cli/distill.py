@@ -2,14 +2,12 @@
 
 # ruff: noqa: B008 (frozen dataclasses are fit to be defaults)
 
-import sys
-from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 from ..tasks.options import DistillOptions, checked
-from .machine import FLAT, Machine, say
+from .machine import FLAT, Machine, say, training
 
 
 def distill(
@@ -30,9 +28,8 @@ def distill(
     named = ", ".join(map(str, options.steps))
     machine.start(f"Teaching students of {named} steps, with {run} as their teacher")
     from ..evaluate.distillation import distill as teach
-    from ..train import shown
 
-    with redirect_stdout(sys.stderr), shown() as report:
+    with training() as report:
         grades = teach(
             run, out=out, device=machine.device, report=report, say=say, **asdict(options)
         )

@@ -40,7 +40,7 @@ def edit(
     options = checked(EditOptions, asdict(options))
     machine.start(f"Editing {', '.join(str(p) for p in pictures[:3])} with {run}")
     from ..tasks import edit as task
-    from ..tasks.sample import opened, write_picture
+    from ..tasks.sample import write_picture
 
     model = machine.opened(run)
     folder, cost = out or model.samples / "edited", None
@@ -53,7 +53,7 @@ def edit(
         say(f"It took {taken} in all.")
         paths, picture = way.save(folder), way.grid(columns=between)
     else:
-        other = None if to is None else opened(to, machine.device)
+        other = None if to is None else machine.beside(to)
         with watching():
             done = task.edit(
                 model, pictures, to=other, mask=mask, strokes=strokes, **asdict(options)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ..tasks.options import ExportOptions, checked
-from .machine import FLAT, Opening, pairs
+from .machine import FLAT, Adapted, pairs
 
 
 def export(
@@ -16,7 +16,7 @@ def export(
     options: Annotated[ExportOptions, FLAT] = ExportOptions(),
     *,
     out: Path | None = None,
-    machine: Annotated[Opening, FLAT] = Opening(),
+    machine: Annotated[Adapted, FLAT] = Adapted(),
 ) -> None:
     """Write the sampler of RUN as one graph, from unit noise to data, for other programs.
 

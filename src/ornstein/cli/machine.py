@@ -4,10 +4,10 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -16,6 +16,7 @@ from ..errors import UsageError
 if TYPE_CHECKING:
     from ..runs.model import Model
     from ..tasks.progress import Watch
+    from ..train.progress import Report
 
 FLAT = Parameter(name="*")
 Flag = Annotated[bool, Parameter(show_default=False)]
@@ -62,8 +63,8 @@ class Machine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Opening(Machine):
-    """How to open a run, to compute and to speak.
+class Adapted(Machine):
+    """How to open a run for what is written of it, to compute and to speak.
 
     Args:
         adapter: An adapter to put on the run, with its strength if that is not 1, as in
@@ -79,9 +80,50 @@ class Opening(Machine):
         return opened(run, self.device, self.adapter)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Opening(Machine):
+    """How to open a run that is to draw, to compute and to speak.
+
+    Args:
+        adapter: An adapter to put on the run, with its strength if that is not 1, as in
+            style:0.5; several are put on one after the other.
+        precision: Of products in the network; auto is bf16 where the hardware has it: quicker,
+            and not quite the same results.
+        compile: Compile the network, on a GPU: a minute once, for many examples.
+    """
+
+    adapter: tuple[str, ...] = ()
+    precision: Literal["auto", "f32", "bf16"] = "f32"
+    compile: Flag = False
+
+    def opened(self, run: Path) -> "Model":
+        """The model at a place, with the adapters on, as quick as it shall be."""
+        return self._opened(run, self.adapter)
+
+    def beside(self, run: Path) -> "Model":
+        """Another one that it works with, which wears no adapters."""
+        return self._opened(run, ())
+
+    def _opened(self, run: Path, adapters: tuple[str, ...]) -> "Model":
+        from ..runs.quick import quick
+        from ..tasks.sample import opened
+
+        return quick(opened(run, self.device, adapters), self.precision, self.compile)
+
+
 def say(line: str) -> None:
     """A line for the person who waits."""
     print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def training() -> "Iterator[Report]":
+    """For what trains: gives a report to standard error; memory that is freed is kept meanwhile."""
+    from ..train import shown
+    from ..train.memory import memory_kept
+
+    with redirect_stdout(sys.stderr), memory_kept(), shown() as report:
+        yield report
 
 
 @contextmanager

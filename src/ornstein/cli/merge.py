@@ -5,7 +5,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from .machine import FLAT, Opening
+from .machine import FLAT, Adapted
 
 
 def merge(
@@ -13,7 +13,7 @@ def merge(
     /,
     *,
     out: Path,
-    machine: Annotated[Opening, FLAT] = Opening(),
+    machine: Annotated[Adapted, FLAT] = Adapted(),
 ) -> None:
     """Write RUN with its adapters as a run of its own, which needs neither.
 

@@ -54,8 +54,8 @@ def sample(
     from ..tasks.asking import unread_texts
 
     models = [machine.opened(run)]
-    models += [task.opened(after, machine.device) for after in cascade]
-    model, first = models[-1], prior and task.opened(prior, machine.device)
+    models += [machine.beside(after) for after in cascade]
+    model, first = models[-1], prior and machine.beside(prior)
     cut = dict.fromkeys(pair for one in models for pair in unread_texts(one, options))
     for text, rest in cut:
         say(f"The text {text!r} is longer than what is read of it; left out: {rest!r}.")

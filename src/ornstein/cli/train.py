@@ -3,19 +3,18 @@
 # ruff: noqa: B008 (frozen dataclasses are fit to be defaults)
 
 import os
-import sys
 import tomllib
-from contextlib import redirect_stdout
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from ..data.options import DataOptions
 from ..errors import UsageError
+from ..runs.config import AutoencoderConfig
 from ..tasks.options import AdaptOptions, checked
-from .machine import FLAT, Flag, Machine
+from .machine import FLAT, Flag, Machine, training
 
 if TYPE_CHECKING:
     from ..runs.config import RunConfig
@@ -31,6 +30,7 @@ def train(
     recipe: str = "auto",
     config: Path | None = None,
     size: int | None = None,
+    memory: Literal["plenty", "low"] | None = None,
     given: str | None = None,
     make: str | None = None,
     latent: Path | None = None,
@@ -44,6 +44,7 @@ def train(
     dry_run: Flag = False,
     adapt: Annotated[AdaptOptions, FLAT] = AdaptOptions(),
     options: Annotated[DataOptions, Parameter(name="data")] = DataOptions(),
+    autoencoder: Annotated[AutoencoderConfig, Parameter(name="autoencoder")] = AutoencoderConfig(),
     machine: Annotated[Machine, FLAT] = Machine(),
 ) -> None:
     """Train a model of DATA in the time you have.
@@ -56,7 +57,8 @@ def train(
         out: The run folder to write; the first free place in runs/ if not given.
         recipe: Where to start from: what suits DATA, or a paper's.
         config: A TOML file of what shall differ from the recipe.
-        size: Width of the network, its one dial.
+        size: Width of the network, its one dial; the recipe's learning rate goes with it.
+        memory: Low trains large networks and pictures in little memory, for more time.
         given: Learn to make one picture from another: the folder or metadata column of what is
             given; small-8 for the picture itself scaled to 8 pixels; grey. See --data.given.
         make: The folder or column of what to make from it.
@@ -77,13 +79,13 @@ def train(
         data, out = None, Path(data)
     machine.start(f"Opening {out if resume else data}")
     from ..runs.facts import describe
-    from ..train import shown
     from ..train import train as fit
 
     adapt = checked(AdaptOptions, asdict(adapt))
     given, make, word = given or options.given, make or options.make, adapt.word or options.word
     options = replace(options, given=given, make=make, word=word)
-    changes = _changes(config, size, seed, options)
+    flags = {"net": {"size": size}, "train": {"memory": memory}, "seed": seed}
+    changes = _changes(config, flags, options, autoencoder)
     if mean is not None:
         changes["mean"] = str(mean.resolve())
     if latent is not None:
@@ -95,13 +97,15 @@ def train(
     if adapt.learn != "all" or adapt.base is not None:
         wanted = _going_on(adapt, options, changes, place)
     elif data is not None and (changes or recipe != "auto" or dry_run):
-        wanted = _configure(data, recipe, minutes, changes, place)
+        wanted = _configure(data, recipe, minutes, machine.device, changes, place)
+    if autoencoder != AutoencoderConfig() and wanted and wanted.net.kind != "autoencoder":
+        raise UsageError("--autoencoder says what its latents are: add --recipe autoencoder.")
     if dry_run:
         from ..runs.folder import RunFolder
 
         print(wanted.to_toml() if wanted else RunFolder.open(out or "").config_toml)
         return
-    with redirect_stdout(sys.stderr), shown() as report:
+    with training() as report:
         run = fit(
             data,
             out=out,
@@ -135,7 +139,10 @@ def train(
 
 
 def _changes(
-    file: Path | None, size: int | None, seed: int | None, options: DataOptions
+    file: Path | None,
+    flags: dict[str, Any],
+    options: DataOptions,
+    autoencoder: AutoencoderConfig,
 ) -> dict[str, Any]:
     """What shall differ from the recipe: the file first, then the flags."""
     changes: dict[str, Any] = {}
@@ -146,13 +153,17 @@ def _changes(
             raise UsageError(f"{file} cannot be read ({error.strerror}).") from None
         except ValueError as error:
             raise UsageError(f"{file} is not TOML: {error}. Mend or remove the line.") from None
-    default, given = asdict(DataOptions()), asdict(options)
-    flags: dict[str, Any] = {"data": {k: v for k, v in given.items() if v != default[k]}}
-    if size is not None:
-        flags["net"] = {"size": size}
-    if seed is not None:
-        flags["seed"] = seed
-    return _merged(changes, {k: v for k, v in flags.items() if v != {}})
+    tables = dict[str, Any]()
+    for name, chosen in (("data", options), ("autoencoder", autoencoder)):
+        default = asdict(type(chosen)())
+        tables[name] = {k: v for k, v in asdict(chosen).items() if v != default[k]}
+    return _merged(changes, _said(flags | tables))
+
+
+def _said(flags: dict[str, Any]) -> dict[str, Any]:
+    """Those of `flags` that were given, table by table."""
+    tables = {k: _said(v) if isinstance(v, dict) else v for k, v in flags.items()}
+    return {k: v for k, v in tables.items() if v not in (None, {})}
 
 
 def _two_stages(prior: Path | None, embedding: Path | None) -> dict[str, Any]:
@@ -167,17 +178,27 @@ def _two_stages(prior: Path | None, embedding: Path | None) -> dict[str, Any]:
 
 
 def _configure(
-    data: str, recipe: str, minutes: float | None, changes: dict[str, Any], place: str
+    data: str, recipe: str, minutes: float | None, device: str, changes: dict[str, Any], place: str
 ) -> "RunConfig":
     """The recipe for these data, with the changes, which came from `place`."""
     from ..data import open_data
     from ..runs.config import RunConfig
     from ..train import recipe as recipe_for
 
-    read_by = {key: changes[key] for key in ("data", "latent", "embedding") if key in changes}
+    read_by = {
+        key: changes[key] for key in ("data", "latent", "embedding", "net") if key in changes
+    }
     known = RunConfig.from_dict(read_by, place)
     found = open_data(data, known.data)
-    base = recipe_for(found, recipe, minutes, latent=known.latent, embedding=known.embedding)
+    base = recipe_for(
+        found,
+        recipe,
+        minutes,
+        latent=known.latent,
+        embedding=known.embedding,
+        size=known.net.size if "size" in changes.get("net", {}) else None,
+        device=device,
+    )
     return RunConfig.from_dict(_merged(asdict(base), {"source": data} | changes), place)
 
 

@@ -6,8 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
+from ..errors import UsageError
 from ..tasks.options import TuneOptions, checked
-from .machine import FLAT, Machine, say, watching
+from .machine import FLAT, Opening, say, watching
 
 
 def tune(
@@ -15,7 +16,7 @@ def tune(
     /,
     options: Annotated[TuneOptions, FLAT] = TuneOptions(),
     *,
-    machine: Annotated[Machine, FLAT] = Machine(),
+    machine: Annotated[Opening, FLAT] = Opening(),
 ) -> None:
     """Fit a sampler of few denoiser calls to RUN; `sample RUN --steps CALLS` then uses it.
 
@@ -23,10 +24,15 @@ def tune(
         run: The run folder.
     """
     options = checked(TuneOptions, asdict(options))
+    if machine.adapter:
+        raise UsageError(
+            "A rule belongs to the weights it was fitted to: make them a run of their own by "
+            "`ornstein merge`, and tune that."
+        )
     machine.start(f"Fitting a sampler of {options.calls} calls to {run}")
     from ..tasks.tune import tune as fit
 
     with watching() as taken:
-        tuned = fit(run, device=machine.device, say=say, **asdict(options))
+        tuned = fit(machine.opened(run), say=say, **asdict(options))
     say(f"It took {taken} in all.")
     machine.result({"seconds": taken.seconds, **asdict(tuned)}, tuned.lines())

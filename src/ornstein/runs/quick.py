@@ -1,12 +1,14 @@
 """A model quicker to draw from: its network in bfloat16, or compiled. Its states stay float32."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from ..core.denoise import NetDenoiser
+from ..core.denoise import Denoiser, NetDenoiser
+from ..core.residual import Residual
 from ..errors import UsageError
 from .model import Model
 
@@ -36,9 +38,11 @@ class Quick(nn.Module):
 
 
 def quick(
-    model: Model, precision: Literal["auto", "f32", "bf16"] = "f32", compiled: bool = False
+    model: Model, precision: Literal["auto", "f32", "bf16"] = "auto", compiled: bool = False
 ) -> Model:
     """The same model, quicker to draw from; as it is if nothing is asked, or it is quick already.
+
+    Every task takes a model, and so a quick one.
 
     Args:
         model: As loaded.
@@ -54,23 +58,43 @@ def quick(
             "out, and try --precision auto."
         )
     bf16 = precision == "bf16" or (precision == "auto" and has_bf16(model.device))
-    if not (bf16 or compiled) or isinstance(model.denoiser.net, Quick):
+    if not (bf16 or compiled) or is_quick(model):
         return model
     return rewired(model, bf16=bf16, compiler="inductor" if compiled else None)
 
 
+def is_quick(model: Model) -> bool:
+    """Whether a network of the model is in a `Quick`."""
+    return any(isinstance(part, Quick) for part in model.denoiser.modules())
+
+
 def rewired(model: Model, *, bf16: bool, compiler: str | None) -> Model:
-    """The same model with its network in a `Quick`."""
-    was = model.denoiser
-    denoiser = NetDenoiser(
-        Quick(was.net, bf16=bf16, compiler=compiler),
-        was.schedule,
-        was.prediction,
-        was.weighting,
-        was.uncertainty,
-        was.variance_steps,
-    )
-    return replace(model, denoiser=denoiser.eval())
+    """The same model with its networks in a `Quick`."""
+    return _with_nets(model, lambda net: Quick(net, bf16=bf16, compiler=compiler))
+
+
+def plain(model: Model) -> Model:
+    """The same model as it was before it was made quick: for what the last digits matter to."""
+    return _with_nets(model, lambda net: net.net) if is_quick(model) else model
+
+
+def _with_nets(model: Model, change: Callable[[Any], nn.Module]) -> Model:
+    def changed(was: Denoiser) -> Denoiser:
+        if isinstance(was, Residual):
+            return Residual(changed(was.mean), changed(was.residual), was.scale)
+        assert isinstance(was, NetDenoiser)
+        return NetDenoiser(
+            change(was.net),
+            was.schedule,
+            was.prediction,
+            was.weighting,
+            was.uncertainty,
+            was.variance_steps,
+            was.ahead,
+        )
+
+    # what draws from a model asks of its denoiser no more than any has
+    return replace(model, denoiser=changed(model.denoiser).eval())  # pyright: ignore[reportArgumentType]
 
 
 def has_bf16(device: torch.device) -> bool:

@@ -72,9 +72,6 @@ class SampleOptions(DrawOptions):
         examples: Which ones, as in 8-15, in place of the first COUNT; work can be shared out so.
         size: Height and width, as 96x128, of pictures larger than those of the training: drawn
             in windows that agree where they overlap.
-        precision: Of products in the network; auto is bf16 where the hardware has it: quicker,
-            and not quite the same examples.
-        compile: Compile the network, on a GPU: a minute once, for many examples.
         batch: Examples that the network sees at once; as many as suit it if left out. One answers
             soonest where one is wanted. The last bits of an example depend on it.
     """
@@ -83,8 +80,6 @@ class SampleOptions(DrawOptions):
     examples: Annotated[str, Len(1, 40)] | None = None
     size: Annotated[str, Len(1, 40)] | None = None
     batch: Annotated[int | None, Interval(ge=1, le=65536)] = None
-    precision: Literal["auto", "f32", "bf16"] = "f32"
-    compile: bool = False
 
     @property
     def indices(self) -> range:

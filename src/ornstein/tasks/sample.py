@@ -27,7 +27,6 @@ from ..runs.fitted import kept_rule
 from ..runs.folder import RunFolder
 from ..runs.model import GRIDS, Model, load
 from ..runs.provenance import provenance, stamp
-from ..runs.quick import quick
 from ..runs.sized import sized
 from .asking import (
     Context,
@@ -198,7 +197,7 @@ def cascade(
     Raises:
         UsageError: If a run cannot be given what the one before draws.
     """
-    models = [quick(opened(run, device), options.precision, options.compile) for run in runs]
+    models = [opened(run, device) for run in runs]
     for before, after in pairwise(models):
         check_chain(before, after)
     first, *rest = models

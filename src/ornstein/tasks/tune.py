@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..core.denoise import Denoiser
 from ..core.fit import FittedRule, fit, unfitted
 from ..core.sample import SAMPLERS, Sampler
 from ..core.times import LogSNRGrid, TimeGrid
@@ -16,7 +17,8 @@ from ..errors import UsageError
 from ..rng import generator
 from ..runs.fitted import keep_rule
 from ..runs.model import GRIDS, Model
-from .asking import conditions
+from .asking import Context, Heard, conditions, context_from, context_of
+from .examples import training_data
 from .options import TuneOptions, checked
 from .sample import Run, block, draw, opened, plan
 
@@ -92,7 +94,9 @@ def tune(
     """Fit a time grid, and the weights of its steps, to a run; `sample` then uses them.
 
     Where few steps end is compared with where many do, from the same noise: on some noise to fit,
-    on other noise to judge. What is no better than every fixed grid is not kept.
+    on other noise to judge. What is no better than every fixed grid is not kept. A run of pairs
+    is given what belongs to examples that training left out, unless the options say what; so is
+    one that hears embeddings told those of such pictures.
 
     Args:
         run: The run, or its folder; without a folder nothing is kept.
@@ -111,23 +115,25 @@ def tune(
     if rule is None or not rule.deterministic or rule.calls(calls) != calls:
         rule = SAMPLERS["adams-bashforth"]
     solver = checked(TuneOptions, {**_given(chosen), "sampler": chosen.sampler or "unipc"})
-    denoiser, many = plan(model, solver)
+    context, heard = _told_beside(model, chosen)
+    denoiser, many = plan(model, solver, heard=heard is not None)
     if not SAMPLERS[solver.sampler or ""].deterministic:
         raise UsageError(f"{solver.sampler} draws noise: fit to a deterministic sampler.")
     size = block(model)
     count = chosen.examples or min(2048, max(128, NUMBERS // prod(model.shape)))
     count = -(-count // size) * size
 
-    def ends(part: str) -> Callable[[Plan], Tensor]:
+    def ends(part: str, first: int) -> Callable[[Plan], Tensor]:
         seed = int(generator("tune", part, chosen.seed).integers(2**62))
 
-        def told(examples: Sequence[int]):
-            return denoiser.given(**conditions(model, chosen, examples))
+        def told(examples: Sequence[int]) -> Denoiser:
+            shown = [first + i for i in examples]
+            return denoiser.given(**conditions(model, chosen, shown, context, heard))
 
         return lambda steps: draw(model, told, steps, seed, range(count))
 
     say(f"Solving for the ends of {2 * count:,} examples in {many.calls} calls")
-    known, unseen = ends("fit"), ends("judge")
+    known, unseen = ends("fit", 0), ends("judge", count)
     target, there = known(many), unseen(many)
     plans = _fixed(model, rule, calls, float(many.times[0]))
     first = min(plans, key=lambda name: Error.of(known(plans[name]), target).value)
@@ -140,6 +146,31 @@ def tune(
     if better and model.run is not None:
         keep_rule(model.run, model.seen, found)
     return Tuned(calls=calls, rule=found, fitted=fitted, fixed=fixed, kept=better)
+
+
+def _told_beside(model: Model, options: TuneOptions) -> tuple[Context | None, Heard | None]:
+    """What a run of pairs is given, and a decoder hears, if the options do not say it.
+
+    It is what belongs to the examples that training left out, or to all if it left none out.
+    """
+    pairs, decodes = model.given is not None, model.config.embedding.role == "decoder"
+    hears = model.encoder is not None and decodes and options.text is None
+    if options.given is not None or not (pairs or hears):
+        return context_of(model, options), None
+    if model.config.source == "array":
+        say = "--given PICTURES" if pairs else "--text"
+        raise UsageError(f"This run was trained on an array: say by {say} what it is to be told.")
+    every, held = training_data(model)
+    data = held if len(held) else every
+
+    def rows(indices: Sequence[int]) -> Tensor:
+        return torch.tensor(indices) % len(data)
+
+    given, embedded = data.given, data.embedded
+    context = (
+        None if given is None else lambda i: context_from(model, given.stored[rows(i)].numpy())
+    )
+    return context, None if embedded is None else lambda i: embedded.tensor(rows(i))
 
 
 def _given(options: TuneOptions) -> dict[str, Any]:

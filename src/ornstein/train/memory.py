@@ -1,6 +1,7 @@
 """How much memory a training takes, how many examples it has room for, and what it keeps."""
 
 import ctypes
+import os
 import platform
 import sys
 from collections.abc import Iterator
@@ -11,29 +12,31 @@ from torch import Tensor
 
 from ..core.denoise import NetDenoiser
 from ..nets import DiT, UNet
+from .aims import Learner
+from .draws import Batch
 
 ROOM = 2**29  # bytes for what is kept for the gradient, where memory is low
+CHOSEN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_")
 
 
-def examples_at_once(denoiser: NetDenoiser, shape: tuple[int, ...], room: int = ROOM) -> int:
-    """How many examples ``(C, *S)`` fit in `room` bytes, at least one.
+def examples_at_once(learner: Learner, one: Batch, room: int = ROOM) -> int:
+    """How many examples such as the `one` fit in `room` bytes, at least one.
 
     A network that recomputes its blocks keeps what lies between them and, while the gradient
     passes through one, what lies within it: together at most half of what it would keep else.
     """
-    net = denoiser.net
+    net = learner.net if isinstance(learner, NetDenoiser) else None
     if not (isinstance(net, (UNet, DiT)) and net.recompute):
-        return max(1, room // max(1, kept(denoiser, shape)))
+        return max(1, room // max(1, kept(learner, one)))
     net.recompute = False
-    every = kept(denoiser, shape)
+    every = kept(learner, one)
     net.recompute = True
     return max(1, 2 * room // max(1, every))
 
 
-def kept(denoiser: NetDenoiser, shape: tuple[int, ...]) -> int:
-    """Bytes of the tensors that one example's loss keeps for its gradient, weights apart."""
-    device = next(denoiser.parameters()).device
-    weights = {p.untyped_storage().data_ptr() for p in denoiser.parameters()}
+def kept(learner: Learner, one: Batch) -> int:
+    """Bytes of the tensors that the loss of an example keeps for its gradient, weights apart."""
+    weights = {p.untyped_storage().data_ptr() for p in learner.parameters()}
     storages = dict[int, int]()
 
     def pack(tensor: Tensor) -> Tensor:
@@ -42,10 +45,8 @@ def kept(denoiser: NetDenoiser, shape: tuple[int, ...]) -> int:
             storages[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    x = torch.zeros(1, *shape, device=device)
-    t = torch.full((1,), 0.5, dtype=torch.float64, device=device)
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        denoiser.loss(x, t, x)
+        learner.loss(one.x, one.t, one.eps, **one.cond)
     return sum(storages.values())
 
 
@@ -66,12 +67,14 @@ def memory_kept() -> Iterator[None]:
     """What is freed stays with the process meanwhile, where GNU's allocator would give it back.
 
     Every update takes the same memory again, and each page of it that was given back costs a
-    fault: a fifth of the time on small pictures. The most that is held is the same. Afterwards the
-    allocator has the bounds that it would have found for itself.
+    fault: a fifth of the time on small pictures. The most that is held is the same. It is for
+    processes that are there to train, as those of the commands are: afterwards the allocator has
+    the bounds that it finds for itself once large blocks were freed, but finds no others any more.
+    Who has set its bounds in the environment keeps them.
 
     Source: https://man7.org/linux/man-pages/man3/mallopt.3.html.
     """
-    if platform.libc_ver()[0] != "glibc":
+    if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in CHOSEN):
         yield
         return
     libc, trim_threshold, mmap_threshold, mmap_max = ctypes.CDLL(None), -1, -3, -4

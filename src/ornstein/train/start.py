@@ -33,7 +33,6 @@ from .adapt import base_of, check_same_base, in_words_of, keep_memory, recall
 from .budget import settle
 from .device import World, choose_device, using_threads
 from .loop import Loop
-from .memory import memory_kept
 from .progress import Report, tensorboard
 from .recipes import recipe
 from .signals import Stop
@@ -92,7 +91,6 @@ def train(
     place = choose_device(device)
     world = World.join(place)
     with ExitStack() as stack:
-        stack.enter_context(memory_kept())
         if resume:
             folder, config, data, held = go_on(source, Path(str(out)), place, allow_data_change)
             data = recall(config, data, folder)
@@ -164,7 +162,7 @@ def plan(
     """What to do, before the clock is asked; and the data, on the device."""
     assert source is not None
     data, held = read(source, config, device)
-    config = config or recipe(data, minutes=minutes)
+    config = config or recipe(data, minutes=minutes, device=str(device))
     config = replace(config, source=name_of(source), data=data.options)
     if seen is not None:
         config = replace(config, train=replace(config.train, seen=seen))

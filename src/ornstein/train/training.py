@@ -107,7 +107,8 @@ class Training:
         self.seen, self.halvings = 0, 0
         self.micro = config.train.micro_batch or config.train.batch
         if config.train.memory == "low":
-            self.micro = min(self.micro, examples_at_once(self.denoiser, data.codec.shape))
+            one = self.aim.draw(data, torch.zeros(1, dtype=torch.int64), 0, slice(1))
+            self.micro = min(self.micro, examples_at_once(self.aim.learner, one))
         self.indices = torch.empty(0, dtype=torch.int64)
 
     @property

@@ -21,6 +21,7 @@ from ...data.codec import Codec
 from ...data.dataset import Dataset
 from ...rng import Streams, generator
 from ...runs.model import Model
+from ...runs.quick import plain
 from ...tasks.asking import context_from
 
 PROBES = 2
@@ -137,7 +138,7 @@ def measure_bits(
     codec = model.codec
     if codec.data is not codec or min(codec.std) == 0 or min(count, len(held_out)) < 2:
         return None
-    scale = _Scale(codec)
+    scale, model = _Scale(codec), plain(model)
     profile = _profile(model, train, scale, seed)
     within = Range(log_snr_max=profile.end)
     flows, bounds = [], []
