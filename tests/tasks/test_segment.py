@@ -86,7 +86,7 @@ def test_masks_of_pictures_that_were_scaled_are_as_large_as_they_were(model, tmp
     assert mask.shape == mean.shape == (48, 32)
     assert not mask[:8].any() and not mask[-8:].any()  # cut off before the network saw it
     small = mask[8:-8][2::4, 2::4]
-    np.testing.assert_array_equal(np.rint(small * 16 / 255), found.masks[0, 0])
+    np.testing.assert_array_equal(np.rint(small / 255 * 16), found.masks[0, 0])
     np.testing.assert_array_equal(mask[8:-8], small.repeat(4, 0).repeat(4, 1))
 
 
