@@ -69,12 +69,12 @@ class ClassifierFree(Denoiser):
 
     def moments(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> tuple[Tensor, Tensor | None]:
         x_hat, v = self.denoiser.moments(x_t, t, **cond)
-        weight = _weight_at(self.schedule.log_snr(t), self.weight, self.interval)
+        weight = weight_at(self.schedule.log_snr(t), self.weight, self.interval)
         if (not cond and self.negative is None) or (weight == 1).all():
             return x_hat, v
-        reference = self.denoiser(x_t, t, **_steered(cond, self.negative, len(x_t)))
+        reference = self.denoiser(x_t, t, **steered(cond, self.negative, len(x_t)))
         weight = align(weight, x_t).to(x_hat)
-        return _away(x_hat, reference, weight, self.parallel, self.rescale), v
+        return away(x_hat, reference, weight, self.parallel, self.rescale), v
 
 
 class Composed(Denoiser):
@@ -122,18 +122,18 @@ class Composed(Denoiser):
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
         shares = cond.pop("shares")
         several = {name: cond.pop(name) for name in self.terms if name in cond}
-        reference = self.denoiser(x_t, t, **_steered(cond, self.negative, len(x_t)))
-        weight = _weight_at(self.schedule.log_snr(t), self.weight, self.interval)
+        reference = self.denoiser(x_t, t, **steered(cond, self.negative, len(x_t)))
+        weight = weight_at(self.schedule.log_snr(t), self.weight, self.interval)
         weight, x_hat = align(weight, x_t).to(x_t), reference
         for k, share in enumerate(shares.T):
             if share.any():
                 one = {name: value[:, k] for name, value in several.items()}
                 apart = self.denoiser(x_t, t, **cond, **one) - reference
                 x_hat = x_hat + align(share.expand(len(x_t)), x_t).to(x_t) * apart
-        return _away(x_hat, reference, weight, self.parallel, self.rescale)
+        return away(x_hat, reference, weight, self.parallel, self.rescale)
 
 
-def _away(
+def away(
     x_hat: Tensor, reference: Tensor, weight: Tensor, parallel: float, rescale: float
 ) -> Tensor:
     """From `reference` through `x_hat`."""
@@ -150,7 +150,7 @@ def _away(
     return out
 
 
-def _steered(
+def steered(
     cond: Mapping[str, Tensor], negative: Mapping[str, Tensor | None] | None, count: int
 ) -> dict[str, Tensor]:
     """The conditions of the reference that guidance goes away from."""
@@ -185,7 +185,7 @@ class LearnedGuidance(Denoiser):
         return self.moments(x_t, t, **cond)[0]
 
     def moments(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> tuple[Tensor, Tensor | None]:
-        weight = _weight_at(self.schedule.log_snr(t), self.weight, self.interval)
+        weight = weight_at(self.schedule.log_snr(t), self.weight, self.interval)
         return self.denoiser.moments(x_t, t, **cond, guidance=weight.expand(len(x_t)))
 
 
@@ -224,7 +224,7 @@ class Autoguidance(Denoiser):
 
     def moments(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> tuple[Tensor, Tensor | None]:
         x_hat, v = self.denoiser.moments(x_t, t, **cond)
-        weight = _weight_at(self.schedule.log_snr(t), self.weight, self.interval)
+        weight = weight_at(self.schedule.log_snr(t), self.weight, self.interval)
         if (weight == 1).all():
             return x_hat, v
         reference = self.weak(x_t, t, **cond)
@@ -374,7 +374,7 @@ def _checked(interval: Interval) -> Interval:
     return interval
 
 
-def _weight_at(log_snr: Tensor, weight: Tensor, interval: Interval) -> Tensor:
+def weight_at(log_snr: Tensor, weight: Tensor, interval: Interval) -> Tensor:
     """The weight where the rule acts, 1 where it does not; ``()`` or ``(B,)``, float64."""
     inside = (interval[0] <= log_snr) & (log_snr <= interval[1])
     return torch.where(inside, weight.to(log_snr), 1.0)
