@@ -76,7 +76,7 @@ def test_embeddings_have_length_1_and_what_networks_see_mean_0_and_variance_1(pl
     assert encoder.of_texts([""]).isnan().all()
 
 
-def test_a_decoder_is_told_the_picture_and_a_prior_the_caption(places, sides):
+def test_a_decoder_is_told_the_picture_and_a_prior_the_caption_and_what_it_says(places, sides):
     encoder, some = encoder_of(places / "encoder"), torch.arange(4)
     x, cond = embedded(sides[0], encoder, "decoder").batch(some)
     assert_close(x, sides[0].batch(some)[0])
@@ -86,7 +86,8 @@ def test_a_decoder_is_told_the_picture_and_a_prior_the_caption(places, sides):
     x, cond = prior.batch(some, torch.full((4, 4), 0.9))
     assert_close(encoder.of_x(x), pictures)
     second = [row[1] for row in sides[0].captions.texts[:4]]
-    assert_close(cond, {"embedding": encoder.texts.standard(encoder.of_texts(second))})
+    said = encoder.texts.standard(encoder.of_texts(second))
+    assert_close(cond, {"text": encoder.words.tensor(second), "embedding": said})
 
 
 def test_a_picture_without_caption_is_nothing_to_learn_from(places, sides):

@@ -21,6 +21,7 @@ from ornstein.runs.config import (
 from ornstein.runs.embedding import encoder_of
 from ornstein.runs.model import load
 from ornstein.runs.provenance import read_stamp
+from ornstein.tasks.asking import conditions
 from ornstein.tasks.edit import between, edit
 from ornstein.tasks.embedding import sphere, turned
 from ornstein.tasks.examples import training_data
@@ -100,6 +101,15 @@ def test_the_prior_draws_what_the_text_says(prior, decoder):
     said = encoder.of_texts(texts)
     right = (e @ said.T).argmax(1) == torch.arange(60) % 3
     assert right.float().mean() > 0.7
+
+
+def test_a_prior_hears_the_words_and_what_they_say_as_a_whole(prior):
+    told = conditions(prior, SampleOptions(text=("red left", "blue right")), range(2))
+    x_t, t = normal((2, *prior.shape), "x_t"), torch.full((2,), 0.5, dtype=torch.float64)
+    both = prior.denoiser(x_t, t, **told)
+    for name, value in told.items():
+        other = prior.denoiser(x_t, t, **(told | {name: value.flip(0)}))
+        assert (other - both).norm(dim=1).min() > 0.05
 
 
 def test_of_two_that_the_prior_draws_the_nearer_one_is_taken(prior, decoder):

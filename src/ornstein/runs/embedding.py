@@ -306,7 +306,7 @@ def embedded(data: Dataset, encoder: Encoder, role: Role) -> Dataset:
     """`data` as a decoder or a prior sees them, encoded once and kept in memory.
 
     To a decoder, pictures and the embedding of each. To a prior, the embeddings of the pictures
-    that have captions, and those of the captions. Nothing else is told.
+    that have captions, the captions and their embeddings. Nothing else is told.
 
     Raises:
         DataError: If the data are of another kind than the encoder was trained on.
@@ -344,6 +344,7 @@ def embedded(data: Dataset, encoder: Encoder, role: Role) -> Dataset:
         alone,
         codec=points_of(encoder),
         stored=pictures.to(device),
+        captions=replace(told, words=encoder.words),
         embedded=Embedded(values=values[rows], count=count).to(device),
     )
 

@@ -91,8 +91,11 @@ def texts(model: Model, prompts: Sequence[Prompt], terms: int = 0) -> dict[str, 
         return told_by(prompts, model.words, terms)
     if terms or any(weight != 1 for p in prompts for _, weight in p.terms[0].spans):
         raise UsageError("This run hears of a text as a whole: leave AND, NOT and emphasis out.")
-    said = model.encoder.of_texts(prompt.terms[0].text for prompt in prompts)
-    return {"embedding": model.encoder.texts.standard(said)}
+    said = [prompt.terms[0].text for prompt in prompts]
+    told = {"embedding": model.encoder.texts.standard(model.encoder.of_texts(said))}
+    if model.vocabulary.words is None:
+        return told
+    return told | {"text": model.vocabulary.words.tensor(said)}
 
 
 def unread_texts(model: Model, options: DrawOptions) -> list[tuple[str, str]]:
