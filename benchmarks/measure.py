@@ -1,7 +1,8 @@
 """How things are timed, on what, and where the figures are kept: the same for every claim.
 
 With one thread a time is that of the processor, which other programs on the machine disturb
-least; with more, that of the clock. All that is compared takes turns, round after round.
+least; with more, or on a GPU, that of the clock. All that is compared takes turns, round after
+round.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 RESULTS = Path(__file__).parent / "results"
+DEVICE = "ORNSTEIN_BENCH_DEVICE"  # tells all processes where to compute
 Result = dict[str, Any]
 K = TypeVar("K")
 
@@ -34,6 +36,7 @@ class Options:
         seeds: Of trainings.
         tasks: To train on.
         budgets: Seconds of each training; none for the first that the task has.
+        device: Where all of them compute.
     """
 
     threads: int = 1
@@ -42,6 +45,7 @@ class Options:
     seeds: int = 1
     tasks: tuple[str, ...] = ("digits",)
     budgets: tuple[float, ...] = ()
+    device: str = "cpu"
 
     def rounds(self, count: int) -> int:
         return 1 if self.quick else count
@@ -65,17 +69,26 @@ class Claim:
 # --- Time ----------------------------------------------------------------------------------------
 
 
+def on_processor() -> bool:
+    """Whether nothing is computed elsewhere."""
+    return os.environ.get(DEVICE, "cpu") == "cpu"
+
+
 def seconds_of(run: Callable[[], object], threads: int = 1) -> float:
     """How long a run takes, in the clock that goes with so many threads."""
-    clock = time.process_time if threads == 1 else time.perf_counter
+    clock = time.process_time if threads == 1 and on_processor() else time.perf_counter
     begin = clock()
     run()
+    if not on_processor():
+        import torch
+
+        torch.cuda.synchronize()
     return clock() - begin
 
 
 def pick(answer: dict[str, float], threads: int) -> float:
     """The same, of a peer's answer."""
-    return answer["cpu" if threads == 1 else "wall"]
+    return answer["cpu" if threads == 1 and on_processor() else "wall"]
 
 
 def in_turn(runs: dict[K, Callable[[], float]], rounds: int) -> dict[K, list[float]]:
@@ -109,7 +122,11 @@ def grid(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def processor() -> str:
-    """The model of the processor."""
+    """The model of the processor, or of the GPU if that is what computes."""
+    if not on_processor():
+        import torch
+
+        return torch.cuda.get_device_name()
     path = Path("/proc/cpuinfo")
     text = path.read_text() if path.exists() else ""
     found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
@@ -130,7 +147,7 @@ def environment(threads: int) -> Result:
         "cores": os.cpu_count(),
         "cores used": cores(),
         "threads": threads,
-        "clock": "processor" if threads == 1 else "wall",
+        "clock": "processor" if threads == 1 and on_processor() else "wall",
         "system": platform.system(),
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -190,6 +207,9 @@ def write(claim: Claim, options: Options, folder: Path = RESULTS) -> Path:
     import torch
 
     torch.set_num_threads(options.threads)
+    os.environ[DEVICE] = options.device
+    if not on_processor():  # what is the default costs a microsecond a call where it is set
+        torch.set_default_device(options.device)
     place = environment(options.threads)
     began, others = time.monotonic(), Others()
     rows = claim.measure(options)
@@ -228,6 +248,7 @@ def parser(text: str | None) -> argparse.ArgumentParser:
     found.add_argument("--seeds", type=int, default=1)
     found.add_argument("--tasks", nargs="*", default=("digits",))
     found.add_argument("--budgets", nargs="*", type=float, default=(), metavar="SECONDS")
+    found.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     found.add_argument("--out", type=Path, default=RESULTS)
     return found
 
@@ -240,6 +261,7 @@ def options_of(arguments: argparse.Namespace) -> Options:
         seeds=arguments.seeds,
         tasks=tuple(arguments.tasks),
         budgets=tuple(arguments.budgets),
+        device=arguments.device,
     )
 
 

@@ -156,16 +156,17 @@ class Adapter:
         chosen = load(task)
         given = {"flips": chosen.flips, "seconds": seconds, "seed": seed}
         torch.manual_seed(seed)
-        trial = self.trainer(chosen.train_x, None, updates=1000, **given)
+        x = chosen.train_x.to(torch.get_default_device())
+        trial = self.trainer(x, None, updates=1000, **given)
         pace = time_of_update(trial, TRIAL * seconds)
         updates = max(1, int(seconds / pace))
-        training = self.trainer(chosen.train_x, None, updates=updates, **given)
+        training = self.trainer(x, None, updates=updates, **given)
         begin, done = time.process_time(), 0
         while done < updates and time.process_time() - begin < seconds:
             training.update()
             done += 1
         spent = time.process_time() - begin
-        np.save(out, chosen.sample(training.denoise).float().numpy())
+        np.save(out, chosen.sample(training.denoise).float().cpu().numpy())
         parameters = sum(p.numel() for p in training.net.parameters())
         told = {"settings": training.settings, "parameters": parameters, "spent": spent}
         return told | {"updates": done, "images": done * training.batch}
@@ -203,6 +204,8 @@ def timed(run: Run) -> dict[str, float]:
     """Seconds of the wall clock, and of all cores."""
     wall, cpu = time.perf_counter(), time.process_time()
     run()
+    if torch.get_default_device().type == "cuda":
+        torch.cuda.synchronize()
     return {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
 
 
@@ -219,6 +222,8 @@ def time_of_update(training: Trainer, seconds: float) -> float:
 def serve(adapter: Adapter) -> None:
     """Answer requests until the pipe is closed; or make a first picture, if so called."""
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
+    if (device := os.environ.get("ORNSTEIN_BENCH_DEVICE", "cpu")) != "cpu":
+        torch.set_default_device(device)
     if len(sys.argv) == 3 and adapter.first_picture:
         adapter.first_picture(Path(sys.argv[1]), Path(sys.argv[2]))
         return

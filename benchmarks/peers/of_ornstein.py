@@ -38,12 +38,13 @@ class Training(Trainer):
     ) -> None:
         self.kept = ExitStack()
         self.kept.enter_context(memory_kept())  # as `ornstein train` does
-        data = open_data(x.numpy(), DataOptions(validation=0.0, flip=flips))
+        data = open_data(x.cpu().numpy(), DataOptions(validation=0.0, flip=flips))
         config = recipe(data, minutes=None if seconds is None else seconds / 60)
         batch = batch or config.train.batch
         options = replace(config.train, batch=batch, seen=batch * updates, memory=memory)
         net = replace(config.net, size=size or config.net.size, levels=levels or config.net.levels)
-        device, world = choose_device(), World.join(choose_device())
+        device = choose_device(torch.get_default_device().type)
+        world = World.join(device)
         config = replace(config, seed=seed, train=options, net=net)
         config, _ = settle(config, data, device=device, world=world, seconds=None)
         self.batch, self.config, self.settings = batch, config, words(config)
