@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scipy import fft, ndimage
+from scipy import fft, ndimage, signal
 from torch.testing import assert_close
 
-from ornstein.core import measure, operators
+from ornstein.core import measure, operators, rounding
 from ornstein.core.measure import (
     Compose,
+    Diagonal,
     Filter,
     FourierMask,
     LinearOperator,
@@ -21,7 +22,8 @@ from ornstein.core.measure import (
     Tangent,
     Through,
 )
-from ornstein.core.operators import OPERATORS, BlockCosine, PhaseRetrieval, Quantise, Units
+from ornstein.core.operators import OPERATORS, PhaseRetrieval, Units
+from ornstein.core.rounding import BlockCosine, Quantise
 from truths import F64, normal
 
 B = 3
@@ -36,6 +38,13 @@ def odd_kernel(*shape: int) -> torch.Tensor:
     return normal(*shape, seed=8)
 
 
+def nearly_one(*shape: int) -> torch.Tensor:
+    """A kernel that leaves no frequency out."""
+    kernel = 0.1 * odd_kernel(*shape)
+    kernel[tuple(n // 2 for n in shape)] = 1.0
+    return kernel
+
+
 AREA = operators.downsample(PICTURE, 4)
 CASES: dict[str, tuple[Operator, tuple[int, ...]]] = {
     "mask of places": (Mask(kept(8, 12)), PICTURE),
@@ -46,6 +55,8 @@ CASES: dict[str, tuple[Operator, tuple[int, ...]]] = {
     "mask of each example": (Mask(kept(B, *PICTURE)), PICTURE),
     "mask that keeps all": (operators.identity(VOLUME), VOLUME),
     "mask that keeps nothing": (Mask(torch.zeros(8, 12, dtype=torch.bool)), PICTURE),
+    "diagonal": (Diagonal(normal(2, 1, 1, seed=7).abs() * kept(8, 12)), PICTURE),
+    "diagonal of each example": (Diagonal(normal(B, *PICTURE, seed=7).clamp_min(0)), PICTURE),
     "box": (operators.box(PICTURE), PICTURE),
     "random places": (operators.random_mask(VOLUME), VOLUME),
     "area": (AREA, PICTURE),
@@ -54,9 +65,11 @@ CASES: dict[str, tuple[Operator, tuple[int, ...]]] = {
     "bicubic": (operators.downsample(PICTURE, 4, kernel="bicubic"), PICTURE),
     "blur": (operators.blur(PICTURE, 1.3), PICTURE),
     "blur of a volume": (operators.blur(VOLUME, 0.7), VOLUME),
-    "motion": (operators.motion_blur(PICTURE, 4.0, 30.0), PICTURE),
-    "motion of a signal": (operators.motion_blur(SIGNAL, 4.0), SIGNAL),
-    "any kernel": (operators.convolution(PICTURE, odd_kernel(3, 4)), PICTURE),
+    "motion": (operators.motion_blur(PICTURE, 1.5, 30.0), PICTURE),
+    "motion of a signal": (operators.motion_blur(SIGNAL, 1.5), SIGNAL),
+    "motion on a torus": (operators.motion_blur(PICTURE, 4.0, 30.0, edges="torus"), PICTURE),
+    "any kernel": (operators.convolution(PICTURE, nearly_one(3, 4)), PICTURE),
+    "kernel on a torus": (operators.convolution(PICTURE, odd_kernel(3, 4), edges="torus"), PICTURE),
     "filter of each channel": (
         Filter(torch.fft.fftn(normal(*PICTURE, seed=9), dim=(1, 2)), 2),
         PICTURE,
@@ -70,10 +83,11 @@ CASES: dict[str, tuple[Operator, tuple[int, ...]]] = {
     "radial MRI": (operators.mri(PICTURE, "radial"), PICTURE),
     "random MRI": (operators.mri(SIGNAL, "random"), SIGNAL),
     "CT": (operators.radon(PICTURE, 24), PICTURE),
+    "CT of scikit-image": (operators.radon_of_scikit(PICTURE, 24, 16), PICTURE),
     "random matrix": (operators.random_matrix(SIGNAL, 5), SIGNAL),
     "tall matrix": (Matrix(normal(20, 12), (12,), (4, 5)), PICTURE),
     "blocks of cosines": (
-        BlockCosine(torch.tensor(operators.JPEG_TABLE).double()),
+        BlockCosine(torch.tensor(rounding.LUMINANCE).double()),
         (1, 16, 8),
     ),
     "composed": (Compose(Mask(kept(2, 3)), AREA), PICTURE),
@@ -87,6 +101,7 @@ CASES: dict[str, tuple[Operator, tuple[int, ...]]] = {
     "declip": (operators.declip(SIGNAL, -0.6, 0.4), SIGNAL),
     "quantise": (operators.quantise(SIGNAL, 0.3), SIGNAL),
     "jpeg": (operators.jpeg((1, 8, 16), 30, unit=60.0), (1, 8, 16)),
+    "jpeg in colour": (operators.jpeg((3, 17, 10), 30, unit=60.0), (3, 17, 10)),
     "in units of the data": (
         Units(
             operators.Declip(-0.6, 0.4), torch.tensor([[0.1], [-0.2]]), torch.tensor([[2.0], [0.5]])
@@ -108,7 +123,7 @@ def dot(u, v):
 def test_every_operator_stands_in_the_list():
     own = {
         v
-        for module in (measure, operators)
+        for module in (measure, operators, rounding)
         for v in vars(module).values()
         if isinstance(v, type) and issubclass(v, Operator)
     }
@@ -157,14 +172,15 @@ def test_each_example_is_measured_alone(A, shape):
 
 
 def bound_to_a_batch(A):
-    return isinstance(A, Tangent) or (isinstance(A, Mask) and A.keep.ndim == 4)
+    entries = getattr(A, "keep", getattr(A, "factors", torch.empty(0)))
+    return isinstance(A, Tangent) or entries.ndim == 4
 
 
 @everyone
 def test_the_tangent_is_the_derivative(A, shape):
     """Central differences; what is rounded is compared before rounding."""
     x, v = normal(B, *shape), normal(B, *shape, seed=2)
-    smooth = A.inner if isinstance(A, Quantise) else A
+    smooth = A.exact if isinstance(A, Quantise) else A
     seen, tangent = A.tangent(x)
     assert_close(seen, smooth(x))
     step = 1e-5
@@ -175,7 +191,7 @@ def test_the_tangent_is_the_derivative(A, shape):
 @everyone
 def test_autograd_goes_through_and_agrees_with_the_adjoint(A, shape):
     x = normal(B, *shape).requires_grad_()
-    smooth = A.inner if isinstance(A, Quantise) else A
+    smooth = A.exact if isinstance(A, Quantise) else A
     y = smooth(x)
     u = normal(*y.shape, seed=1)
     (gradient,) = torch.autograd.grad((y * u).sum(), x)
@@ -231,14 +247,29 @@ def test_the_blur_is_scipys(sigma):
     assert_close(found, torch.from_numpy(np.stack(expected)), rtol=1e-12, atol=1e-12)
 
 
-def test_a_kernel_of_one_point_moves_nothing_and_a_motion_of_none_hardly_blurs():
+def test_a_kernel_of_one_point_moves_nothing():
     x = normal(1, *PICTURE)
     point = torch.zeros(3, 3)
     point[1, 1] = 1
     assert_close(operators.convolution(PICTURE, point)(x), x)
-    along_rows = operators.motion_blur(PICTURE, 4.0, 0.0)(x)
+
+
+def test_what_lies_beyond_the_edges_of_a_photograph_changes_nothing_that_is_looked_at():
+    scene, kernel = normal(2, 20, 24), odd_kernel(4, 3)
+    blurred = np.stack([signal.convolve(plane, kernel)[2:22, 1:25] for plane in scene])
+    cut = np.s_[:, 5:13, 6:18]
+    A = operators.convolution(PICTURE, kernel)
+    found, expected = A(scene[cut][None])[0], torch.from_numpy(blurred)[cut]
+    keep = A.outer.keep.expand_as(found)
+    assert keep.sum() == 2 * (8 - 3) * (12 - 2) and not found[~keep].any()
+    assert_close(found[keep], expected[keep])
+
+
+def test_a_motion_keeps_the_sum_along_its_path():
+    x = normal(1, *PICTURE)
+    along_rows = operators.motion_blur(PICTURE, 4.0, 0.0, edges="torus")(x)
     assert_close(along_rows.sum(-1), x.sum(-1))
-    along_columns = operators.motion_blur(PICTURE, 4.0, 90.0)(x)
+    along_columns = operators.motion_blur(PICTURE, 4.0, 90.0, edges="torus")(x)
     assert_close(along_columns.sum(-2), x.sum(-2))
 
 
@@ -314,7 +345,11 @@ def test_what_is_quantised_lies_within_half_a_level():
         (lambda: operators.radon((1, 8)), "pictures"),
         (lambda: operators.random_mask((1, 8), 0.0), "share"),
         (lambda: operators.declip((1, 8), 1.0, 0.0), "low < high"),
-        (lambda: operators.jpeg((1, 9, 8)), "8 x 8"),
+        (lambda: operators.jpeg((1, 8)), "pictures"),
+        (lambda: operators.jpeg((1, 8, 8), 0), "quality"),
+        (lambda: operators.jpeg((1, 8, 8), chroma="4:1:1"), "4:2:0"),
+        (lambda: operators.convolution((1, 8, 8), torch.ones(9, 9)), "reaches beyond"),
+        (lambda: operators.convolution((1, 8, 8), torch.ones(3, 3), "mirror"), "torus"),
         (lambda: operators.channels((2, 8), torch.ones(1, 3)), "expected a matrix"),
         (lambda: FourierMask(torch.ones(8, dtype=torch.bool))(torch.ones(1, 3, 8)), "imaginary"),
     ],

@@ -9,8 +9,9 @@ from torch.testing import assert_close
 
 from ornstein.data.image import ImageCodec
 from ornstein.errors import DataError
-from ornstein.tasks.measuring import named_operator, problem_of
+from ornstein.tasks.measuring import problem_of
 from ornstein.tasks.options import RestoreOptions
+from ornstein.tasks.ways import named_operator
 
 COLOUR = ImageCodec(
     shape=(3, 8, 8), dtype="uint8", mean=(90.0, 120.0, 60.0), std=(40.0, 55.0, 70.0)
@@ -31,7 +32,7 @@ def stored(codec):
         {"deblur": "1.5"},
         {"denoise": 7.0},
         {"mri": "radial"},
-        {"ct": 5},
+        {"ct": "5"},
         {"colourise": True},
         {"operator": "motion-blur"},
         {"operator": "low-pass"},
@@ -46,7 +47,7 @@ def test_what_was_measured_of_the_data_is_what_is_measured_of_x(codec, options):
         pytest.skip("is grey already")
     chosen, model = RestoreOptions(**options), SimpleNamespace(codec=codec, shape=codec.shape)
     data = stored(codec)
-    y = named_operator(codec.shape, chosen)(data.double())
+    y = named_operator(codec, chosen)(data.double())
     problem = problem_of(model, y, chosen)  # pyright: ignore[reportArgumentType]
     assert_close(problem.operator(codec.pack(data)), problem.y, rtol=1e-4, atol=1e-3)
     assert problem.sigma_y > 0
@@ -63,8 +64,8 @@ def test_the_noise_of_a_measurement_is_counted_in_its_own_units():
 
 def test_k_space_and_sinograms_come_from_arrays(tmp_path):
     model = SimpleNamespace(codec=GREY, shape=GREY.shape)
-    for options in (RestoreOptions(ct=5), RestoreOptions(mri="cartesian")):
-        y = named_operator(GREY.shape, options)(stored(GREY)[:1].double())
+    for options in (RestoreOptions(ct="5"), RestoreOptions(mri="cartesian")):
+        y = named_operator(GREY, options)(stored(GREY)[:1].double())
         np.save(tmp_path / "y.npy", y[0].numpy())
         read = problem_of(model, tmp_path / "y.npy", options)  # pyright: ignore
         assert_close(read.y, problem_of(model, y, options).y)  # pyright: ignore

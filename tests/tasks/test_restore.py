@@ -137,11 +137,15 @@ def test_mean_and_standard_deviation_are_written(model, stored, hole, tmp_path):
     (picture,) = model.codec.save(model.codec.pack(stored[:1]), tmp_path)
     restored = restore(model, picture, hole, 3)
     paths = restored.save(tmp_path / "out", uncertainty=True)
-    assert [p.parent.name for p in paths] == ["out"] * 3 + ["mean", "sd"]
-    sd = np.load(paths[-1])
+    assert [p.parent.name for p in paths] == ["out"] * 3 + ["mean", "sd", "sd"]
+    sd = np.load(paths[-2])
     assert sd.shape == (1, 8, 8) and (sd[:, :4] == 0).all() and (sd[:, 4:] > 0).any()
-    mean = model.codec.read(paths[-2])
+    mean = model.codec.read(paths[-3])
     assert torch.equal(mean[:, :, :4], stored[:1, :, :4])
+    seen = Image.open(paths[-1])
+    white = float(seen.info["Comment"].split()[-5])
+    assert f"white {sd.max():.4g} units" in restored.legend
+    np.testing.assert_allclose(np.asarray(seen) * white / 255, sd[0], atol=white / 500)
 
 
 @pytest.mark.parametrize("method", ["pigdm", "ddnm", "diffpir", "ddrm", "dps", "daps", "repaint"])

@@ -13,7 +13,7 @@ from ornstein.data.image import ImageCodec
 from ornstein.data.options import DataOptions
 from ornstein.errors import UsageError
 from ornstein.tasks.edit import edit
-from ornstein.tasks.restore import by_size, restore, space_of
+from ornstein.tasks.restore import at_once, restore, space_of
 from ornstein.tasks.sample import sample
 from untrained import tiny_model
 
@@ -80,7 +80,7 @@ def test_a_large_picture_keeps_its_size_its_known_pixels_and_its_metadata(
     hole = tmp_path / "mask.png"
     Image.fromarray(mask).save(hole)
     paths = restore(model, photograph, hole, draws=2, steps=4).save(tmp_path / "out", True)
-    names = ["photo-0.png", "photo-1.png", "photo.png", "photo.npy"]
+    names = ["photo-0.png", "photo-1.png", "photo.png", "photo.npy", "photo.png"]
     assert [path.name for path in paths] == names
     before = np.asarray(Image.open(photograph))
     for path in paths[:3]:
@@ -105,10 +105,10 @@ def test_pictures_of_several_sizes_are_named_and_taken_in_turn(model, photograph
     files = [photograph, other, photograph]
     with pytest.raises(UsageError, match=r"photo\.png is 13 x 19, .*wide\.png is 20 x 9: give"):
         restore(model, files, denoise=9.0)
-    lists = by_size(model, files)
+    lists = at_once(model, files)
     assert lists == [[photograph, photograph], [other]]
     assert [space_of(alike) for alike in lists] == [(19, 13), (9, 20)]
-    assert by_size(tiny_model(), files) == [files]  # which makes all of its own size
+    assert at_once(tiny_model(), files) == [files]  # which makes all of its own size
 
 
 def test_a_picture_smaller_than_a_patch_is_refused(model):

@@ -28,9 +28,9 @@ def restore(
 ) -> None:
     """Mend what FILES hold, several times over: each restoration explains what was measured.
 
-    Say what was measured by --mask, --upscale, --deblur, --denoise, --colourise, --mri, --ct or
-    --operator. What is known exactly is kept to the last bit. A run of patches (--data.patch)
-    mends pictures of any size.
+    Say what was measured by --mask, --outpaint, --upscale, --deblur, --denoise, --colourise,
+    --mri, --ct or --operator; of tables, leave cells empty. What is known exactly is kept to the
+    last bit. A run of patches (--data.patch) mends pictures of any size.
 
     Args:
         run: The run folder.
@@ -51,7 +51,7 @@ def restore(
     what = f"{calibrate} held-out examples" if not files else ", ".join(map(str, files[:3]))
     machine.start(f"Restoring {what} with {run}")
     from ..evaluate.measures.calibration import calibrate as measure
-    from ..tasks.restore import by_size
+    from ..tasks.restore import at_once
     from ..tasks.restore import restore as mend
     from ..tasks.sample import write_picture
 
@@ -65,7 +65,7 @@ def restore(
             found = measure(model, calibrate, mask, keep=True, **given)
         machine.result(found.facts, [*pairs(found.facts), found.verdict])
         return
-    lists, paths, costs = by_size(model, files or []), list[Path](), []
+    lists, paths, costs = at_once(model, files or [], options), list[Path](), []
     if grid is not None and len(lists) > 1:
         raise UsageError("--grid is for pictures of one size: leave it out, or give fewer files.")
     for alike in lists:
@@ -77,6 +77,7 @@ def restore(
         say(f"It took {restored.cost}.")
         if uncertainty:
             say(restored.trust)
+            say(restored.legend)
         costs.append(restored.cost and asdict(restored.cost))
     cost = costs[0] if len(costs) == 1 else costs
     machine.result({"paths": paths, "cost": cost}, summary(paths))

@@ -75,7 +75,9 @@ class LinearOperator(Operator):
             return self.adjoint(self(v)) + align(ratio, v) * v
 
         pull = self.adjoint(gap)
-        return x + conjugate_gradient(normal, pull, min(2 * pull[0].numel(), ENOUGH))
+        # beyond that, what is left is rounding, and may lie where A is blind
+        enough = RANK * torch.finfo(x.dtype).eps
+        return x + conjugate_gradient(normal, pull, min(2 * pull[0].numel(), ENOUGH), enough)
 
 
 ENOUGH = 1000  # iterations to find a consistent point where no decomposition is cheap
@@ -201,6 +203,27 @@ class Mask(LinearOperator):
 
 def _same(x: Tensor) -> Tensor:
     return x
+
+
+@dataclass(frozen=True, eq=False)
+class Diagonal(LinearOperator):
+    """Multiplies each entry; where by zero, it is never looked at, and may be NaN.
+
+    Args:
+        factors: >= 0; broadcasts to x, as the booleans of a `Mask`.
+    """
+
+    factors: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        factors = self.factors.to(x)
+        return torch.where(factors != 0, factors * x, 0.0)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self(y)
+
+    def spectrum(self, shape: tuple[int, ...]) -> Spectrum:
+        return Spectrum(self.factors, _same, _same, Mask(self.factors != 0))
 
 
 @dataclass(frozen=True, eq=False)

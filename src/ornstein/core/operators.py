@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from math import ceil, pi, prod, radians, sqrt
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,8 +18,8 @@ from .measure import (
     Matrix,
     Operator,
     Separable,
-    Spectrum,
 )
+from .rounding import jpeg, quantise
 
 Shape = tuple[int, ...]
 """Of one example, ``(C, *S)``."""
@@ -110,19 +110,51 @@ def blur(shape: Shape, sigma: float = 1.0) -> Separable:
     return Separable((None, *matrices))
 
 
-def convolution(shape: Shape, kernel: Tensor) -> Filter:
-    """Any kernel ``(*K)``, its middle at the place it is applied to; what leaves comes in again."""
+Edges = Literal["unknown", "torus"]
+
+
+def convolution(shape: Shape, kernel: Tensor, edges: Edges = "unknown") -> LinearOperator:
+    """Any kernel ``(*K)``, its middle at the place it is applied to.
+
+    Args:
+        shape: Of one example.
+        kernel: Of as many axes as *S.
+        edges: ``unknown``, of a photograph: what came in from beyond it nobody knows, so that
+            places which the kernel joins to the other side are not looked at; ``torus``, what
+            leaves comes in again.
+    """
     space = shape[1:]
     if kernel.ndim != len(space):
         raise ValueError(f"expected a kernel of {len(space)} axes, got {tuple(kernel.shape)}")
+    if edges not in ("unknown", "torus"):
+        raise ValueError(f"edges must be unknown or torus, got {edges!r}")
     places = [(torch.arange(k) - k // 2) % n for k, n in zip(kernel.shape, space, strict=True)]
     whole = torch.zeros(space, dtype=torch.float64)
     whole.index_put_(torch.meshgrid(*places, indexing="ij"), kernel.double(), accumulate=True)
-    return Filter(torch.fft.fftn(whole), len(space))
+    turned = Filter(torch.fft.fftn(whole), len(space))
+    return turned if edges == "torus" else Compose(Mask(_within(space, kernel)), turned)
 
 
-def motion_blur(shape: Shape, length: float = 5.0, angle: float = 0.0) -> Filter:
-    """The path of a camera that moves `length` pixels, `angle` degrees from the last axis."""
+def _within(space: Shape, kernel: Tensor) -> Tensor:
+    """True where a kernel, its middle there, does not reach beyond ``(*S)``."""
+    keep = torch.zeros(space, dtype=torch.bool)
+    inner = []
+    for axis, (n, k) in enumerate(zip(space, kernel.shape, strict=True)):
+        lit = kernel.movedim(axis, 0).reshape(k, -1).any(1).nonzero() - k // 2
+        inner.append(slice(max(0, int(lit.max())), max(0, n + min(0, int(lit.min())))))
+    keep[tuple(inner)] = True
+    if not keep.any():
+        raise ValueError(f"a kernel of {tuple(kernel.shape)} reaches beyond {space} everywhere")
+    return keep
+
+
+def motion_blur(
+    shape: Shape, length: float = 5.0, angle: float = 0.0, edges: Edges = "unknown"
+) -> LinearOperator:
+    """The path of a camera that moves `length` pixels, `angle` degrees from the last axis.
+
+    At the edges as `convolution`.
+    """
     if not length > 0 or len(shape) not in (2, 3):
         raise ValueError(f"need length > 0 and one or two axes, got {length} and {shape[1:]}")
     reach = ceil(length / 2) + 1
@@ -135,7 +167,7 @@ def motion_blur(shape: Shape, length: float = 5.0, angle: float = 0.0) -> Filter
         for d in directions
     ]
     kernel = hats[0].sum(0) if len(hats) == 1 else torch.einsum("pi,pj->ij", *hats)
-    return convolution(shape, kernel / kernel.sum())
+    return convolution(shape, kernel / kernel.sum(), edges)
 
 
 def low_pass(shape: Shape, share: float = 0.25) -> Filter:
@@ -210,13 +242,10 @@ def radial(space: Shape, spokes: int = 16) -> Tensor:
 def mri(
     shape: Shape, pattern: str = "cartesian", acceleration: float = 4.0, seed: int = 0
 ) -> LinearOperator:
-    """Single-coil MRI: some of k-space.
-
-    Of a picture of real channels, `FourierMask` after `complex_from_real`; of pairs of real and
-    imaginary channels, `FourierMask` itself: use that for complex data.
+    """Single-coil MRI: some of `k_space`.
 
     Args:
-        shape: Of one example, real channels.
+        shape: Of one example.
         pattern: ``cartesian``, ``radial`` or ``random``.
         acceleration: Points of k-space there are, over points sampled.
         seed: Of what is random.
@@ -236,39 +265,87 @@ def mri(
 
 
 def k_space(shape: Shape, keep: Tensor) -> LinearOperator:
-    """The points of k-space where `keep` ``(*S)`` is true, of real channels."""
-    return Compose(FourierMask(keep), complex_from_real(shape))
+    """The points of k-space where `keep` ``(*S)`` is true: pairs of real and imaginary parts.
+
+    Two channels are the real and the imaginary part of one picture, `FourierMask`; any other
+    number are real pictures, with a k-space each.
+    """
+    measured = FourierMask(keep)
+    return measured if shape[0] == 2 else Compose(measured, complex_from_real(shape))
 
 
 def radon(shape: Shape, angles: int | Tensor = 30) -> Matrix:
     """CT: line integrals of pictures ``(C, H, W)`` -> ``(C, angles, detectors)``.
 
-    Each pixel is shared between the two detectors beside its shadow. One pixel wide, the
-    detectors reach as far as the diagonal.
+    Each pixel is shared between the two detectors beside its shadow, `x cos + y sin` of it with x
+    to the right and y down from the middle of the picture. One pixel wide, the detectors reach as
+    far as the diagonal.
 
     Args:
         shape: Of one example.
         angles: Degrees ``(A,)``; or how many, evenly over half a turn.
     """
-    if len(shape) != 3:
-        raise ValueError(f"CT is of pictures (C, H, W), got {shape}")
-    height, width = shape[1:]
-    if isinstance(angles, int):
-        angles = torch.arange(angles).double() * (180 / angles)
-    turn = torch.deg2rad(angles.double())[:, None]
-    count = ceil(sqrt(height**2 + width**2)) + 2
+    height, width = _sides(shape)
+    turn, count = _radians(angles), detectors(height, width)
     y = (torch.arange(height).double() - (height - 1) / 2).repeat_interleave(width)
     x = (torch.arange(width).double() - (width - 1) / 2).repeat(height)
     shadow = x * torch.cos(turn) + y * torch.sin(turn) + (count - 1) / 2  # (A, H W)
+    size = (len(turn), count)
+    return Matrix(_shares(shadow, count, (count, 1)), (height, width), size)
+
+
+def radon_of_scikit(shape: Shape, angles: int | Tensor, count: int) -> Matrix:
+    """CT as `skimage.transform.radon` has it: ``(C, H, W)`` -> ``(C, detectors, angles)``.
+
+    It turns the other way, about the pixel H // 2, W // 2, which falls on detector count // 2.
+
+    Args:
+        shape: Of one example.
+        angles: As `radon`.
+        count: Detectors: ``min(H, W)`` with ``circle=True``, when what they miss should be zero.
+    """
+    height, width = _sides(shape)
+    turn = _radians(angles)
+    y = (torch.arange(height).double() - height // 2).repeat_interleave(width)
+    x = (torch.arange(width).double() - width // 2).repeat(height)
+    shadow = x * torch.cos(turn) - y * torch.sin(turn) + count // 2
+    size = (count, len(turn))
+    return Matrix(_shares(shadow, count, (1, len(turn))), (height, width), size)
+
+
+def detectors(height: int, width: int) -> int:
+    """How many `radon` has."""
+    return ceil(sqrt(height**2 + width**2)) + 2
+
+
+def _sides(shape: Shape) -> Shape:
+    if len(shape) != 3:
+        raise ValueError(f"CT is of pictures (C, H, W), got {shape}")
+    return shape[1:]
+
+
+def _radians(angles: int | Tensor) -> Tensor:
+    """``(A, 1)``."""
+    if isinstance(angles, int):
+        angles = torch.arange(angles).double() * (180 / angles)
+    return torch.deg2rad(angles.double())[:, None]
+
+
+def _shares(shadow: Tensor, count: int, steps: tuple[int, int]) -> Tensor:
+    """The sparse matrix that shares pixels between the detectors beside their shadows ``(A, N)``.
+
+    Its rows are angle times the first of `steps` plus detector times the second.
+    """
     low = shadow.floor()
     share = shadow - low
-    rows = low.long() + torch.arange(len(turn))[:, None] * count
-    pixels = torch.arange(height * width).expand_as(rows)
-    index = torch.stack([torch.cat([rows, rows + 1]).flatten(), pixels.repeat(2, 1).flatten()])
-    values = torch.cat([1 - share, share]).flatten()
-    size = (len(turn) * count, height * width)
-    matrix = torch.sparse_coo_tensor(index, values, size, check_invariants=True).coalesce()
-    return Matrix(matrix, (height, width), (len(turn), count))
+    beside = torch.stack([low, low + 1]).long()
+    rows = beside * steps[1] + torch.arange(len(shadow))[:, None] * steps[0]
+    pixels = torch.arange(shadow.shape[1]).expand_as(rows)
+    met = (beside >= 0) & (beside < count)
+    index = torch.stack([rows[met], pixels[met]])
+    values = torch.stack([1 - share, share])[met]
+    size = (len(shadow) * count, shadow.shape[1])
+    return torch.sparse_coo_tensor(index, values, size, check_invariants=True).coalesce()
 
 
 def random_matrix(shape: Shape, rows: int = 16, seed: int = 0) -> Matrix:
@@ -303,101 +380,6 @@ class Declip(Operator):
 
     def __call__(self, x: Tensor) -> Tensor:
         return x.clamp(self.low, self.high)
-
-
-@dataclass(frozen=True, eq=False)
-class Quantise(Operator):
-    """A linear measurement, rounded: ``y = round(A x)``, the unit of A x being one level.
-
-    Rounding has no derivative. What it adds is nearly uniform between -1/2 and 1/2, so it counts
-    as noise of that variance, 1/12, and A x is compared with y.
-    """
-
-    inner: LinearOperator
-    rounding = 12**-0.5
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return self.inner(x).round()
-
-    def tangent(self, x: Tensor) -> tuple[Tensor, LinearOperator]:
-        return self.inner.tangent(x)
-
-
-def quantise(shape: Shape, step: float = 1.0) -> Quantise:
-    """Each entry in whole numbers of `step`."""
-    if not step > 0:
-        raise ValueError(f"step must be positive, got {step}")
-    return Quantise(Separable((torch.eye(shape[0]).double() / step, *(None for _ in shape[1:]))))
-
-
-JPEG_TABLE = (
-    (16, 11, 10, 16, 24, 40, 51, 61),
-    (12, 12, 14, 19, 26, 58, 60, 55),
-    (14, 13, 16, 24, 40, 57, 69, 56),
-    (14, 17, 22, 29, 51, 87, 80, 62),
-    (18, 22, 37, 56, 68, 109, 103, 77),
-    (24, 35, 55, 64, 81, 104, 113, 92),
-    (49, 64, 78, 87, 103, 121, 120, 101),
-    (72, 92, 95, 98, 112, 100, 103, 99),
-)
-"""Quantisation of the luminance, ITU-T T.81, table K.1."""
-
-
-@dataclass(frozen=True, eq=False)
-class BlockCosine(LinearOperator):
-    """The discrete cosine transform of blocks of 8 x 8 pixels, over a table of steps.
-
-    Args:
-        steps: ``(8, 8)``, > 0.
-    """
-
-    steps: Tensor
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return self._blocks(x, self._cosines) / self._tiled(x)
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        return self._blocks(y / self._tiled(y), self._cosines.mT)
-
-    def spectrum(self, shape: Shape) -> Spectrum:
-        values = 1 / self._tiled(torch.empty(shape, dtype=torch.float64))
-        return Spectrum(
-            values,
-            lambda x: self._blocks(x, self._cosines),
-            lambda c: self._blocks(c, self._cosines.mT),
-            lambda y: y,
-        )
-
-    @cached_property
-    def _cosines(self) -> Tensor:
-        k, n = torch.arange(8).double()[:, None], torch.arange(8).double()
-        matrix = torch.cos(pi * (2 * n + 1) * k / 16) / 2
-        matrix[0] /= sqrt(2)
-        return matrix
-
-    def _blocks(self, x: Tensor, matrix: Tensor) -> Tensor:
-        height, width = x.shape[-2:]
-        whole = (torch.block_diag(*[matrix] * (n // 8)).to(x) for n in (height, width))
-        rows, columns = whole
-        return rows @ x @ columns.mT
-
-    def _tiled(self, x: Tensor) -> Tensor:
-        return self.steps.to(x).repeat(x.shape[-2] // 8, x.shape[-1] // 8)
-
-
-def jpeg(shape: Shape, quality: int = 20, unit: float = 1.0) -> Quantise:
-    """The coefficients that a JPEG file of the luminance keeps.
-
-    Args:
-        shape: Of one example, ``(C, H, W)``, H and W multiples of 8.
-        quality: 1 to 99; libjpeg's scale of the table.
-        unit: Of x in grey levels of 0 to 255.
-    """
-    if len(shape) != 3 or shape[1] % 8 or shape[2] % 8 or not 1 <= quality <= 99:
-        raise ValueError(f"need blocks of 8 x 8 and quality 1 to 99, got {shape} and {quality}")
-    scale = 50 / quality if quality < 50 else 2 - quality / 50
-    steps = torch.tensor(JPEG_TABLE, dtype=torch.float64).mul(scale).round().clamp(1, 255)
-    return Quantise(BlockCosine(steps / unit))
 
 
 @dataclass(frozen=True, eq=False)

@@ -133,21 +133,21 @@ class ImageCodec(Codec):
             else:
                 with strict_decoders():
                     found = decode(read_file(path), self.shape[0])
-            return torch.from_numpy(np.stack([self._conform(array) for array in found]))
+            pressed = path.suffix.lower() != ".npy"  # which holds the units of the data
+            return torch.from_numpy(np.stack([self._conform(array, pressed) for array in found]))
         except OSError as error:
             raise DataError(f"{shown(path)} cannot be read ({error.strerror or error}).") from None
         except Unreadable as error:
             raise DataError(f"{shown(path)} cannot be used: {shown(error, 200)}.") from None
 
-    def _conform(self, array: np.ndarray) -> np.ndarray:
+    def _conform(self, array: np.ndarray, pressed: bool) -> np.ndarray:
         """A picture ``(H, W, C)`` made to fit `shape` and `dtype`, as ``(C, H, W)``."""
-        stretched = self.dtype == "bool" and self.format == "png" and array.dtype == np.uint8
-        if array.dtype.name != self.dtype and not stretched:
+        stretched = pressed and self.format == "png" and array.dtype == np.uint8
+        if array.dtype.name != self.dtype and not (stretched and self.dtype == "bool"):
             raise Unreadable(f"it holds {array.dtype}, but the run was trained on {self.dtype}")
         array = rechannel(array, self.shape[0])
         array = cover(array, *self.shape[1:])
-        if array.dtype == np.uint8 and self.format == "png":
-            array = self._press(array)
+        array = self._press(array) if stretched else array
         return np.ascontiguousarray(np.moveaxis(array, 2, 0)).astype(storage(self.dtype))
 
     def _batch(self, array: np.ndarray) -> np.ndarray:

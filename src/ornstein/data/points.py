@@ -65,13 +65,15 @@ class PointsCodec(Codec):
         self, x: Tensor, folder: Path, start: int = 0, labels: Sequence[str] | None = None
     ) -> Iterator[Path]:
         """Write one file with a row for each example; see `Codec.save`."""
-        values = self.unpack(x)
         path = folder / file_name(start, None, f".{self.format}")
+        yield write_bytes(path, self.encode(self.unpack(x), labels))
+
+    def encode(self, values: np.ndarray, labels: Sequence[str] | None = None) -> bytes:
+        """The bytes of a file of `format` that holds rows ``(N, D)`` in the units of the data."""
         if self.format == "npy":
             out = io.BytesIO()
             np.save(out, values, allow_pickle=False)
-            yield write_bytes(path, out.getvalue())
-            return
+            return out.getvalue()
         text = io.StringIO(newline="")
         writer = csv.writer(text, delimiter=self.delimiter, lineterminator="\n")
         if self.columns:
@@ -81,7 +83,7 @@ class PointsCodec(Codec):
         for i, row in enumerate(values.tolist()):
             cells = [self._cell(v, j in whole) for j, v in enumerate(row)]
             writer.writerow(cells if labels is None else [*cells, safe_cell(labels[i])])
-        yield write_bytes(path, text.getvalue().encode())
+        return text.getvalue().encode()
 
     def _cell(self, value: float, whole: bool) -> str:
         text = str(int(value)) if whole else repr(value)
@@ -112,6 +114,25 @@ class PointsCodec(Codec):
         return Image.fromarray(np.rint(colour).astype(np.uint8))
 
     def read(self, path: Path) -> Tensor:
+        values, _ = self._rows(path, holes=False)
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise DataError(f"{shown(path)} holds NaN or infinite numbers; leave those rows out.")
+        return torch.from_numpy(np.ascontiguousarray(values).astype(storage(self.dtype)))
+
+    def read_cells(self, path: Path) -> tuple[Tensor, list[str]]:
+        """Rows ``(N, D)``, float64, NaN where a cell is empty; and the class of each, if told.
+
+        Raises:
+            DataError: As `read`, but for numbers that are missing.
+        """
+        values, labels = self._rows(path, holes=True)
+        values = values.astype(np.float64)
+        if np.isinf(values).any():
+            raise DataError(f"{shown(path)} holds infinite numbers; leave those cells empty.")
+        return torch.from_numpy(values), labels
+
+    def _rows(self, path: Path, holes: bool) -> tuple[np.ndarray, list[str]]:
+        labels: list[str] = []
         if path.suffix.lower() == ".npy":
             try:
                 values = read_npy(path)
@@ -119,24 +140,23 @@ class PointsCodec(Codec):
                 raise DataError(f"{shown(path)} cannot be used: {shown(error, 200)}.") from None
             values = values[None] if values.ndim == 1 else values
         else:
-            values = self._table(path)
+            values, labels = self._table(path, holes)
         if values.ndim != 2 or values.shape[1] != self.shape[0]:
             raise DataError(
                 f"{shown(path)} holds rows of shape {values.shape[1:]}, but the run was trained "
                 f"on {self.shape[0]} columns; give the same columns."
             )
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise DataError(f"{shown(path)} holds NaN or infinite numbers; leave those rows out.")
-        return torch.from_numpy(np.ascontiguousarray(values).astype(storage(self.dtype)))
+        return values, labels
 
-    def _table(self, path: Path) -> np.ndarray:
-        table = read_table(path, DataOptions(label=self.label))
+    def _table(self, path: Path, holes: bool) -> tuple[np.ndarray, list[str]]:
+        table = read_table(path, DataOptions(label=self.label), holes)
         if not self.columns or not table.columns:
-            return table.values
+            return table.values, table.labels
         for name in self.columns:
             if name not in table.columns:
                 raise DataError(
                     f"{shown(path)} has no column {shown(repr(name))}, which the run was trained "
                     "on; give the same columns."
                 )
-        return table.values[:, [table.columns.index(name) for name in self.columns]]
+        order = [table.columns.index(name) for name in self.columns]
+        return table.values[:, order], table.labels

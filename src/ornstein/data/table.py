@@ -46,10 +46,11 @@ class Table:
     decimal: str
 
 
-def read_table(path: Path, options: DataOptions) -> Table:
+def read_table(path: Path, options: DataOptions, holes: bool = False) -> Table:
     """Read a CSV: with a header or without, a byte-order mark, ``,`` ``;`` tab or spaces between.
 
     A row with a missing or infinite number is bad: an error, or left out with ``on_bad = skip``.
+    With `holes`, what is missing is NaN.
 
     Raises:
         DataError: Naming the file, the line, and the column.
@@ -59,7 +60,7 @@ def read_table(path: Path, options: DataOptions) -> Table:
     with path.open("rb") as file:
         delimiter = _delimiter(_lines(file, path))
         file.seek(0)
-        return _Reading(path, options, delimiter).table(_rows(file, path, delimiter))
+        return _Reading(path, options, delimiter, holes).table(_rows(file, path, delimiter))
 
 
 def read_rows(data: bytes, place: str) -> list[dict[str, str]]:
@@ -79,8 +80,9 @@ def safe_cell(text: str) -> str:
 class _Reading:
     """The state of reading one file."""
 
-    def __init__(self, path: Path, options: DataOptions, delimiter: str) -> None:
+    def __init__(self, path: Path, options: DataOptions, delimiter: str, holes: bool) -> None:
         self.path, self.options, self.delimiter = path, options, delimiter
+        self.holes = holes
         self.decimal = "."
         self.header: list[str] = []
         self.numeric: list[int] = []
@@ -142,6 +144,9 @@ class _Reading:
             reason = f"it has {len(row)} cells where there should be {width}"
         else:
             for i in self.numeric:
+                if self.holes and _missing(row[i]):
+                    numbers.append(math.nan)
+                    continue
                 value = self._number(row[i])
                 if value is None or not math.isfinite(value):
                     what = f"column {shown(repr(self.header[i])) if self.header else i + 1}"

@@ -25,10 +25,11 @@ from ..runs.model import Model
 from .asking import Heard, conditions, label_names
 from .embedding import dealt, heard_of, sphere, told_by
 from .examples import Places, read_examples
+from .holes import read_mask, same_cut
 from .measuring import Problem, through
 from .options import DrawOptions, EditOptions, checked
 from .progress import pieces
-from .restore import fitting, read_mask, same_cut
+from .restore import fitting
 from .restored import Cost, named
 from .sample import Run, Samples, block, draw, maker, opened, plan, png, rule
 

@@ -1,34 +1,35 @@
 """What was measured, in the user's own units and files, made ready for the posterior of x."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import hypot, sqrt
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..core import operators
-from ..core.measure import Compose, LinearOperator, Mask, Operator, Separable, Through
-from ..core.operators import OPERATORS, Units
+from ..core.measure import (
+    Compose,
+    Diagonal,
+    FourierMask,
+    LinearOperator,
+    Mask,
+    Operator,
+    Separable,
+    Through,
+)
+from ..core.operators import Units
 from ..core.posterior import Measured
-from ..data.arrays import read_npy
+from ..core.rounding import Quantise
 from ..data.codec import Codec
-from ..data.decode import decode, strict_decoders
-from ..data.files import read_file
-from ..data.image import ImageCodec
-from ..data.names import Unreadable, shown
-from ..data.places import Place, files_in
-from ..errors import DataError, UsageError
+from ..errors import UsageError
 from ..rng import normal
 from ..runs.latents import LatentCodec
 from ..runs.model import Model
-from .options import RestoreOptions, suggestion
-
-Files = Place | Sequence[Place] | Tensor
-"""Where measurements lie, or what they hold, in the units of the data."""
+from .options import RestoreOptions
+from .reading import Files, Read, names_of, read_examples, read_measurements
+from .ways import makes_pictures, named_operator
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +40,7 @@ class Problem:
         operator: Of all examples alike; a mask may have a row for each ``(P, C, *S)``.
         y: ``(P, *M)``, float32.
         sigma_y: The standard deviation of its noise.
-        names: Of the files the measurements came from; empty if from none.
+        sources: The file of each measurement; empty if from none.
         latents: Through which the examples are seen, where x is in latents of them.
         slack: The standard deviation of what these cannot say, in the units of `y`.
     """
@@ -47,12 +48,17 @@ class Problem:
     operator: Operator
     y: Tensor
     sigma_y: float
-    names: tuple[str, ...] = ()
+    sources: tuple[Path, ...] = ()
     latents: LatentCodec | None = None
     slack: float = 0.0
 
     def __len__(self) -> int:
         return len(self.y)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the files that will be made of each; see `names_of`."""
+        return names_of(self.sources)
 
     @property
     def copied(self) -> Mask | None:
@@ -70,11 +76,16 @@ class Problem:
         """The measurements of some of the examples, on `device`."""
         operator = self.operator
         if isinstance(operator, Mask):
-            alike = operator.keep.ndim < self.y.ndim or len(operator.keep) == 1
-            operator = Mask((operator.keep if alike else operator.keep[rows]).to(device))
+            operator = Mask(self._rows(operator.keep, rows).to(device))
+        elif isinstance(operator, Diagonal):
+            operator = Diagonal(self._rows(operator.factors, rows).to(device))
         if self.latents is not None:
             operator = Through(operator, self.latents.decode)
         return Measured(operator, self.y[rows].to(device), hypot(self.sigma_y, self.slack))
+
+    def _rows(self, entries: Tensor, rows: Tensor) -> Tensor:
+        alike = entries.ndim < self.y.ndim or len(entries) == 1
+        return entries if alike else entries[rows]
 
     def shown(self, shape: tuple[int, ...]) -> Tensor:
         """What is known, as examples ``(P, C, *S)``: the smallest x that explains `y`."""
@@ -85,28 +96,50 @@ class Problem:
         return self.operator.tangent(zero)[1].adjoint(self.y)
 
 
-def problem_of(model: Model, files: Files, options: RestoreOptions) -> Problem:
-    """What the options say was measured of the examples in `files`, by any operator but a mask.
+def problem_of(
+    model: Model, files: Files, options: RestoreOptions, own: Operator | None = None
+) -> Problem:
+    """What was measured of the examples in `files`, by any operator but a mask.
 
     Args:
         model: The run.
         files: Of measurements; of whole examples, if they are to be measured first.
         options: Which operator, and how much noise.
+        own: The operator, of data in their own units, if the options do not name it.
 
     Raises:
         UsageError: If not one operator is named, or it does not fit the run.
         DataError: If a file cannot be read, or is of another size.
     """
     codec = model.codec.data
-    operator = named_operator(codec.shape, options)
-    size, noise = _size(operator, codec.shape), _noise(codec, options)
+    operator = own or named_operator(codec, options, files)
+    size, noise = _size(operator, codec.shape), _noise(codec, operator, options)
     if options.simulate:
-        stored, names = read_examples(codec, files)
-        y = operator(stored.double())
+        whole = read_examples(codec, files)
+        y = operator(whole.values.double())
         y = y + noise * normal(y.shape, "measurement", options.seed).double()
+        sources = whole.sources
     else:
-        y, names = _read(codec, size, files)
-    return through(model.codec, _in_units(codec, operator, y, noise, names))
+        read = _left(codec, operator, size, files, options)
+        y, sources = _looked_at(operator, read.values), read.sources
+    return through(model.codec, _in_units(codec, operator, y, noise, sources))
+
+
+def _left(
+    codec: Codec, operator: Operator, size: tuple[int, ...], files: Files, options: RestoreOptions
+) -> Read:
+    """y, from files. Of what was rounded, they hold the examples that it was decoded to."""
+    if not isinstance(operator, Quantise):
+        return read_measurements(codec, size, files, makes_pictures(options))
+    read = read_measurements(codec, codec.shape, files, picture=True)
+    return replace(read, values=operator.of_left(read.values))
+
+
+def _looked_at(operator: Operator, y: Tensor) -> Tensor:
+    """`y`, and zeros where the operator never looks."""
+    outer = operator.outer if isinstance(operator, Compose) else operator
+    seen = isinstance(outer, (Mask, FourierMask))
+    return torch.where(outer.keep, y, 0.0) if seen else y
 
 
 def through(codec: Codec, problem: Problem) -> Problem:
@@ -121,22 +154,32 @@ def through(codec: Codec, problem: Problem) -> Problem:
     return replace(problem, latents=codec, slack=slack)
 
 
-def masked(
-    model: Model, stored: Tensor, names: tuple[str, ...], keep: Tensor, options: RestoreOptions
-) -> Problem:
-    """Examples ``(P, C, *S)``, of which what `keep` says is known."""
+def masked(model: Model, given: Read, keep: Tensor, options: RestoreOptions) -> Problem:
+    """Examples ``(P, C, *S)``, of which what `keep` says is known, and may have noise.
+
+    The noise is one of the data, whose channels become x by deviations of their own:
+    ``std x / s + noise / s``, s a typical std.
+    """
     codec = model.codec.data
-    if named := [name for name in _WAYS if getattr(options, name)]:
-        raise UsageError(f"--mask and --{named[0]} are two measurements: give one.")
     if keep.all():
         raise UsageError("The mask asks for nothing: make it white where to fill in.")
     if not keep.any():
         raise UsageError("The mask keeps nothing: to draw from nothing, use `ornstein sample`.")
-    noise, given = (options.noise or 0.0) / _typical(codec), codec.pack(stored)
+    scale, x = _typical(codec), codec.pack(given.values)
+    noise, ratio = (options.noise or 0.0) / scale, _of_channels(codec.std, codec) / scale
+    even = noise == 0 or bool((ratio - 1).abs().max() < 1e-9)
+    y = x if even else ratio.to(x) * x
     if options.simulate and noise > 0:
-        given = given + noise * normal(given.shape, "measurement", options.seed)
-    known = torch.where(keep, given, 0.0)
-    return through(model.codec, Problem(Mask(keep), known, noise, names))
+        y = y + noise * normal(y.shape, "measurement", options.seed)
+    y = torch.where(keep, y, 0.0)
+    operator = Mask(keep) if even else Diagonal(torch.where(keep, ratio, 0.0).float())
+    return through(model.codec, Problem(operator, y, noise, given.sources))
+
+
+def _of_channels(numbers: tuple[float, ...], codec: Codec) -> Tensor:
+    """``(C, 1, ...)``, float64."""
+    axes = (1,) * (len(codec.shape) - 1)
+    return torch.tensor(numbers, dtype=torch.float64).reshape(-1, *axes)
 
 
 def _size(operator: Operator, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -153,82 +196,14 @@ def _size(operator: Operator, shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(seen.shape[1:])
 
 
-def named_operator(shape: tuple[int, ...], options: RestoreOptions) -> Operator:
-    """The operator that the options name, for data in their own units.
-
-    Raises:
-        UsageError: If none or several are named, or it does not fit examples of `shape`.
-    """
-    chosen = [name for name in _WAYS if getattr(options, name)]
-    if len(chosen) != 1:
-        flags = ", ".join(f"--{name}" for name in ("mask", *_WAYS))
-        found = " and ".join(f"--{name}" for name in chosen) or "none"
-        raise UsageError(f"Say what was measured by one of {flags}; {found} was given.")
-    (name,) = chosen
-    try:
-        return _WAYS[name](shape, options)
-    except (ValueError, TypeError) as error:
-        raise UsageError(
-            f"--{name} does not fit this run, whose examples have shape {shape}: {error}."
-        ) from None
-
-
-def _deblur(shape: tuple[int, ...], options: RestoreOptions) -> Operator:
-    try:
-        return operators.blur(shape, float(options.deblur or 0))
-    except ValueError:
-        if not Path(options.deblur or "").suffix:
-            raise
-    kernel = _grey(Path(options.deblur or ""))
-    return operators.convolution(shape, torch.from_numpy(kernel / kernel.sum()))
-
-
-def _mri(shape: tuple[int, ...], options: RestoreOptions) -> Operator:
-    path = Path(options.mri or "")
-    if not path.suffix:
-        return operators.mri(shape, str(options.mri))
-    keep = _grey(path)
-    if keep.shape != shape[1:]:
-        raise UsageError(
-            f"{path} samples k-space of {_times(keep.shape)}, but the run makes pictures of "
-            f"{_times(shape[1:])}: give a mask of that size."
-        )
-    return operators.k_space(shape, torch.from_numpy(keep >= keep.max() / 2))
-
-
-def _other(shape: tuple[int, ...], options: RestoreOptions) -> Operator:
-    name = options.operator or ""
-    if name not in OPERATORS:
-        raise UsageError(f"There is no operator {name!r}{suggestion(name, OPERATORS)}")
-    return OPERATORS[name](shape, **_parameters(OPERATORS[name], options.parameters or {}))
-
-
-def _parameters(make: Callable[..., Operator], given: dict[str, float | str]) -> dict[str, Any]:
-    """`given`, with whole numbers as integers; what `make` does not know is a `TypeError`."""
-    return {
-        name: int(value) if isinstance(value, float) and value.is_integer() else value
-        for name, value in given.items()
-    }
-
-
-_WAYS: dict[str, Callable[[tuple[int, ...], RestoreOptions], Operator]] = {
-    "upscale": lambda shape, o: operators.downsample(shape, o.upscale or 0),
-    "deblur": _deblur,
-    "denoise": lambda shape, o: operators.identity(shape),
-    "colourise": lambda shape, o: operators.greyscale(shape),
-    "mri": _mri,
-    "ct": lambda shape, o: operators.radon(shape, o.ct or 0),
-    "operator": _other,
-}
-
-
-def _noise(codec: Codec, options: RestoreOptions) -> float:
+def _noise(codec: Codec, operator: Operator, options: RestoreOptions) -> float:
     """Of the measurement, in the data's units; by default what rounding to whole numbers is."""
     if options.denoise is not None:
         return options.denoise
     if options.noise is not None:
         return options.noise
-    return 0.0 if np.dtype(codec.dtype).kind == "f" else 12**-0.5
+    rounded = np.dtype(codec.dtype).kind != "f" and operator.rounding == 0
+    return 12**-0.5 if rounded else 0.0
 
 
 def _typical(codec: Codec) -> float:
@@ -237,23 +212,21 @@ def _typical(codec: Codec) -> float:
 
 
 def _in_units(
-    codec: Codec, operator: Operator, y: Tensor, noise: float, names: tuple[str, ...]
+    codec: Codec, operator: Operator, y: Tensor, noise: float, sources: tuple[Path, ...]
 ) -> Problem:
     """The same measurement, of x in place of ``mean + std x``.
 
     If A is linear, ``(y - A mean) / s = A (std / s) x + noise / s``, s a typical std.
     """
-    axes = (1,) * (len(codec.shape) - 1)
-    mean = torch.tensor(codec.mean, dtype=torch.float64).reshape(-1, *axes)
-    std = torch.tensor(codec.std, dtype=torch.float64)
+    mean, std = _of_channels(codec.mean, codec), torch.tensor(codec.std, dtype=torch.float64)
     if not isinstance(operator, LinearOperator):
-        units = Units(operator, mean, std.reshape(-1, *axes))
-        return Problem(units, y.float(), noise, names)
+        units = Units(operator, mean, _of_channels(codec.std, codec))
+        return Problem(units, y.float(), noise, sources)
     scale = _typical(codec)
     y = (y - operator(mean.expand(1, *codec.shape))) / scale
     if (std - scale).abs().max() > 1e-9 * scale:
         operator = _after(operator, torch.diag(std / scale), codec.shape)
-    return Problem(operator, y.float(), noise / scale, names)
+    return Problem(operator, y.float(), noise / scale, sources)
 
 
 def _after(operator: LinearOperator, mix: Tensor, shape: tuple[int, ...]) -> LinearOperator:
@@ -262,107 +235,3 @@ def _after(operator: LinearOperator, mix: Tensor, shape: tuple[int, ...]) -> Lin
         return Compose(operator, operators.channels(shape, mix))
     first, *others = operator.matrices
     return Separable((mix if first is None else first @ mix, *others))
-
-
-# --- Files ---------------------------------------------------------------------------------------
-
-
-def read_examples(codec: Codec, files: Files) -> tuple[Tensor, tuple[str, ...]]:
-    """Whole examples in the data's units ``(P, C, *S)``, and the names of their files."""
-    if isinstance(files, Tensor):
-        if tuple(files.shape[1:]) != codec.shape:
-            raise UsageError(
-                f"The pictures have shape {tuple(files.shape)}, but the run was trained on "
-                f"{codec.shape}: give (P, {', '.join(map(str, codec.shape))})."
-            )
-        return files, ()
-    found = [(path, codec.read(path)) for path in files_in(files)]
-    return torch.cat([x for _, x in found]), _names([(path, len(x)) for path, x in found])
-
-
-def _read(codec: Codec, size: tuple[int, ...], files: Files) -> tuple[Tensor, tuple[str, ...]]:
-    """Measurements ``(P, *size)`` in the data's units, float64, and the names of their files."""
-    if isinstance(files, Tensor):
-        if tuple(files.shape[1:]) != size:
-            raise UsageError(
-                f"The measurements have shape {tuple(files.shape)}, but the operator makes "
-                f"(P, {', '.join(map(str, size))}) of the run's examples."
-            )
-        return files.double(), ()
-    paths = files_in(files)
-    y = torch.stack([_read_one(codec, size, path) for path in paths])
-    return y, _names([(path, 1) for path in paths])
-
-
-def _read_one(codec: Codec, size: tuple[int, ...], path: Path) -> Tensor:
-    try:
-        if path.suffix.lower() == ".npy":
-            array = read_npy(path)
-            if array.shape in (size, tuple(n for n in size if n != 1)):
-                return torch.from_numpy(array.astype(np.float64)).reshape(size)
-            array = array[..., None] if array.ndim == 2 else array
-        else:
-            with strict_decoders():
-                (array,) = decode(read_file(path), size[0])
-    except (Unreadable, OSError, ValueError) as error:
-        raise DataError(f"{shown(path)} cannot be used: {shown(error, 200)}.") from None
-    if array.ndim == 3 and array.shape[2] == 3 and size[0] == 1:
-        array = array @ np.array(operators.GREY)
-        array = array[..., None]
-    found = np.moveaxis(array, -1, 0)
-    if found.shape != size:
-        raise DataError(
-            f"{shown(path)} is of {_times(found.shape)} (channels first), but this measurement of "
-            f"the run's examples is of {_times(size)}: give a file of that size."
-        )
-    values = found.astype(np.float64)
-    if isinstance(codec, ImageCodec) and path.suffix.lower() == ".png" and codec.levels:
-        top = codec.levels - 1
-        values = values * (top / 255) if top < 255 else values
-    return torch.from_numpy(values)
-
-
-def _grey(path: Path) -> np.ndarray:
-    """A picture or an array ``(H, W)`` of a file, as numbers."""
-    try:
-        if path.suffix.lower() == ".npy":
-            return np.asarray(read_npy(path), np.float64)
-        with strict_decoders():
-            (array,) = decode(read_file(path), 1)
-        return array.astype(np.float64).mean(2)
-    except (Unreadable, OSError, ValueError) as error:
-        raise DataError(f"{shown(path)} cannot be used: {shown(error, 200)}.") from None
-
-
-def picture_size(path: Path) -> tuple[int, int]:
-    """Width and height of a picture or an array in a file.
-
-    Raises:
-        DataError: If it cannot be read.
-    """
-    if path.suffix.lower() == ".npy":
-        size = _grey(path).shape
-        return size[1], size[0]
-    from PIL import Image
-
-    try:
-        with Image.open(path) as picture:
-            wide, high = picture.size
-            turned = picture.getexif().get(0x0112, 1) >= 5
-            return (high, wide) if turned else (wide, high)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{shown(path)} cannot be used: {shown(error, 200)}.") from None
-
-
-def _names(found: Sequence[tuple[Path, int]]) -> tuple[str, ...]:
-    """A name for each example: its file's, numbered if the file holds several."""
-    names = [
-        path.stem if count == 1 else f"{path.stem}-{i}"
-        for path, count in found
-        for i in range(count)
-    ]
-    return tuple(names) if len(set(names)) == len(names) else ()
-
-
-def _times(size: Sequence[int]) -> str:
-    return " x ".join(map(str, size))

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Weight = Annotated[float, Interval(ge=-100, le=100)]
 Steps = Annotated[int, Interval(ge=1, le=100_000)]
+Margins = tuple[int, int, int, int]
+"""Left, top, right, bottom."""
 TimeGridName = Literal["uniform", "straight", "log-snr", "karras", "stride", "fitted"]
 
 
@@ -68,6 +70,8 @@ class SampleOptions(DrawOptions):
     """What to draw, and how.
 
     Args:
+        guidance: Weight of classifier-free guidance; 1 is none. Of runs in a row it is of the
+            first, and others are guided as they say themselves; or give one for each.
         count: Examples to draw.
         examples: Which ones, as in 8-15, in place of the first COUNT; work can be shared out so.
         size: Height and width, as 96x128, of pictures larger than those of the training: drawn
@@ -76,6 +80,10 @@ class SampleOptions(DrawOptions):
             soonest where one is wanted. The last bits of an example depend on it.
     """
 
+    guidance: Annotated[  # pyright: ignore[reportIncompatibleVariableOverride] (a row of them)
+        Annotated[tuple[Weight, ...], Len(1)] | Weight | None,
+        Parameter(consume_multiple=True, n_tokens=-1),
+    ] = None
     count: Annotated[int, Interval(ge=1, le=10_000_000), Parameter(alias="-n")] = 16
     examples: Annotated[str, Len(1, 40)] | None = None
     size: Annotated[str, Len(1, 40)] | None = None
@@ -120,11 +128,14 @@ class RestoreOptions(DrawOptions):
         noise: Standard deviation of the noise of the measurement, in the units of the data; by
             default none under a mask, and elsewhere what rounding to whole numbers makes.
         upscale: The pictures are so many times too small.
+        outpaint: They are to grow by so many pixels on each side; or left, top, right, bottom, as
+            in 0,0,32,0.
         deblur: They are blurred by a Gaussian of so many pixels, or by the kernel in a file.
         denoise: They have noise of this standard deviation, in the units of the data.
         colourise: They are grey.
         mri: They are k-space, sampled where this picture is white; or cartesian, radial, random.
-        ct: They are sinograms of so many angles.
+        ct: They are sinograms of so many angles over half a turn; or of these degrees, as in
+            0,7.5,15, or those in a .txt, .csv or .npy file.
         operator: They were measured by the operator of this name.
         parameters: Of that operator, each as in --operator.sigma 2.
         simulate: They are whole: measure them first.
@@ -139,14 +150,30 @@ class RestoreOptions(DrawOptions):
     particles: Annotated[int, Interval(ge=2, le=100_000)] = 64
     noise: Annotated[float, Interval(ge=0, le=1e9)] | None = None
     upscale: Annotated[int, Interval(ge=2, le=64)] | None = None
+    outpaint: Annotated[str, Len(1)] | None = None
     deblur: Annotated[str, Len(1)] | None = None
     denoise: Annotated[float, Interval(gt=0, le=1e9)] | None = None
     colourise: Annotated[bool, Parameter(show_default=False)] = False
     mri: Annotated[str, Len(1)] | None = None
-    ct: Annotated[int, Interval(ge=1, le=10_000)] | None = None
+    ct: Annotated[str, Len(1)] | None = None
     operator: Annotated[str, Len(1)] | None = None
     parameters: Annotated[dict[str, float | str] | None, Parameter(name="--operator")] = None
     simulate: Annotated[bool, Parameter(show_default=False)] = False
+
+    @property
+    def margins(self) -> Margins | None:
+        """Pixels to add. Raises `UsageError` if `outpaint` is none."""
+        if self.outpaint is None:
+            return None
+        sides = [part.strip() for part in self.outpaint.split(",")]
+        known = len(sides) in (1, 4) and all(s.isdecimal() and int(s) <= 65536 for s in sides)
+        if not known or not any(map(int, sides)):
+            raise UsageError(
+                f"outpaint = {self.outpaint!r} is no number of pixels: write 16, or left, top, "
+                "right and bottom as 0,0,32,0."
+            )
+        left, top, right, bottom = map(int, sides * (4 // len(sides)))
+        return left, top, right, bottom
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +189,7 @@ class EvaluateOptions(DrawOptions):
             has its weights, or a folder with safetensors of one of these or of the FID's Inception.
         posterior: Also restore held-out examples, and say how often the truth lies within the
             bands: what is measured of them, in the words of `ornstein restore`, as upscale=2 or
-            deblur=1.5 noise=0.1 or operator=radon operator.angles=30.
+            deblur=1.5 noise=0.1 or operator=ct operator.angles=30.
     """
 
     count: Annotated[int, Interval(ge=2, le=1_000_000), Parameter(alias="-n")] = 2000
@@ -338,9 +365,10 @@ class DistillOptions:
     """How to teach students of few steps.
 
     Args:
-        method: progressive: a student for each number of steps, each the next one's teacher;
-            flow-map: one for all of them, taught by its own steps half as long; mean-flow: the
-            same, by its slope.
+        method: flow-map: one student for all numbers of steps, shown by the teacher where they
+            lead; mean-flow: the same, taught by the slope of its own answers; progressive: one for
+            each, the next one's teacher. If left out, flow-map where the network can hear how far
+            to look, else progressive.
         steps: Of the students, falling; of progressive ones each a divisor of the one before.
         guidance: With which the teacher is guided, as its run says if left out; the students then
             need none. Two for a range: the students are told the weight, as in sample --guidance.
@@ -350,8 +378,8 @@ class DistillOptions:
         seed: Same seed, same grades.
     """
 
-    method: Literal["progressive", "flow-map", "mean-flow"] = "progressive"
-    steps: Annotated[tuple[Steps, ...], Len(1, 16), Parameter(consume_multiple=True)] = (8, 4, 2, 1)
+    method: Literal["flow-map", "mean-flow", "progressive"] | None = None
+    steps: Annotated[tuple[Steps, ...], Len(1, 16), Parameter(consume_multiple=True)] = (4, 2, 1)
     guidance: Annotated[tuple[Weight, ...] | None, Len(1, 2), Parameter(consume_multiple=True)] = (
         None
     )
@@ -412,6 +440,13 @@ class ExportOptions:
         steps: Steps of the time grid, laid one after the other in the graph.
         time_grid: Where the steps lie; what `ornstein tune` has fitted is taken if there is such.
         guidance: Weight of classifier-free guidance; 1 is none, at half the calls.
+        guidance_parallel: Share that is kept of the part of guidance that makes what is there
+            more so, and glaring, rather than changes it; 1 is all of it.
+        guidance_rescale: How far the contrast that guidance adds is taken back, from 0 to 1.
+        guidance_interval: Lowest and highest log-SNR at which guidance acts.
+        negative: What to steer away from, in words, whatever the graph is told.
+        threshold: Bring each estimate back into the range of the data, all but this share of it
+            scaled and the rest clipped.
     """
 
     to: Literal["onnx", "torch", "diffusers"] = "onnx"
@@ -419,6 +454,11 @@ class ExportOptions:
     steps: Annotated[int, Interval(ge=1, le=1000)] | None = None
     time_grid: TimeGridName | None = None
     guidance: Weight | None = None
+    guidance_parallel: Annotated[float, Interval(ge=0, le=1)] | None = None
+    guidance_rescale: Annotated[float, Interval(ge=0, le=1)] = 0.0
+    guidance_interval: tuple[float, float] | None = None
+    negative: Annotated[str | None, Len(1)] = None
+    threshold: Annotated[float | None, Interval(gt=0, le=1)] = None
 
 
 Options = TypeVar("Options")
@@ -447,6 +487,9 @@ def checked(kind: type[Options], values: Mapping[str, Any]) -> Options:
     if (given := values.get("given")) is not None:
         paths = [given] if isinstance(given, (str, PathLike)) else list(given)
         values["given"] = tuple(str(path) for path in paths)
+    for name in {"ct", "deblur", "outpaint"} & values.keys():
+        if isinstance(number := values[name], (int, float)):
+            values[name] = f"{number:g}"
     try:
         return _adapter(kind).validate_python(values)
     except ValidationError as error:

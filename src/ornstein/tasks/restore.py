@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from hashlib import sha256
 from math import ceil
 from pathlib import Path
@@ -15,11 +15,10 @@ from torch import Tensor
 
 from ..core.conformal import Widening
 from ..core.denoise import Denoiser
-from ..core.measure import Mask
+from ..core.measure import Mask, Operator
 from ..core.sample import OnStep, start
 from ..core.tally import Tally
 from ..data.files import read_file
-from ..data.image import ImageCodec
 from ..data.places import Place, files_in
 from ..errors import UsageError
 from ..rng import Streams, generator
@@ -27,27 +26,32 @@ from ..runs.bands import kept_widening
 from ..runs.model import Model
 from ..runs.sized import sized
 from .asking import conditions, label_names
-from .measuring import Files, Problem, masked, picture_size, problem_of, read_examples
+from .holes import HoleSource, incomplete
+from .measuring import Problem, masked, problem_of
 from .methods import method_of, particles_of
 from .options import RestoreOptions, checked
 from .progress import pieces
+from .reading import Coding, Files, Read, coding_of, paths_of
 from .restored import FEWEST, Cost, Restored
 from .sample import Run, Samples, block, draw, maker, opened, plan, rule
+from .ways import Plane, asked, makes_pictures, plane, sought
 
 
 def restore(
     run: Run,
     files: Files,
-    mask: str | Path | Tensor | np.ndarray | None = None,
+    mask: HoleSource = None,
     draws: int = 4,
     *,
+    operator: str | Operator | None = None,
     device: str | torch.device = "auto",
     on_step: OnStep | None = None,
     **options: Any,
 ) -> Restored:
     """Draw what pictures may have been, several times over; what is known exactly is kept.
 
-    A run of patches restores pictures of any size, as large as they are.
+    A run of patches restores pictures of any size, as large as they are. Of tables, and of
+    tensors of floats, what is NaN or an empty cell is filled in, where nothing else is said.
 
     Args:
         run: The run, or its folder.
@@ -56,6 +60,8 @@ def restore(
         mask: What to fill in: a picture, white there; or booleans, true there, that broadcast to
             ``(P, C, *S)``. None for another operator, which the options then name.
         draws: Restorations of each picture.
+        operator: By what was measured: the name of one, or one of your own, of examples in the
+            units of the data ``(P, C, *S)``, float64 or float32.
         device: Where to compute; ``auto`` takes a GPU if there is one.
         on_step: Called with x_s ``(B, C, *S)`` and s after each step of
             each block of examples.
@@ -66,25 +72,25 @@ def restore(
             not fit, or the method cannot take the operator.
         DataError: If a file cannot be read, or is of another size.
     """
-    chosen = checked(RestoreOptions, {"draws": draws, **options})
-    model = _at_size(opened(run, device), files, chosen, mask is not None)
-    if mask is None:
-        problem = problem_of(model, files, chosen)
-        given = problem.shown(model.codec.data.shape)
+    own = operator if isinstance(operator, Operator) else None
+    named = {} if operator is None or own else {"operator": operator}
+    chosen = checked(RestoreOptions, {"draws": draws, **named, **options})
+    ways = one_way(chosen, mask is not None, own is not None)
+    model, said = _at_size(opened(run, device), files, chosen), chosen
+    if ways in ([], ["mask"], ["outpaint"]):
+        read, hole = incomplete(model, files, mask, chosen)
+        chosen = _under_labels(model, chosen, read)
+        problem = masked(model, read, ~hole, chosen)
+        given = model.codec.data.pack(read.values).nan_to_num(0.0)
     else:
-        same_cut(mask, files)
-        same_size(model, files)
-        stored, names = read_examples(model.codec.data, files)
-        keep = ~read_mask(model.codec.data.shape, mask, len(stored))
-        problem = masked(model, stored, names, keep, chosen)
-        given = model.codec.data.pack(stored)
+        read, problem = None, problem_of(model, files, chosen, own)
+        given = problem.shown(model.codec.data.shape)
     x, cost = solve(model, problem, chosen, on_step)
     keep = torch.zeros(len(problem), *model.codec.data.shape, dtype=torch.bool)
     if problem.copied is not None:
         keep = problem.copied.keep.expand_as(keep)
     labels, made = label_names(model, chosen, range(len(x))), maker(model, chosen.seed)
     samples = Samples(x, model.codec.data, labels=labels, made=made)
-    sources = () if isinstance(files, Tensor) else tuple(files_in(files))
     return Restored(
         given,
         keep,
@@ -92,15 +98,36 @@ def restore(
         cost,
         problem.names,
         guess=denoised(model, problem, chosen) if problem.white else None,
-        sources=sources if len(sources) == len(problem) else (),
-        widening=_known_widening(model, chosen, mask),
+        sources=problem.sources,
+        read=read,
+        margins=None if chosen.simulate else chosen.margins,
+        widening=_known_widening(model, said, mask) if own is None else None,
     )
+
+
+def _under_labels(model: Model, options: RestoreOptions, read: Read) -> RestoreOptions:
+    """Draws of each row under the class that its table says, if no other is asked for."""
+    if options.label is not None or not read.labels or not model.vocabulary.classes:
+        return options
+    told = (label or "any" for label in read.labels)
+    return replace(options, label=tuple(label for label in told for _ in range(options.draws)))
+
+
+def one_way(options: RestoreOptions, masked: bool, own: bool) -> list[str]:
+    """The way of measuring that is asked for, by name; none, if all there is are empty cells.
+
+    Raises:
+        UsageError: If there are two.
+    """
+    ways = [*["mask"] * masked, *asked(options), *["operator"] * own]
+    if len(ways) > 1:
+        found = " and ".join(f"--{name}" for name in ways)
+        raise UsageError(f"{found} are {len(ways)} measurements: give one.")
+    return ways
 
 
 AS_YOU_LIKE = ("seed", "simulate")
 """Options that do not change what is measured, nor how well it is restored."""
-
-HoleSource = str | Path | Tensor | np.ndarray | None
 
 
 def key_of(options: RestoreOptions, mask: HoleSource) -> str:
@@ -126,49 +153,55 @@ def _known_widening(model: Model, options: RestoreOptions, mask: HoleSource) -> 
     return kept_widening(model.run, model.seen, key_of(options, mask))
 
 
-def _at_size(model: Model, files: Files, options: RestoreOptions, masked: bool) -> Model:
-    """The model for the pictures that were measured, if that says how large they are."""
-    known = options.denoise or options.deblur or options.colourise or options.upscale
-    if not (masked or known or options.simulate):
-        return model
-    return fitting(model, files, options.upscale if options.upscale and not options.simulate else 1)
-
-
-def fitting(model: Model, files: Files, by: int = 1) -> Model:
-    """The model for pictures `by` times as large as those in `files`, if it is one of patches."""
+def _at_size(model: Model, files: Files, options: RestoreOptions) -> Model:
+    """The model for the examples that were measured, if it is one of patches."""
     if model.config.data.patch is None:
         return model
-    return sized(model, tuple(by * n for n in space_of(files)))
+    size = sought(space_of(files, makes_pictures(options)), options)
+    return model if size is None else sized(model, size)
 
 
-def by_size(model: Model, files: Place | Sequence[Place]) -> list[list[Path]]:
-    """The files in lists to restore at once: of a run of patches, those of one size."""
-    paths = files_in(files)
-    if model.config.data.patch is None:
-        return [paths]
-    lists: dict[tuple[int, int], list[Path]] = {}
-    for path in paths:
-        lists.setdefault(picture_size(path), []).append(path)
+def fitting(model: Model, files: Files) -> Model:
+    """The model for pictures as large as those in `files`, if it is one of patches."""
+    return model if model.config.data.patch is None else sized(model, space_of(files))
+
+
+def at_once(
+    model: Model, files: Place | Sequence[Place], options: RestoreOptions | None = None
+) -> list[list[Path]]:
+    """The files in lists to restore at once.
+
+    Of a run of patches, those of one size; of JPEG files that are to say how they were made, those
+    that say the same.
+    """
+    options = options or RestoreOptions()
+    told = options.operator == "jpeg" and "quality" not in (options.parameters or {})
+    lists: dict[tuple[Plane | None, Coding | None], list[Path]] = {}
+    for path in paths_of(model.codec.data, files):
+        fixed = model.config.data.patch is None
+        size = None if fixed else plane(path, makes_pictures(options))
+        coding = coding_of(path) if told and not options.simulate else None
+        lists.setdefault((size, coding), []).append(path)
     return list(lists.values())
 
 
-def space_of(files: Files) -> tuple[int, ...]:
-    """Height and width of pictures that are all of one size.
+def space_of(files: Files, picture: bool = True) -> Plane:
+    """Rows and columns of pictures, or of other measurements, that are all of one size.
 
     Raises:
         UsageError: If they are not, naming two.
         DataError: If one cannot be read.
     """
     if isinstance(files, Tensor):
-        return tuple(files.shape[2:])
-    first: dict[tuple[int, int], Path] = {}
+        return files.shape[-2], files.shape[-1]
+    first: dict[Plane, Path] = {}
     for path in files_in(files):
-        first.setdefault(picture_size(path), path)
+        first.setdefault(plane(path, picture), path)
     if len(first) > 1:
-        some = [f"{path} is {w} x {h}" for (w, h), path in first.items()]
+        some = [f"{path} is {w} x {h}" for (h, w), path in first.items()]
         raise UsageError(f"{some[0]}, {some[1]}: give pictures of one size at a time.")
-    ((width, height),) = first
-    return height, width
+    (size,) = first
+    return size
 
 
 def fill(
@@ -297,100 +330,3 @@ def _compete(
         parts.append(x.cpu()[chosen])
         worth = min(worth, least)
     return torch.cat(parts), worth
-
-
-def same_cut(mask: object, files: Files) -> None:
-    """Refuse a mask, or another layer, that is not of the proportions of the pictures it is for.
-
-    Both are scaled and cut to the size of the run, and would be cut differently.
-    """
-    if not isinstance(mask, (str, Path)) or isinstance(files, Tensor):
-        return
-    wide, high = picture_size(Path(mask))
-    for path in files_in(files):
-        width, height = picture_size(path)
-        if abs(wide * height - high * width) > max(wide, high, width, height):
-            raise UsageError(
-                f"{mask} is of {wide} x {high} pixels and {path} of {width} x {height}: give one "
-                "of the size of the picture."
-            )
-
-
-def same_size(model: Model, files: Files) -> None:
-    """Refuse pictures under a mask that would have to be scaled: what is known is to be kept.
-
-    Raises:
-        UsageError: If one is not of the size of the model's examples, naming both sizes.
-    """
-    space = model.codec.data.shape[1:]
-    if isinstance(files, Tensor) or len(space) != 2:
-        return
-    high, wide = space
-    for path in files_in(files):
-        if (size := picture_size(path)) != (wide, high):
-            raise UsageError(
-                f"{path} is of {size[0]} x {size[1]} pixels, but the run makes pictures of {wide} "
-                f"x {high}: scale it to that size, or train with --data.patch for any size."
-            )
-
-
-def windows_of(mask: HoleSource, window: tuple[int, ...], count: int, seed: int) -> Tensor:
-    """Parts of a mask ``(count, 1, *window)``, each from a random place where it hides something.
-
-    A mask of the size of a window is taken as it is.
-
-    Raises:
-        UsageError: If it is smaller than a window, or hides nothing or everything.
-    """
-    if isinstance(mask, (str, Path)):
-        wide, high = picture_size(Path(mask))
-        mask = read_mask((1, high, wide), mask, 1)[0]
-    hole = torch.as_tensor(mask)
-    if hole.shape[-len(window) :] == window:
-        return hole
-    hole = hole.reshape(-1, *hole.shape[-len(window) :])[:1]
-    if any(n < w for n, w in zip(hole.shape[1:], window, strict=True)):
-        small, large = (" x ".join(map(str, size)) for size in (hole.shape[1:], window))
-        raise UsageError(
-            f"The mask of {small} is smaller than what the run was trained on, {large}."
-        )
-    chance, parts = generator("windows", seed), list[Tensor]()
-    for _ in range(100 * count):
-        begin = [
-            int(chance.integers(n - w + 1)) for n, w in zip(hole.shape[1:], window, strict=True)
-        ]
-        part = hole[(slice(None), *(slice(b, b + w) for b, w in zip(begin, window, strict=True)))]
-        if part.any() and not part.all():
-            parts.append(part)
-        if len(parts) == count:
-            return torch.stack(parts)
-    raise UsageError("The mask hides nothing, or everything, wherever one looks.")
-
-
-def read_mask(shape: tuple[int, ...], mask: str | Path | Tensor | np.ndarray, count: int) -> Tensor:
-    """True where to fill in, ``(P, C, *S)``; a picture is scaled and cut as those of the data."""
-    if isinstance(mask, (str, Path)):
-        if len(shape) != 3:
-            raise UsageError("A mask from a file is for pictures: give a tensor of booleans.")
-        grey = ImageCodec(shape=(1, *shape[1:]), dtype="uint8", mean=(0.0,), std=(1.0,))
-        hole = grey.read(Path(mask)) >= 128
-        if not hole.any():
-            wide, high = picture_size(Path(mask))
-            scaled = f" of {wide} x {high} pixels, seen as {shape[2]} x {shape[1]}"
-            scaled = "" if (high, wide) == shape[1:] else scaled + ","
-            raise UsageError(
-                f"The mask {mask}{scaled} asks for nothing: make it white where to fill in."
-            )
-        if len(hole) not in (1, count):
-            raise UsageError(f"{mask} holds {len(hole)} pictures: give one, or {count}.")
-    else:
-        hole = torch.as_tensor(mask)
-        if hole.dtype != torch.bool:
-            raise UsageError(f"The mask is of {hole.dtype}: give booleans, true where to fill in.")
-    try:
-        return hole.expand(count, *shape)
-    except RuntimeError:
-        raise UsageError(
-            f"The mask has shape {tuple(hole.shape)}, which does not fit {count} pictures of "
-            f"shape {shape}."
-        ) from None

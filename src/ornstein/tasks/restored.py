@@ -16,7 +16,10 @@ from ..core.conformal import Widening, band
 from ..core.tally import Tally
 from ..data.codec import write_bytes
 from ..data.metadata import read_metadata, with_metadata
+from ..data.points import PointsCodec
 from ..errors import UsageError
+from .options import Margins
+from .reading import Read, names_of
 from .sample import Samples, png
 
 if TYPE_CHECKING:
@@ -77,6 +80,8 @@ class Restored:
         sources: The files given, one for each picture, whose metadata the files written keep.
         widening: By what the run's own held-out examples say that the bands are too narrow; None
             if nobody has tried them with this measurement.
+        read: What the files hold, in the units of the data, where a part of each example is known.
+        margins: By how much the pictures have grown, if they have.
     """
 
     given: Tensor
@@ -87,6 +92,8 @@ class Restored:
     guess: Tensor | None = None
     sources: tuple[Path, ...] = ()
     widening: Widening | None = None
+    read: Read | None = None
+    margins: Margins | None = None
 
     @property
     def draws(self) -> int:
@@ -137,6 +144,15 @@ class Restored:
             "examples of the run ask for under this measurement."
         )
 
+    @property
+    def legend(self) -> str:
+        """What the pictures of the standard deviation show, in a sentence."""
+        return f"In the pictures of sd/ black is 0, and white {self._white:.4g} units of the data."
+
+    @property
+    def _white(self) -> float:
+        return float(_of_all_channels(self._sd_in_units()).max())
+
     def panel(self, scale: int | None = None) -> "Image.Image":
         """One row for each picture: what was given, what was known of it, its restorations.
 
@@ -153,32 +169,76 @@ class Restored:
         """Write each restoration in the format of the data, and return the paths.
 
         They are named after the files given: ``torn-0.png``, ``torn-1.png``, ..., and keep their
-        EXIF, ICC profile and resolution as far as the format has them.
+        EXIF, ICC profile and resolution as far as the format has them. A table is written once
+        for each draw, whole: ``rows-0.csv``, ...; known cells are those that were read.
 
         Args:
             folder: Where to.
             uncertainty: Also write the mean, and as arrays of floats in the data's units the
                 standard deviation ``(C, *S)`` and, of 19 draws or more, the ends of the 90 %
-                bands ``(2, C, *S)``, for each picture.
+                bands ``(2, C, *S)``, for each picture; of pictures the standard deviation also
+                as a picture, see `legend`.
         """
         folder = Path(folder)
+        codec = self.samples.codec
+        if isinstance(codec, PointsCodec) and self.read is not None and self.sources:
+            return self._save_tables(codec, self.read, folder, uncertainty)
         stems = [f"{name}-{i}" for name in self.names for i in range(self.draws)]
         paths = named(self.samples.save(folder), stems)
-        _tell([path for path in self.sources for _ in range(self.draws)], paths)
+        _tell([path for path in self.sources for _ in range(self.draws)], paths, self.margins)
         if uncertainty:
             mean = replace(self.samples, x=self.mean, labels=None)
             means = named(mean.save(folder / "mean"), list(self.names))
-            _tell(self.sources, means)
+            _tell(self.sources, means, self.margins)
             paths += means
             numbered = self.names or tuple(f"{i:06d}" for i in range(len(self.given)))
             for name, sd in zip(numbered, self._sd_in_units(), strict=True):
                 paths.append(_write_array(folder / "sd" / f"{name}.npy", sd))
+                if sd.ndim == 3:
+                    paths.append(write_bytes(folder / "sd" / f"{name}.png", self._seen(sd)))
             if self.draws >= FEWEST:
                 for name, ends in zip(numbered, np.stack(self.band, 1), strict=True):
                     paths.append(
                         _write_array(folder / "band" / f"{name}.npy", ends.astype(np.float32))
                     )
         return paths
+
+    def _save_tables(
+        self, codec: PointsCodec, read: Read, folder: Path, uncertainty: bool
+    ) -> list[Path]:
+        files = tuple(dict.fromkeys(self.sources))
+        names = names_of(files) or tuple(f"{i:06d}" for i in range(len(files)))
+        ends = np.stack(self.band) if uncertainty and self.draws >= FEWEST else None
+        paths = list[Path]()
+        for file, name in zip(files, names, strict=True):
+            rows = [i for i, source in enumerate(self.sources) if source == file]
+            keep, known = self.keep[rows].numpy(), read.values[rows].numpy()
+            labels = [read.labels[i] for i in rows] if read.labels else None
+            tables = {f"{name}-{k}": self.drawn[rows, k] for k in range(self.draws)}
+            if uncertainty:
+                tables[f"mean/{name}"] = self.mean[rows]
+            for place, x in tables.items():
+                drawn = codec.unpack(x)
+                filled = np.where(keep, known, drawn).astype(drawn.dtype)
+                file = codec.encode(filled, labels)
+                paths.append(write_bytes(folder / f"{place}.{codec.format}", file))
+            if uncertainty:
+                sd = self._sd_in_units()[rows]
+                paths.append(_write_array(folder / "sd" / f"{name}.npy", sd))
+            if ends is not None:
+                band = ends[:, rows].astype(np.float32)
+                paths.append(_write_array(folder / "band" / f"{name}.npy", band))
+        return paths
+
+    def _seen(self, sd: np.ndarray) -> bytes:
+        """A standard deviation ``(C, H, W)`` as a picture, of all channels together."""
+        from PIL import Image, PngImagePlugin
+
+        told, out = PngImagePlugin.PngInfo(), BytesIO()
+        told.add_text("Comment", self.legend)
+        grey = _of_all_channels(sd) / (self._white or 1.0)
+        Image.fromarray(np.rint(255 * grey).astype(np.uint8)).save(out, "PNG", pnginfo=told)
+        return out.getvalue()
 
     def _sd_in_units(self) -> np.ndarray:
         std = torch.tensor(self.samples.codec.std).reshape(-1, *(1,) * (self.given.ndim - 2))
@@ -196,10 +256,18 @@ def named(paths: list[Path], stems: list[str]) -> list[Path]:
     return [path.replace(path.with_name(stem + path.suffix)) for path, stem in pairs]
 
 
-def _tell(sources: Sequence[Path], paths: Sequence[Path]) -> None:
+def _of_all_channels(sd: np.ndarray) -> np.ndarray:
+    """The root mean square over the channels of ``(..., C, H, W)``."""
+    return np.sqrt(np.square(sd).mean(-3))
+
+
+def _tell(sources: Sequence[Path], paths: Sequence[Path], margins: Margins | None) -> None:
     """Put what the file of each picture says besides its pixels into the file made of it."""
+    left, top, right, bottom = margins or (0, 0, 0, 0)
     for source, path in zip(sources, paths, strict=False):
         if (known := read_metadata(source)) is not None:
+            wide, high = known.size  # on paper, what has grown is larger
+            known = replace(known, size=(left + wide + right, top + high + bottom))
             write_bytes(path, with_metadata(path.read_bytes(), known))
 
 

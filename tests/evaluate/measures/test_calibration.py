@@ -14,7 +14,8 @@ from ornstein.errors import UsageError
 from ornstein.evaluate.measures.calibration import Calibration, calibrate, compared, in_words
 from ornstein.runs.config import RunConfig
 from ornstein.runs.folder import RunFolder
-from ornstein.tasks.restore import restore, windows_of
+from ornstein.tasks.holes import windows_of
+from ornstein.tasks.restore import restore
 from ornstein.tasks.restored import Restored
 from ornstein.tasks.sample import Samples
 from untrained import tiny_model
@@ -123,6 +124,7 @@ def test_a_run_keeps_the_calibration_of_each_measurement(tmp_path):
     same = restore(model, y, upscale=2, seed=5, **options)
     assert found.widening is not None and same.widening == found.widening
     assert restore(model, y, upscale=2, noise=1.0, **options).widening is None
+    assert restore(model, y, draws=20, upscale=2, **options).widening is None
     hole = torch.zeros(1, 8, 8, dtype=torch.bool)
     hole[:, 4:] = True
     one = calibrate(model, 12, hole, data=held, keep=True, **options)

@@ -19,8 +19,9 @@ from ...rng import generator
 from ...runs.bands import keep_widening
 from ...runs.model import Model
 from ...tasks.examples import training_data
+from ...tasks.holes import windows_of
 from ...tasks.options import RestoreOptions, checked, suggestion
-from ...tasks.restore import key_of, restore, windows_of
+from ...tasks.restore import key_of, restore
 from ...tasks.restored import BAND, FEWEST, Cost, Restored
 from ...tasks.sample import Run, opened
 
@@ -138,8 +139,8 @@ class Calibration:
 def in_words(words: Sequence[str]) -> dict[str, Any]:
     """What `calibrate` takes, from words such as ``upscale=2`` and ``operator.sigma=1.5``.
 
-    >>> in_words(["operator=radon", "operator.angles=30", "noise=0.5", "colourise"])
-    {'operator': 'radon', 'noise': '0.5', 'colourise': 'true', 'parameters': {'angles': 30.0}}
+    >>> in_words(["operator=ct", "operator.angles=30", "noise=0.5", "colourise"])
+    {'operator': 'ct', 'noise': '0.5', 'colourise': 'true', 'parameters': {'angles': 30.0}}
 
     Raises:
         UsageError: If a word is no option of `ornstein restore`.
