@@ -1,10 +1,14 @@
 """The contract of every network: what it accepts, what it refuses, and how it starts."""
 
+from math import prod
+
 import pytest
 import torch
 from torch.testing import assert_close
 
 from ornstein.nets import MLP, NETS, Conditions, DiT, UNet
+from ornstein.nets.conditions import COARSE, Inputs
+from ornstein.rng import normal
 
 EVERYTHING = Conditions(
     classes=10, attributes=3, context=2, augment=4, words=20, length=6, embedding=5
@@ -327,3 +331,16 @@ def test_dials_that_are_not_there_or_of_another_shape_are_refused(kind, shape):
             build(kind, shape, conditions=AHEAD)(x, log_snr, **{name: log_snr[:2]})
     with pytest.raises(ValueError, match="span"):
         Conditions(span=2)
+
+
+@pytest.mark.parametrize("space, coarse", [((20, 14), (10, 7)), ((8, 8), (8, 8)), ((300,), (150,))])
+def test_an_embedding_says_something_else_of_each_place_and_nothing_finer(space, coarse):
+    torch.manual_seed(0)
+    inputs = Inputs((3, *space), Conditions(embedding=5), 16)
+    x, e = normal((2, 3, *space), "x"), normal((2, 5), "e")
+    joined, _ = inputs(x, torch.zeros(2), embedding=e)
+    assert joined.shape == (2, inputs.channels, *space) and torch.equal(joined[:, :3], x)
+    drawn = joined[:, 3:].flatten(2)
+    assert len(drawn[0].unique(dim=1)[0]) == prod(coarse) <= COARSE
+    other, _ = inputs(x, torch.zeros(2), embedding=e.flip(0))
+    assert (joined != other)[:, 3:].any(1).all()

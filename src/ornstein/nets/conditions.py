@@ -13,6 +13,8 @@ from .text import TextEncoder, TextFeatures
 
 LARGEST_EXAMPLE = 2**28  # numbers: a gibibyte in float32
 WAVES = 8
+CANVAS = 8  # channels that an embedding fills beside x
+COARSE = 256  # points of them, at most
 LEAST_LOG_SNR = -9.0
 """That a network hears which looks ahead: its slope in flow time, by which it is taught, is that in
 log-SNR times ``2 / (tau (1 - tau))``, which has no bound at tau = 1."""
@@ -104,7 +106,8 @@ class Inputs(nn.Module):
     The embedding is one vector for each example, a small MLP of the sum of what is known: Fourier
     features of the log-SNR, a vector for the label, a linear map of the attributes and of which
     of them are given, linear maps of the augmentation and of another's embedding. What is not
-    given adds zero.
+    given adds zero. From another's embedding, what stands where is drawn beside x too, point by
+    point and no finer than `COARSE`.
 
     Args:
         shape: Of one example, ``(C, *S)``.
@@ -113,7 +116,7 @@ class Inputs(nn.Module):
 
     Attributes:
         channels: Of x joined with the context and, if there can be one, with the channel that
-            says whether it was given.
+            says whether it was given; and with what an embedding draws.
         heard: Width of each piece of a text.
 
     Source: non-leaking augmentation: Karras et al. (2022), https://arxiv.org/abs/2206.00364,
@@ -136,6 +139,10 @@ class Inputs(nn.Module):
             self.augment = Linear(conditions.augment, width, bias=False)
         if conditions.embedding:
             self.embedding = Linear(conditions.embedding + 1, width, bias=False)
+        if conditions.embedding and len(shape) > 1:
+            self.coarse = coarsened(shape[1:], COARSE)
+            self.canvas = Linear(conditions.embedding + 1, CANVAS * prod(self.coarse))
+            self.channels += CANVAS
         if conditions.span:  # both start silent: a student begins as its teacher
             self.span = zero(Linear(WAVES, width, bias=False))
         if conditions.guidance:
@@ -166,11 +173,13 @@ class Inputs(nn.Module):
             log_snr = log_snr.clamp_min(LEAST_LOG_SNR)
         told = self.log_snr(self.features(log_snr).to(x))
         told = told + self._embed(x, label, attributes, augment) + self._dials(x, span, guidance)
+        joined = self._join(x, context)
         if self.conditions.embedding or embedding is not None:
-            told = told + self._hear(x, embedding)
+            known = self._known(x, embedding)
+            told, joined = told + self.embedding(known), self._draw(joined, known)
         whole, heard = self._read(x, text, emphasis)
         told = F.silu(self.out(F.silu(told + whole)))
-        return self._join(x, context), Told(told, heard)
+        return joined, Told(told, heard)
 
     def _read(
         self, x: Tensor, text: Tensor | None, emphasis: Tensor | None
@@ -213,14 +222,22 @@ class Inputs(nn.Module):
             known = known + self.augment(augment.to(x))
         return known
 
-    def _hear(self, x: Tensor, embedding: Tensor | None) -> Tensor:
-        """What an encoder says of the whole ``(B, width)``."""
+    def _known(self, x: Tensor, embedding: Tensor | None) -> Tensor:
+        """What an encoder says of the whole, and whether it does ``(B, embedding + 1)``."""
         shape = (x.shape[0], self.conditions.embedding)
         embedding = _or_absent("embedding", embedding, shape[1], x.new_full(shape, torch.nan))
         assert embedding is not None
         _check_tensor("embedding", embedding, shape)
         given = ~embedding.isnan().any(1, keepdim=True)
-        return self.embedding(torch.cat([torch.where(given, embedding, 0), given], 1).to(x))
+        return torch.cat([torch.where(given, embedding, 0), given], 1).to(x)
+
+    def _draw(self, x: Tensor, known: Tensor) -> Tensor:
+        """x and what stands where, if there are places."""
+        if x.ndim == 2:
+            return x
+        drawn = self.canvas(known).view(-1, CANVAS, *self.coarse).to(x)
+        drawn = drawn if self.coarse == x.shape[2:] else F.interpolate(drawn, x.shape[2:])
+        return torch.cat([x, drawn], 1)
 
     def _dials(self, x: Tensor, span: Tensor | None, guidance: Tensor | None) -> Tensor:
         """Sum of the embeddings of two numbers ``(B, width)`` or, of none, ``()``."""
@@ -264,6 +281,13 @@ class Inputs(nn.Module):
                 f"expected {name} in [0, {count}), or -1 for not given, "
                 f"got {low if low < -1 else high}"
             )
+
+
+def coarsened(space: Sequence[int], most: int) -> tuple[int, ...]:
+    """`space`, its axes halved, rounding up, until there are at most so many points."""
+    while prod(space) > most:
+        space = [-(-n // 2) for n in space]
+    return tuple(space)
 
 
 def waves(value: Tensor) -> Tensor:

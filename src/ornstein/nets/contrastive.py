@@ -15,14 +15,13 @@ from torch import Tensor, nn
 
 from .autoencoder import Block
 from .blocks import MEMORY_FORMATS, READING, Attention, Linear, convolution, feed_forward, normalise
-from .conditions import check_range, check_shape, check_size
+from .conditions import COARSE, check_range, check_shape, check_size, coarsened
 from .text import TextEncoder, TextFeatures
 
 FEW = 64  # points at which convolutions end and attention begins
 DEEP = 2  # blocks of attention
 SHARPNESS = 1 / 0.07  # at first
 SHARPEST = 100.0
-COARSE = 256  # points of a coarse picture, at most
 DRAWING = 512  # width of what draws it
 POOLS = {3: F.adaptive_avg_pool1d, 4: F.adaptive_avg_pool2d, 5: F.adaptive_avg_pool3d}
 
@@ -120,9 +119,8 @@ class Contrast(nn.Module):
         super().__init__()
         self.towers, self.weight = towers, coarse
         channels, *space = towers.shape
-        while prod(space) > COARSE:
-            space = [-(-n // 2) for n in space]
-        self.space, numbers = tuple(space), channels * prod(space)
+        self.space = coarsened(space, COARSE)
+        numbers = channels * prod(self.space)
         self.draw = nn.Sequential(
             Linear(towers.numbers, DRAWING), nn.SiLU(), Linear(DRAWING, numbers)
         )
