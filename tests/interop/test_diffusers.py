@@ -391,3 +391,18 @@ def test_what_needs_a_runs_data_says_so_of_a_pipeline(ddpm, tmp_path, command):
     pictures = [str(tmp_path / "a.png")] if command in ("classify", "detect") else []
     code = run_command([command, str(ddpm), *pictures])
     assert code in (UsageError.exit_code, DataError.exit_code)
+
+
+def test_pictures_larger_than_a_vae_was_trained_on_are_taken_in_its_tiles(stable):
+    model = load_diffusers(stable)
+    net = model.codec.coder.net  # trained on 32 x 32, it says
+    own, large = noise(1, 4, 16, 16), noise(1, 4, 24, 20)
+    net.disable_tiling()
+    whole = [net.decode(z).sample for z in (own, large)]
+    net.enable_tiling()
+    assert_close(model.codec.coder.decode(own), whole[0])
+    tiled = model.codec.coder.decode(large)
+    assert_close(tiled, net.tiled_decode(large).sample)
+    assert tiled.shape == whole[1].shape and not torch.equal(tiled, whole[1])
+    drawn = sample(model, 1, text="a cat", steps=1, size="48x40")
+    assert drawn.arrays.shape == (1, 48, 40, 3)

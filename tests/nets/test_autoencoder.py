@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
+from torch.func import jvp, vjp
 from torch.testing import assert_close
 
 from ornstein.nets.autoencoder import Autoencoder
@@ -30,6 +31,19 @@ def test_tiles_give_what_the_whole_gives(shape, factor):
         assert z.shape[2:] == tuple(-(-n // factor) for n in shape[1:])
         assert_close(net.encode(x, tile=3), z, rtol=0, atol=1e-10)
         assert_close(net.decode(z, tile=3), net.decode(z, tile=10**6), rtol=0, atol=1e-10)
+
+
+def test_slopes_pass_through_tiles_as_through_the_whole():
+    """Forwards and backwards: as measurements through a decoder ask for."""
+    net = filled((1, 24, 40), factor=2)
+    z, along = (normal((1, 2, 12, 20), name).double() for name in ("z", "along"))
+    found = []
+    for tile in (4, 10**6):
+        value, slope = jvp(lambda z, tile=tile: net.decode(z, tile=tile), (z,), (along,))
+        _, back = vjp(lambda z, tile=tile: net.decode(z, tile=tile), z)
+        found.append((value, slope, *back(value)))
+    for tiled, whole in zip(*found, strict=True):
+        assert_close(tiled, whole, rtol=0, atol=1e-8)
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8])

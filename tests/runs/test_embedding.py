@@ -19,7 +19,6 @@ from ornstein.runs.embedding import KEPT, captioned, embedded, encoder_of
 from ornstein.runs.model import load
 from ornstein.tasks.examples import training_data
 from ornstein.train import train
-from ornstein.train.adapt import adaptation
 from ornstein.train.device import World
 from ornstein.train.training import Training
 from train.tiny import points, resumed_and_whole, tiny_config
@@ -166,8 +165,6 @@ def test_what_does_not_fit_is_refused_in_a_sentence(places, sides):
     with pytest.raises(UsageError, match="leave flip"):
         varied = open_data(places / "pictures", DataOptions(flip=True))
         embedded(varied, encoder, "decoder")
-    with pytest.raises(UsageError, match="goes by an encoder, and is not gone on from"):
-        adaptation(places / "decoder")
     with pytest.raises(UsageError, match="has no captions, by which"):
         train("digits", out=places / "none", config=towers())
     with pytest.raises(UsageError, match="has no captions, by which"):

@@ -5,18 +5,24 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 from torch.testing import assert_close
 
+from ornstein.cli import run_command
 from ornstein.data import DataOptions, open_data
+from ornstein.data.dataset import draws_at
 from ornstein.errors import DataError, ModelFileError, UsageError
 from ornstein.evaluate.evaluation import evaluate, write
 from ornstein.evaluate.measures.bits import measure_bits, why_none
 from ornstein.interop.hub import files_of
+from ornstein.rng import normal
 from ornstein.runs.adapters import merge
 from ornstein.runs.config import AutoencoderConfig, NetConfig, RunConfig, TrainConfig
 from ornstein.runs.folder import RunFolder
 from ornstein.runs.latents import KEPT, encoded, latents_of, measured
 from ornstein.runs.model import load
+from ornstein.runs.sized import sized
+from ornstein.tasks.augment import augment
 from ornstein.tasks.detect import detect
 from ornstein.tasks.edit import edit
 from ornstein.tasks.restore import restore
@@ -228,6 +234,81 @@ def test_what_is_strange_is_shown_on_the_pictures_themselves(places, sides):
     assert found.x.shape == (2, 1, 16, 16)
 
 
+# --- Larger than the training's ------------------------------------------------------------------
+
+
+def test_larger_pictures_are_drawn_in_windows_of_latents_and_decoded_in_tiles(places):
+    model = sized(load(places / "run"), (20, 330))
+    assert model.shape == (4, 5, 83)
+    z = normal((1, *model.shape), "z")
+    whole = model.codec.coder.decode(z, tile=10**6)
+    tiled = model.codec.coder.decode(z)
+    assert_close(tiled, whole, rtol=0, atol=1e-4)
+    assert not torch.equal(tiled, whole)  # there were several
+    drawn = sample(places / "run", 2, steps=1, size="20x330")
+    assert drawn.x.shape == (2, 1, 20, 330)
+    again = sample(places / "run", steps=1, size="20x330", examples="1")
+    assert torch.equal(again.x, drawn.x[1:])
+    with pytest.raises(UsageError, match="12 x 40 is smaller than what the run was trained on, 16"):
+        sample(places / "run", 1, size="12x40")
+
+
+@pytest.fixture(scope="module")
+def patches(tmp_path_factory):
+    """A run on latents of patches."""
+    folder = tmp_path_factory.mktemp("patches")
+    options = DataOptions(patch=16, size=24, limit=40)
+    short = TrainConfig(seen=64, batch=32, precision="f32", ema=(0.05,))
+    net = NetConfig(kind="autoencoder", size=8)
+    train("digits", out=folder / "coder", config=RunConfig(data=options, net=net, train=short))
+    config = RunConfig(
+        latent=str(folder / "coder"), data=options, net=NetConfig(size=8), train=short
+    )
+    return train("digits", out=folder / "run", config=config).path
+
+
+def test_patches_are_cut_anew_each_time_before_they_are_encoded(patches):
+    codec, data = (
+        latents_of(patches),
+        open_data("digits", RunConfig.from_toml(RunFolder.open(patches).config_toml).data),
+    )
+    learned, draws = encoded(data, codec), draws_at(0, range(8))
+    x, _ = learned.batch(torch.arange(8), draws)
+    assert_close(x, codec.pack(data.patches.drawn(torch.arange(8), draws[:, 1:3])))
+
+
+def test_a_run_on_latents_of_patches_mends_and_changes_larger_pictures(patches):
+    pictures = open_data("digits", DataOptions(size=24, limit=2)).stored
+    hole = torch.zeros(1, 1, 24, 24, dtype=torch.bool)
+    hole[..., 9:14, 9:14] = True
+    keep = ~hole.expand(2, 1, 24, 24)
+    for done in (
+        restore(patches, pictures, hole, draws=1, steps=2).samples,
+        edit(patches, pictures, 0.5, mask=hole, draws=1, steps=2).samples,
+    ):
+        assert torch.equal(torch.from_numpy(done.codec.stored(done.x))[keep], pictures[keep])
+
+
+def test_the_last_bits_of_an_example_are_the_same_however_many_are_drawn(places):
+    drawn = sample(places / "run", 7, steps=1).x
+    for few in ("0", "2-3", "1-5"):
+        first, _, last = few.partition("-")
+        here = slice(int(first), int(last or first) + 1)
+        assert torch.equal(sample(places / "run", steps=1, examples=few).x, drawn[here])
+
+
+def test_a_grid_of_what_was_drawn_shows_pictures(places, tmp_path):
+    options = ["-n", "2", "--steps", "1", "--out", str(tmp_path), "--grid"]
+    assert run_command(["sample", str(places / "run"), *options, str(tmp_path / "a.png")]) == 0
+    assert Image.open(tmp_path / "a.png").width >= 16
+
+
+def test_examples_beside_the_real_ones_are_told_from_copies_in_their_own_units(places, tmp_path):
+    found = augment(places / "run", 1, label=["0", "1"], seeds=0, steps=2)
+    assert [d.stored.shape for d in found.drawn] == [(1, 16, 16)] * 2
+    assert found.save(tmp_path / "set")
+
+
 def test_a_resumed_autoencoder_is_the_same_to_the_bit(sides):
     config = replace(coder(), train=replace(coder().train, seen=192))
     resumed, whole = resumed_and_whole(config, sides[0], 3)
@@ -252,8 +333,5 @@ def test_what_does_not_fit_is_refused_in_a_sentence(places, sides):
         latents_of(places / "points")
     with pytest.raises(DataError, match="but the autoencoder was trained on"):
         encoded(open_data("flower", DataOptions(size=16, limit=4)), latents_of(places / "coder"))
-    with pytest.raises(UsageError, match="neither varied nor cut"):
-        varied = open_data("digits", replace(OPTIONS, flip=True))
-        encoded(varied, latents_of(places / "coder"))
     with pytest.raises(UsageError, match="autoencoder is"):
         Training(replace(coder(), source="swiss-roll"), open_data("swiss-roll"))

@@ -122,6 +122,39 @@ def test_guidance_is_of_the_first_run_of_a_cascade():
     assert torch.equal(sample([FIRST, SECOND], 2, text="a red 7", **guided).x, alone)
 
 
+def test_with_a_weight_for_each_run_all_that_is_said_of_guidance_goes_to_each():
+    shaped = {"negative": "a blue square", "guidance_rescale": 0.5}
+    low = sample(FIRST, 2, text="a red 7", guidance=5.0, **shaped)
+    given = fitted(SECOND.given.pack(torch.from_numpy(low.codec.stored(low.x))), (8, 8))
+    options = SampleOptions(
+        count=2,
+        text=("a red 7",),
+        seed=int(generator("cascade", 0).integers(2**62)),
+        guidance=2.0,
+        **shaped,
+    )
+    alone = next(stream(SECOND, options, context=lambda i: given[torch.tensor(i)])).x
+    drawn = sample([FIRST, SECOND], 2, text="a red 7", guidance=[5, 2], **shaped).x
+    assert torch.equal(drawn, alone)
+    with pytest.raises(UsageError, match=r"guidance = 5 2 1: give one weight, .* or 2"):
+        sample([FIRST, SECOND], 2, text="a red 7", guidance=(5, 2, 1))
+    with pytest.raises(UsageError, match=r"give one weight\.$"):
+        sample(FIRST, 2, text="a red 7", guidance=(5, 2))
+
+
+def test_weights_go_down_a_row_of_three_and_the_negative_text_to_those_that_read():
+    asked = {"text": "a red 7", "steps": 1, "sampler": "euler"}
+    runs = [FIRST, SECOND, FINER]
+    plain, first, third = (
+        sample(runs, 1, guidance=weights, **asked).x for weights in (1.0, (1, 1, 1), (1, 1, 3))
+    )
+    assert torch.equal(plain, first) and not torch.equal(plain, third)
+    one, other = (
+        sample(runs, 1, guidance=(1, 1, 3), negative=text, **asked).x for text in (None, "a red")
+    )
+    assert torch.equal(one, other)  # the last does not read, and of the others none is guided
+
+
 def test_a_cascade_of_texts_takes_noise_in_what_is_given_and_thresholds():
     options = {"given_noise": 0.3, "threshold": 0.95, "guidance": 30.0, "text": "a red 7"}
     options |= {"steps": 2, "sampler": "euler"}
@@ -148,10 +181,10 @@ def test_one_command_draws_a_cascade_of_texts_and_says_what_was_not_read(tmp_pat
     short = reader((1, 8, 8), (1, 4, 4), text="a 7")
     base, sharp = kept(FIRST, tmp_path / "base"), kept(short, tmp_path / "sharp")
     text = "a red 7 left of a blue square"
-    command = ["sample", base, sharp, "--text", text, "-n", "2", "--seed", "3"]
-    assert run_command([*command, "--out", str(tmp_path / "drawn")]) == 0
+    command = ["sample", base, sharp, "--guidance", "5", "2", "--text", text, "-n", "2"]
+    assert run_command([*command, "--seed", "3", "--out", str(tmp_path / "drawn")]) == 0
     assert capsys.readouterr().err.count("longer than what is read of it; left out") == 1
-    drawn = sample([FIRST, short], 2, text=text, seed=3).save(tmp_path / "again")
+    drawn = sample([FIRST, short], 2, text=text, seed=3, guidance=(5, 2)).save(tmp_path / "again")
     for path in drawn:
         one, other = (np.asarray(Image.open(tmp_path / f / path.name)) for f in ("drawn", "again"))
         assert np.array_equal(one, other)

@@ -11,6 +11,7 @@ from captioned import captioned_folder
 from ornstein.data import open_data
 from ornstein.errors import UsageError
 from ornstein.rng import generator, normal
+from ornstein.runs.adapters import merge
 from ornstein.runs.config import (
     AutoencoderConfig,
     EmbeddingConfig,
@@ -28,6 +29,7 @@ from ornstein.tasks.examples import training_data
 from ornstein.tasks.options import SampleOptions
 from ornstein.tasks.sample import BEST_OF, drawn_by, sample
 from ornstein.train import train
+from ornstein.train.adapt import adaptation
 from untrained import tiny_model
 
 TRAIN = TrainConfig(seen=640, batch=32, precision="f32", ema=(0.05,), learning_rate=3e-3)
@@ -260,3 +262,41 @@ def test_what_cannot_be_changed_by_embeddings_is_refused(decoder, pictures):
         edit(plain, grey, from_text="a", to_text="b")
     with pytest.raises(UsageError, match="belong together"):
         edit(decoder, pictures[:1], from_text="red left")
+
+
+# --- Gone on from --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["prior", "decoder"])
+def test_a_prior_and_a_decoder_are_gone_on_from_by_additions(runs, name, tmp_path):
+    config = adaptation(runs / name, rank=2)
+    config = replace(config, train=replace(config.train, seen=64, learning_rate=3e-2))
+    (runs / "encoder").rename(runs / "away")  # the base has all that it takes
+    try:
+        train(runs / "pictures", out=tmp_path / "style", config=config)
+    finally:
+        (runs / "away").rename(runs / "encoder")
+    asked = {"text": ("red left",), "steps": 2}
+    base = sample(runs / name, 2, **asked).x
+    drawn = {
+        strength: sample(load(runs / name, adapters=[(tmp_path / "style", strength)]), 2, **asked).x
+        for strength in (0.0, 1.0)
+    }
+    assert torch.equal(drawn[0.0], base) and not torch.equal(drawn[1.0], base)
+    merged = merge(runs / name, [tmp_path / "style"], out=tmp_path / "merged")
+    for run in (tmp_path / "style", merged):
+        assert torch.equal(drawn[1.0], sample(run, 2, **asked).x)
+
+
+def test_all_weights_of_a_decoder_go_on_with_its_own_encoder(runs, tmp_path):
+    config = adaptation(runs / "decoder", "all")
+    config = replace(config, train=replace(config.train, seen=32, learning_rate=1e-9))
+    run = train(runs / "pictures", out=tmp_path / "on", config=config)
+    one, other = (sample(p, 2, text=("red left",), steps=2).x for p in (run.path, runs / "decoder"))
+    assert_close(one, other, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("learn", ["words", "control"])
+def test_what_hears_embeddings_alone_learns_no_words_and_no_control(runs, learn):
+    with pytest.raises(UsageError, match="learns no new words, and takes no control"):
+        adaptation(runs / "decoder", learn)

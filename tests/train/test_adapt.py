@@ -297,7 +297,7 @@ def test_a_run_without_labels_hears_no_words(tmp_path):
     run = train("swiss-roll", out=tmp_path / "plain", config=tiny_config(8, seen=32))
     config = adaptation(run.path)
     config = replace(config, data=replace(config.data, word="sks"))
-    with pytest.raises(UsageError, match="trained without labels: it hears no words"):
+    with pytest.raises(UsageError, match="trained without labels: it hears no new words"):
         train("swiss-roll", out=tmp_path / "none", seen=32, config=config)
     data = in_words_of(ou.load(run.path), labelled_points(), config.adapt)
     assert data.label is None and not data.classes

@@ -60,7 +60,8 @@ def sample(
     for text, rest in cut:
         say(f"The text {text!r} is longer than what is read of it; left out: {rest!r}.")
     if dry_run:
-        show_plan(models[0], options, machine)
+        weight, _ = task.weights_of(options, len(models))
+        show_plan(models[0], replace(options, guidance=weight), machine)
         return
     if page is not None:
         machine.result({"page": page}, summary([write_page(models, options, page, first)]))
@@ -70,9 +71,10 @@ def sample(
         for part in task.cascade(models, options, prior=first):
             written.add(part.save(out or model.samples), part.first, len(part))
             if grid is not None and sum(map(len, shown)) < MOST_IN_A_GRID:
-                shown.append(part.x)
+                shown.append(part)
     if grid is not None:
-        picture = model.codec.preview(torch.cat(shown)[:MOST_IN_A_GRID])
+        x = torch.cat([part.x for part in shown])
+        picture = shown[0].codec.preview(x[:MOST_IN_A_GRID])
         written.remember([task.write_picture(picture, grid)])
     machine.result({"paths": written.paths, "files": written.files}, written.lines())
 

@@ -16,6 +16,7 @@ from torch.nn import functional
 from ..errors import DataError
 from .codec import Codec
 from .names import shown
+from .room import parts, room, taken
 
 if TYPE_CHECKING:
     from .dataset import Dataset
@@ -32,33 +33,61 @@ class Given:
     Args:
         codec: Between these pictures and what a network sees of them.
         stored: ``(N, Cg, *Sg)``, in the dtype of their source.
+        block: Pixels along each axis that one point of the network hears; see `fitted`.
     """
 
     codec: Codec
     stored: Tensor = field(repr=False)
+    block: int = 1
 
     def __len__(self) -> int:
         return len(self.stored)
 
     def __getitem__(self, indices: Tensor) -> "Given":
-        return replace(self, stored=self.stored[indices])
+        return replace(self, stored=taken(self.stored, indices))
 
     def to(self, device: str | torch.device) -> "Given":
         """The same on another device."""
         return replace(self, stored=self.stored.to(device))
 
+    @property
+    def channels(self) -> int:
+        """Of the context."""
+        return heard(self.codec.shape, self.block)
+
     def context(self, indices: Tensor, space: Sequence[int]) -> Tensor:
-        """The condition ``context`` ``(B, Cg, *space)`` of the examples `indices`."""
+        """The condition ``context`` ``(B, channels, *space)`` of the examples `indices`."""
+        return fitted(self.codec.pack(self.stored[indices]), space, self.block)
+
+    def scaled(self, indices: Tensor, space: Sequence[int]) -> Tensor:
+        """What the examples `indices` are given, in as many pixels as they have themselves."""
         return fitted(self.codec.pack(self.stored[indices]), space)
 
 
-def fitted(context: Tensor, space: Sequence[int]) -> Tensor:
-    """Given pictures ``(B, Cg, *Sg)`` scaled to ``(B, Cg, *space)``, bicubic with antialias."""
-    if tuple(context.shape[2:]) == tuple(space):
-        return context
-    if len(space) != 2:
-        raise ValueError(f"only pictures can be scaled, got {tuple(context.shape)} for {space}")
-    return functional.interpolate(context, tuple(space), mode="bicubic", antialias=True)
+def fitted(context: Tensor, space: Sequence[int], block: int = 1) -> Tensor:
+    """Given pictures ``(B, Cg, *Sg)`` as the points ``*space`` of a network hear them.
+
+    They are scaled to as many pixels, bicubic with antialias. Or to `block` times as many along
+    each axis, of which a point hears its own, one channel for each: ``(B, Cg block^2, *space)``.
+    So a network of few points, each of which stands for many pixels, loses none of them. Where
+    less than a block is missing, the last pixels are repeated, as autoencoders do.
+
+    Source: pixels as channels: Mou et al. (2023), https://arxiv.org/abs/2302.08453, section 3.2.
+    """
+    size = tuple(block * n for n in space)
+    short = [n - there for n, there in zip(size, context.shape[2:], strict=True)]
+    if len(size) != 2 and (block > 1 or any(short)):
+        raise ValueError(f"only pictures can be scaled, got {tuple(context.shape)} for {size}")
+    if any(short) and all(0 <= n < block for n in short):
+        context = functional.pad(context, (0, short[1], 0, short[0]), mode="replicate")
+    elif any(short):
+        context = functional.interpolate(context, size, mode="bicubic", antialias=True)
+    return functional.pixel_unshuffle(context, block) if block > 1 else context
+
+
+def heard(shape: Sequence[int], block: int) -> int:
+    """The channels that pictures of `shape` ``(Cg, *Sg)`` are heard in, in blocks."""
+    return shape[0] * block ** (len(shape) - 1)
 
 
 def mixed(context: Tensor, noise: Tensor, share: float | Tensor) -> Tensor:
@@ -99,8 +128,12 @@ def derive(dataset: "Dataset", word: str) -> Given:
         raise DataError(f"given = {word!r} is for pictures; {shown(dataset.source)} holds none.")
     channels, *space = codec.shape
     if word in (EDGES, SKETCH):
-        lines = {EDGES: edges, SKETCH: sketch}[word](codec.pack(dataset.stored).cpu())
-        stored = (255 * lines).round().to(torch.uint8)
+        lines = {EDGES: edges, SKETCH: sketch}[word]
+        drawn = room((len(dataset), 1, *space), np.dtype(np.uint8))
+        for some in parts(drawn):
+            white = lines(codec.pack(dataset.stored[some]).cpu())
+            drawn[some] = (255 * white).round().to(torch.uint8).numpy()
+        stored = torch.from_numpy(drawn)
         return Given(codec=make_codec(stored, "uint8", "png", "HWC"), stored=stored)
     if word == GREY:
         if channels != 3:
@@ -113,15 +146,16 @@ def derive(dataset: "Dataset", word: str) -> Given:
                 f"given = {word!r} must be smaller than the pictures, {space[1]} x {space[0]}."
             )
         size = tuple(max(1, round(n * short / min(space))) for n in space)
-    made = []
-    for picture in dataset.stored.cpu().numpy():
+    pictures = dataset.stored.numpy()
+    made = room((len(pictures), 1 if word == GREY else channels, *size), pictures.dtype)
+    for i, picture in enumerate(pictures):
         picture = np.moveaxis(picture, 0, 2)
         picture = rechannel(picture, 1) if word == GREY else cover(picture, *size)
-        made.append(np.moveaxis(picture, 2, 0))
-    stored = torch.from_numpy(np.ascontiguousarray(np.stack(made)))
+        made[i] = np.moveaxis(picture, 2, 0)
+    stored = torch.from_numpy(made)
     layout = "HW" if stored.shape[1] == 1 and codec.layout == "HW" else "HWC"
     if codec.levels is not None and stored.dtype == torch.uint8:
-        stored = stored.clamp_max(codec.levels - 1)  # an antialiasing filter overshoots
+        stored.clamp_max_(codec.levels - 1)  # an antialiasing filter overshoots
     return Given(
         codec=make_codec(stored, codec.dtype, codec.format, layout, codec.levels), stored=stored
     )

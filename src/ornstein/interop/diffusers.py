@@ -126,7 +126,7 @@ class Foreign(nn.Module):
         step, told = self.clock(log_snr).to(x), {}
         if isinstance(self.nothing, Tensor):
             heard = self.nothing if text is None else text.to(x)
-            told["encoder_hidden_states"] = heard.expand(len(x), -1, -1)
+            told["encoder_hidden_states"] = heard.expand(x.shape[0], -1, -1)
             if emphasis is not None:  # of which diffusers adds -MASKED (1 - mask) to the attention
                 told["encoder_attention_mask"] = 1 + emphasis.to(x).log() / MASKED
         elif self.classes:
@@ -137,7 +137,7 @@ class Foreign(nn.Module):
     def _numbers(self, label: Tensor) -> Tensor:
         if self.none is not None:
             return torch.where(label < 0, self.none, label)
-        if (label < 0).any():
+        if not torch.compiler.is_exporting() and (label < 0).any():
             raise UsageError("This network knows no example without a class: give a label.")
         return label
 
@@ -257,9 +257,8 @@ def _refuse_unknown(pipeline: Pipeline, net: Any) -> None:
 
 def _codec(pipeline: Pipeline, net: Any, autoencoder: Any, size: int | None) -> Codec:
     """Of pictures of 8 bits in [-1, 1], or of the latents of such pictures."""
-    factor = 1
-    if autoencoder is not None:
-        factor = 2 ** (len(autoencoder.config.block_out_channels) - 1)
+    coder = ForeignAutoencoder(autoencoder) if autoencoder else None
+    factor = coder.factor if coder else 1
     sample_size = net.config.get("sample_size")
     if size is None and sample_size is None:
         raise UsageError(f"{shown(pipeline.path)} does not say of what size: give `size`.")
@@ -268,22 +267,22 @@ def _codec(pipeline: Pipeline, net: Any, autoencoder: Any, size: int | None) -> 
     inner = sample_size if size is None else size // factor
     high, wide = (inner, inner) if isinstance(inner, int) else inner
     channels = net.config.in_channels
-    if autoencoder is None:
+    if coder is None:
         return eight_bits(channels, high, wide)
-    if channels != autoencoder.config.latent_channels:
+    config = coder.net.config
+    if channels != config.latent_channels:
         raise ModelFileError(
             f"{shown(pipeline.path)}: its network takes {channels} channels and its VAE makes "
-            f"{autoencoder.config.latent_channels}; one that is given more than noise cannot be "
+            f"{config.latent_channels}; one that is given more than noise cannot be "
             "mapped."
         )
-    config = autoencoder.config
     return LatentCodec(
         shape=(channels, high, wide),
         dtype="float32",
         mean=(config.get("shift_factor") or 0.0,) * channels,
         std=(1 / config.scaling_factor,) * channels,
         inner=eight_bits(config.in_channels, high * factor, wide * factor),
-        coder=ForeignAutoencoder(autoencoder),
+        coder=coder,
     )
 
 

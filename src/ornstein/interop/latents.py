@@ -10,13 +10,28 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 class ForeignAutoencoder(nn.Module):
     """Between pictures in [-1, 1] ``(B, 3, H, W)`` and latents ``(B, C, h, w)``, one at a time.
 
+    It attends to the whole of a picture. One larger than it was trained on is taken in tiles that
+    are blended where they overlap, as diffusers does: nearly the same, in bounded memory.
+
     Args:
-        net: An AutoencoderKL or a VQModel of diffusers.
+        net: An AutoencoderKL or a VQModel of diffusers; of the latter there are no tiles.
     """
 
     def __init__(self, net: Any) -> None:
         super().__init__()
         self.net = net
+        if hasattr(net, "use_tiling"):
+            net.enable_tiling()
+
+    @property
+    def at_once(self) -> int:
+        """Pictures that are decoded in one call."""
+        return 1
+
+    @property
+    def factor(self) -> int:
+        """Pixels along each axis that become one point."""
+        return 2 ** (len(self.net.config.block_out_channels) - 1)
 
     @property
     def device(self) -> torch.device:
@@ -30,6 +45,10 @@ class ForeignAutoencoder(nn.Module):
         """Pictures; its attention is written out, as the fused one has no forward derivatives."""
         with sdpa_kernel(SDPBackend.MATH):
             return torch.cat([self.net.decode(each).sample for each in z.split(1)])
+
+    def decode_together(self, z: Tensor) -> Tensor:
+        """As `decode`, all in one call: a graph cannot count them."""
+        return self.net.decode(z).sample
 
     def _encode(self, picture: Tensor) -> Tensor:
         out = self.net.encode(picture)

@@ -12,6 +12,7 @@ from .blocks import MEMORY_FORMATS, convolution, normalise, zero
 from .conditions import check_range, check_size
 
 TILE = 64  # latent points along an axis that are encoded or decoded at once
+BLOCK = 4  # examples that are decoded in one call
 SHARPEST = (-8.0, 8.0)  # log-variances of the latents
 
 
@@ -89,6 +90,11 @@ class Autoencoder(nn.Module):
         wide = [2**i for i in range(1, self.steps + 1)]
         blocks = sum(w * (2 * self.depth + 1) for w in wide)
         return ceil((1 + blocks + self.factor) / self.factor) + 1
+
+    @property
+    def at_once(self) -> int:
+        """Examples to decode in one call: what is drawn is the same then, however many are."""
+        return BLOCK
 
     @property
     def device(self) -> torch.device:

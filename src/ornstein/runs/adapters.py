@@ -21,6 +21,7 @@ from ..errors import ModelFileError, UsageError
 from ..nets import Controlled
 from ..nets.adapters import grown
 from .config import RunConfig
+from .embedding import KEPT as ENCODER
 from .folder import RunFolder
 from .latents import keep_autoencoder
 from .model import WEIGHTS, Model, Vocabulary, build_denoiser, chosen_weights, load, read_words
@@ -132,7 +133,7 @@ def put_on(
     if config.adapt.learn == "control":
         if isinstance(model.denoiser.net, Controlled):
             raise UsageError(f"{shown(adapter.path)} is a second control branch: leave one out.")
-        words = replace(words, context=own.context)
+        words = replace(words, context=own.context, block=own.block)
         built = replace(built, adapt=replace(built.adapt, learn="control"))
     denoiser = build_denoiser(built, model.shape, words)
     try:
@@ -251,7 +252,7 @@ def merge(run: str | Path, adapters: Sequence[Adapter] = (), *, out: str | Path)
     named = [parsed(adapter) for adapter in adapters]
     if not named and "base" not in model.run.identity:
         raise UsageError(f"There is nothing to merge into {shown(run)}: name an --adapter.")
-    kept = ("codec", "given", "fingerprint", "examples", "held_out", "threads")
+    kept = ("codec", "given", "encoder", "fingerprint", "examples", "held_out", "threads")
     identity = {k: v for k, v in model.run.identity.items() if k in kept} | {
         "vocabulary": asdict(model.vocabulary),
         "parameters": sum(p.numel() for p in model.denoiser.parameters()),
@@ -261,5 +262,7 @@ def merge(run: str | Path, adapters: Sequence[Adapter] = (), *, out: str | Path)
     folder = RunFolder.create(out, config_toml=config.to_toml(), identity=identity)
     with folder.lock():
         keep_autoencoder(folder, model.codec)
+        if model.encoder is not None:
+            folder.keep(ENCODER, model.encoder.tensors())
         folder.save(model.seen, {WEIGHTS: model.denoiser.state_dict()}, {})
     return folder

@@ -186,12 +186,13 @@ def encoder_of(place: str | Path, device: str | torch.device = "cpu") -> Encoder
 
 
 def named_encoder(config: RunConfig, device: str | torch.device = "cpu") -> Encoder:
-    """The encoder that a configuration names; a student's teacher keeps one.
+    """The encoder that a configuration names; a student's teacher and a base keep one.
 
     Raises:
         As `encoder_of`.
     """
-    return encoder_of(config.distill.teacher or config.embedding.encoder, device)
+    before = config.distill.teacher or config.adapt.base
+    return encoder_of(before or config.embedding.encoder, device)
 
 
 def read_encoder(folder: RunFolder, device: str | torch.device = "cpu") -> Encoder:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import prod, sqrt
+from math import ceil, prod, sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -34,6 +34,12 @@ class Coder(Protocol):
     @property
     def device(self) -> torch.device: ...
 
+    @property
+    def factor(self) -> int: ...
+
+    @property
+    def at_once(self) -> int: ...
+
     def encode(self, x: Tensor) -> Tensor: ...
 
     def decode(self, z: Tensor) -> Tensor: ...
@@ -63,6 +69,12 @@ class LatentCodec(Codec):
     def data(self) -> Codec:
         return self.inner
 
+    def of_size(self, space: tuple[int, ...]) -> "LatentCodec":
+        """The same for data of another size ``(*S)``."""
+        points = tuple(-(-n // self.coder.factor) for n in space)
+        inner = replace(self.inner, shape=(self.inner.shape[0], *space))
+        return replace(self, shape=(self.shape[0], *points), inner=inner)
+
     def encode(self, stored: Tensor) -> Tensor:
         """The latents ``(B, c, *s)`` of stored data, as they come, in few calls."""
         with torch.no_grad():
@@ -77,9 +89,12 @@ class LatentCodec(Codec):
         return whole[(..., *(slice(n) for n in self.inner.shape[1:]))]
 
     def decoded(self, x: Tensor) -> Tensor:
+        """The same, always as many at once: sums are rounded by the size of the batch."""
+        size, count = min(self._at_once, self.coder.at_once), len(x)
+        filled = torch.cat([x, x[-1:].expand(-count % size, *x.shape[1:])]).float()
         with torch.no_grad():
-            parts = (part.to(self.coder.device) for part in x.float().split(self._at_once))
-            return torch.cat([self.decode(part).to(x.device) for part in parts])
+            parts = (self.decode(part.to(self.coder.device)) for part in filled.split(size))
+            return torch.cat([part.to(x.device) for part in parts])[:count]
 
     def pack(self, stored: Tensor) -> Tensor:
         known = tuple(stored.shape[1:]) == self.shape
@@ -295,21 +310,17 @@ def measured(data: Dataset, net: Autoencoder) -> dict[str, Tensor]:
 
 
 def encoded(data: Dataset, codec: LatentCodec) -> Dataset:
-    """`data`, whose examples are latents from now on: encoded once, kept in memory.
+    """`data`, whose examples are latents from now on.
 
-    Latents of one example take ``4 c / (factor^d C)`` times the memory of bytes: less than the
-    data, but for a factor of 2.
+    They are encoded once and kept in memory: latents of one example take ``4 c / (factor^d C)``
+    times the memory of bytes, less than the data but for a factor of 2. Data that are mirrored,
+    moved or cut anew each time they are shown are encoded each time. What is given beside them
+    stays as it is, and is heard in blocks of pixels, one for each latent point.
 
     Raises:
         DataError: If the data are of another kind than the autoencoder was trained on.
-        UsageError: If they were to be varied on the way.
     """
-    options, own = data.options, codec.inner
-    if options.flip or options.shift or data.patches is not None or data.given is not None:
-        raise UsageError(
-            "Latents are encoded once, so that their data can be neither varied nor cut nor given "
-            "in pairs: leave flip, shift, patch and given out."
-        )
+    options, own, given = data.options, codec.inner, data.given
     kinds = [(c.kind, c.shape[0], len(c.shape), c.dtype, c.levels) for c in (own, data.codec)]
     if kinds[0] != kinds[1]:
         raise DataError(
@@ -319,6 +330,20 @@ def encoded(data: Dataset, codec: LatentCodec) -> Dataset:
     units = replace(data.codec, mean=own.mean, std=own.std)
     assert isinstance(codec.coder, Autoencoder)
     codec = _codec(units, codec.coder, codec.mean, codec.std, codec.error)
-    if not len(data):
-        return replace(data, codec=codec, stored=torch.empty(0, *codec.shape))
-    return replace(data, codec=codec, stored=codec.encode(data.stored))
+    moves = bool(options.flip or options.shift)
+    if given is not None:
+        block = codec.coder.factor if moves else _block(given.codec.shape[1:], codec)
+        given = replace(given, block=block)
+    if moves or data.patches is not None:
+        return replace(data, codec=codec, given=given)
+    z = codec.encode(data.stored) if len(data) else torch.empty(0, *codec.shape)
+    return replace(data, codec=codec, stored=z, given=given)
+
+
+def _block(space: tuple[int, ...], codec: LatentCodec) -> int:
+    """How many pixels of what is given each latent point stands for, along an axis.
+
+    As many as there are, up to as many as those of the example itself.
+    """
+    most = max(ceil(n / points) for n, points in zip(space, codec.shape[1:], strict=True))
+    return min(most, codec.coder.factor)

@@ -16,6 +16,7 @@ from ..core import noise, times
 from ..core.denoise import PREDICTIONS, WEIGHTINGS, NetDenoiser, PredictMean, Variational
 from ..data.captions import Words
 from ..data.codec import Codec
+from ..data.given import heard
 from ..data.names import shown
 from ..data.reader import Reader
 from ..errors import ModelFileError, StorageError, UsageError
@@ -65,6 +66,7 @@ class Vocabulary:
         means: Of each attribute in the training data, in its own unit.
         stds: Likewise, > 0.
         context: Channels of what is given beside the noise.
+        block: Pixels of it along each axis that one point of x hears.
         words: In which texts are read, or by whom; None if the run knows no captions.
         embedding: Numbers of the embedding that the network hears.
     """
@@ -74,6 +76,7 @@ class Vocabulary:
     means: tuple[float, ...] = ()
     stds: tuple[float, ...] = ()
     context: int = 0
+    block: int = 1
     words: Words | Reader | None = None
     embedding: int = 0
 
@@ -282,7 +285,8 @@ def read_words(
     if not len(vocabulary.attributes) == len(vocabulary.means) == len(vocabulary.stds):
         raise ModelFileError(f"{folder.path / 'run.json'} lacks the mean or std of an attribute.")
     given = Codec.from_dict(beside) if isinstance(beside, dict) else None
-    if vocabulary.context != (0 if given is None else given.shape[0]):
+    channels = 0 if given is None else heard(given.shape, vocabulary.block)
+    if vocabulary.context != channels or vocabulary.block < 1:
         raise ModelFileError(f"{folder.path / 'run.json'} disagrees with itself on what is given.")
     if codec.get("kind") == LatentCodec.kind:
         return read_latents(folder, codec, device), given, vocabulary

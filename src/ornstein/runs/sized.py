@@ -1,30 +1,36 @@
-"""A run of patches as a model of whole pictures, of any size."""
+"""A run as a model of larger examples than it was trained on."""
 
 from dataclasses import replace
 
 from ..core.tiled import Tiled
 from ..errors import UsageError
+from .latents import LatentCodec
 from .model import Model
 
 
 def sized(model: Model, space: tuple[int, ...]) -> Model:
     """The same model for examples of the size `space` ``(*S)``: its own size in windows.
 
+    Of a run on latents the windows lie in the latents, and the autoencoder works in tiles.
+
     Raises:
         UsageError: If an axis is shorter than the examples of the run, or the network is given
-            pictures beside the noise, or draws latents.
+            pictures beside the noise.
     """
-    window = model.shape[1:]
-    if space == window:
+    codec = model.codec
+    own = codec.data.shape[1:]
+    if space == own:
         return model
-    if model.codec.data is not model.codec:
-        raise UsageError("A run on latents draws pictures of the size it was trained on alone.")
     if model.given is not None:
         raise UsageError("A run of pairs draws pictures of the size it was trained on: cut them.")
-    if len(space) != len(window) or any(n < w for n, w in zip(space, window, strict=True)):
-        small, large = (" x ".join(map(str, s)) for s in (space, window))
+    if len(space) != len(own) or any(n < w for n, w in zip(space, own, strict=True)):
+        small, large = (" x ".join(map(str, s)) for s in (space, own))
         raise UsageError(f"{small} is smaller than what the run was trained on, {large}.")
+    if isinstance(codec, LatentCodec):
+        larger = codec.of_size(space)
+    else:
+        larger = replace(codec, shape=(codec.shape[0], *space))
+    window = codec.shape[1:]
     tiled = Tiled(model.denoiser, window, min(window) // 4)
-    codec = replace(model.codec, shape=(model.shape[0], *space))
     # what draws from a model asks of its denoiser no more than any has
-    return replace(model, denoiser=tiled.eval(), codec=codec)  # pyright: ignore[reportArgumentType]
+    return replace(model, denoiser=tiled.eval(), codec=larger)  # pyright: ignore[reportArgumentType]

@@ -120,9 +120,10 @@ def context_of(model: Model, options: DrawOptions) -> Context | None:
 
 
 def context_from(model: Model, stored: np.ndarray) -> Tensor:
-    """The condition ``context`` ``(P, Cg, *S)`` of a run of pairs, from pictures as stored."""
+    """The condition ``context`` ``(P, channels, *S)`` of a run of pairs, from pictures as stored."""
     assert model.given is not None
-    return fitted(model.given.pack(torch.from_numpy(stored)), model.shape[1:])
+    packed = model.given.pack(torch.from_numpy(stored))
+    return fitted(packed, model.shape[1:], model.vocabulary.block)
 
 
 def guided(model: Model, options: DrawOptions, heard: bool = False) -> Denoiser:

@@ -55,7 +55,7 @@ Begin = Callable[[Sequence[int], Tensor], Tensor]
 """x_t at the first time, from the numbers of the examples and unit noise ``(B, C, *S)``."""
 
 BEST_OF = 2  # embeddings that a prior draws for each text, of which the nearer one is taken
-GUIDING = ("guidance", "guidance_interval", "guidance_parallel", "guidance_rescale", "negative")
+GUIDING = ("guidance_interval", "guidance_parallel", "guidance_rescale", "negative")
 CHUNK = 2**16
 """Numbers in what `stream` gives at once, or more if one block holds more."""
 
@@ -150,7 +150,7 @@ def stream(
     What is given is `context`, by default the pictures that the options name.
     """
     model, indices = opened(run, device), options.indices
-    model = sized(model, options.space or model.shape[1:])
+    model = sized(model, options.space or model.codec.data.shape[1:])
     denoiser, steps = plan(model, options, heard=prior is not None)
     context = context_of(model, options) if context is None else context
     first_stage = None if prior is None else opened(prior, device)
@@ -189,25 +189,28 @@ def cascade(
 ) -> Iterator[Samples]:
     """As `stream`, with runs in a row, each of which is given what the one before drew.
 
-    Labels, texts and attributes go to every later run that knows them. Guidance is of the first
-    run, and so is a `prior`: what a later one is guided away from is also what it is given, so
-    that it is guided as it says itself. Each run draws noise of its own, from a seed that follows
-    from the seed of the one before.
+    Labels, texts and attributes go to every later run that knows them. One weight of guidance is
+    of the first run, and so is a `prior`: what a later one is guided away from is also what it is
+    given, so that it is guided as it says itself. With a weight for each run, all that is said of
+    guidance goes to each. Each run draws noise of its own, from a seed that follows from the seed
+    of the one before.
 
     Raises:
-        UsageError: If a run cannot be given what the one before draws.
+        UsageError: If a run cannot be given what the one before draws, or has no weight.
     """
     models = [opened(run, device) for run in runs]
     for before, after in pairwise(models):
         check_chain(before, after)
     first, *rest = models
+    weight, weights = weights_of(options, len(runs))
     given_to_first = {"context": context, "prior": prior}
-    for part in stream(first, options, **given_to_first, device=device, on_step=on_step):
+    asked = replace(options, guidance=weight)
+    for part in stream(first, asked, **given_to_first, device=device, on_step=on_step):
         if not rest:
             yield part
             continue
         later = replace(
-            _known_to(rest[0], options),
+            _known_to(rest[0], options, weights),
             examples=f"{part.first}-{part.first + len(part) - 1}",
             seed=int(generator("cascade", options.seed).integers(2**62)),
         )
@@ -215,22 +218,41 @@ def cascade(
         yield from cascade(rest, later, context=given, device=device, on_step=on_step)
 
 
+def weights_of(options: SampleOptions, runs: int) -> tuple[float | None, tuple[float, ...]]:
+    """Of guidance: that of the first of so many runs, and those of the others if they are said."""
+    weights = options.guidance
+    if not isinstance(weights, tuple):
+        return weights, ()
+    if len(weights) not in (1, runs):
+        said = " ".join(f"{weight:g}" for weight in weights)
+        each = f", for the first run, or {runs}" if runs > 1 else ""
+        raise UsageError(f"guidance = {said}: give one weight{each}.")
+    return weights[0], weights[1:]
+
+
 def _rows(context: Tensor, first: int, indices: Sequence[int]) -> Tensor:
     """What the examples `indices` are given, of which `context` holds those from `first` on."""
     return context[torch.tensor(indices) - first]
 
 
-def _known_to(model: Model, options: SampleOptions) -> SampleOptions:
-    """The options of a later run: what it knows of what is asked, guided as the run itself says."""
+def _known_to(model: Model, options: SampleOptions, weights: tuple[float, ...]) -> SampleOptions:
+    """The options of a later run: what it knows of what is asked.
+
+    Guided with the next of `weights`; as the run itself says, if there are none.
+    """
     known, asked = model.vocabulary, options.attributes or {}
-    own = DrawOptions()
+    how = options if weights else DrawOptions()
+    guiding = {name: getattr(how, name) for name in GUIDING}
+    if not known.words:
+        guiding["negative"] = None
     return replace(
         options,
         label=options.label if known.classes else None,
         text=options.text if known.words else None,
         attributes={k: v for k, v in asked.items() if k in known.attributes},
         given=None,
-        **{name: getattr(own, name) for name in GUIDING},
+        guidance=weights or None,
+        **guiding,
     )
 
 

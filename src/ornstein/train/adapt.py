@@ -11,6 +11,7 @@ from torch import Tensor
 from ..core.denoise import NetDenoiser
 from ..core.sample import SAMPLERS, start
 from ..data.captions import Captions, Words
+from ..data.codec import Codec
 from ..data.dataset import Attributes, Dataset
 from ..data.given import Given
 from ..data.image import ImageCodec
@@ -79,8 +80,11 @@ def adaptation(
         raise UsageError("To predict something else takes all weights: leave --predict out.")
     if config.distill.teacher or config.distill.looks_ahead:
         raise UsageError(f"{place} is a student of few steps: go on from its teacher, then distil.")
-    if base.encoder is not None:
-        raise UsageError(f"{place} goes by an encoder, and is not gone on from: train it anew.")
+    if base.encoder is not None and learn in ("words", "control"):
+        raise UsageError(
+            f"{place} hears what its encoder does: it learns no new words, and takes no control "
+            "branch. Go on with --lora, or with all of its weights."
+        )
     if isinstance(base.denoiser.net, Controlled):
         raise UsageError(f"{place} is a control branch: go on from its base, {config.adapt.base}.")
     if learn == "control" and (base.given is not None or config.net.kind == "mlp"):
@@ -105,7 +109,7 @@ def adaptation(
 
 def options_of(base: Model, options: DataOptions) -> DataOptions:
     """How to read data for a run to go on with: as its own, where `options` say nothing else."""
-    own, codec = base.config.data, base.codec.data
+    own, codec = base.config.data, _codec_of(base)
     size, channels = options.size or own.size, options.channels or own.channels
     if isinstance(codec, ImageCodec) and own.patch is None and options.patch is None:
         square = codec.shape[1] == codec.shape[2]
@@ -123,6 +127,13 @@ def options_of(base: Model, options: DataOptions) -> DataOptions:
         make=options.make or paired.make,
         given_noise=own.given_noise,
     )
+
+
+def _codec_of(base: Model) -> Codec:
+    """Of the data that a run learns from: a prior's are pictures, as its encoder sees them."""
+    if base.encoder is not None and base.config.embedding.role == "prior":
+        return base.encoder.codec
+    return base.codec.data
 
 
 def base_of(config: RunConfig) -> Model:
@@ -165,7 +176,8 @@ def in_words_of(base: Model, data: Dataset, adapt: AdaptConfig) -> Dataset:
         DataError: If the data are of another shape or type than the run draws.
         UsageError: If nothing in them is new, where new words are to be learned.
     """
-    place, known, codec, own = base.place, base.vocabulary, data.codec, base.codec.data
+    place, known, codec = base.place, base.vocabulary, data.codec
+    own = _codec_of(base)
     kinds = [(c.kind, c.shape, c.dtype, c.levels) for c in (codec, own)]
     if kinds[0] != kinds[1]:
         ours, theirs = (
@@ -184,8 +196,10 @@ def in_words_of(base: Model, data: Dataset, adapt: AdaptConfig) -> Dataset:
         lookup = torch.tensor([*(number.get(name, -1) for name in data.classes), -1])
         label = torch.full((len(data),), -1) if data.label is None else lookup[data.label]
     fresh = len(classes) > len(known.classes) or (captions and captions.words != known.words)
-    if (adapt.like or data.options.word) and not classes and captions is None:
-        raise UsageError(f"{shown(place)} was trained without labels: it hears no words.")
+    deaf = base.encoder is not None or (not classes and captions is None)
+    if (adapt.like or data.options.word) and deaf:
+        why = "goes by an encoder" if base.encoder else "was trained without labels"
+        raise UsageError(f"{shown(place)} {why}: it hears no new words.")
     if adapt.learn == "words" and not fresh:
         raise UsageError(
             f"{shown(data.source)} holds no class that {shown(place)} does not know: name a new "
@@ -196,7 +210,7 @@ def in_words_of(base: Model, data: Dataset, adapt: AdaptConfig) -> Dataset:
         codec=own,
         label=label,
         classes=classes,
-        captions=captions,
+        captions=data.captions if base.encoder else captions,
         attributes=_attributes(base, data),
         given=_given(base, data, adapt),
     )
@@ -277,7 +291,7 @@ def recall(config: RunConfig, data: Dataset, folder: RunFolder | None = None) ->
         stored = folder.kept(KEPT)["stored"]
     else:
         stored = drawn(base_of(config), name, config.seed)
-        if isinstance(data.codec, LatentCodec):
+        if isinstance(data.codec, LatentCodec) and data.stored.shape[1:] == data.codec.shape:
             stored = data.codec.encode(stored)
     return with_memory(data, stored, name)
 

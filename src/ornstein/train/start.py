@@ -203,8 +203,9 @@ def read(
             encoder = named_encoder(config, device)
         train, held = (embedded(d, encoder, config.embedding.role) for d in (train, held))
     if config is not None and config.latent:
-        if config.net.kind == "autoencoder":
-            raise UsageError("An autoencoder learns the data themselves: leave --latent out.")
+        if config.net.kind == "autoencoder" or config.mean:
+            what = "A mean is added to" if config.mean else "An autoencoder learns"
+            raise UsageError(f"{what} the data themselves: leave --latent out.")
         own = begun.path if begun and KEPT in kept else None
         before = own or config.distill.teacher or config.adapt.base
         codec = latents_of(before or config.latent, device)
@@ -263,7 +264,7 @@ def go_on(
             f"The data {config.source} are not those that {path} began with: put them back, or "
             "say --allow-data-change."
         )
-    codec, _, vocabulary = read_words(folder)
+    codec, _, vocabulary = read_words(folder, device)
     data, held = (_told_as_in(folder, d) for d in (data, held))
     if data.codec.shape != codec.shape or tuple(data.classes) != vocabulary.classes:
         raise DataError(

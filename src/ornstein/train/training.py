@@ -249,7 +249,8 @@ def vocabulary_of(data: Dataset) -> Vocabulary:
         attributes=known.names if known else (),
         means=known.mean if known else (),
         stds=known.std if known else (),
-        context=data.given.codec.shape[0] if data.given else 0,
+        context=data.given.channels if data.given else 0,
+        block=data.given.block if data.given else 1,
         words=data.captions.words if data.captions else None,
         embedding=data.embedded.values.shape[1] if data.embedded else 0,
     )
