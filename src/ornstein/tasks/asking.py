@@ -120,7 +120,7 @@ def context_of(model: Model, options: DrawOptions) -> Context | None:
 
 
 def context_from(model: Model, stored: np.ndarray) -> Tensor:
-    """The condition ``context`` ``(P, channels, *S)`` of a run of pairs, from pictures as stored."""
+    """The condition ``context`` ``(P, channels, *S)`` of a run of pairs, of pictures as stored."""
     assert model.given is not None
     packed = model.given.pack(torch.from_numpy(stored))
     return fitted(packed, model.shape[1:], model.vocabulary.block)
