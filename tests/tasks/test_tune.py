@@ -7,13 +7,18 @@ import torch
 
 from ornstein.core.fit import unfitted
 from ornstein.core.times import UniformGrid
+from ornstein.data import DataOptions, open_data
+from ornstein.data.embedded import Embedded
 from ornstein.errors import ModelFileError, StorageError, UsageError
-from ornstein.runs.config import RunConfig
+from ornstein.runs.config import NetConfig, RunConfig, TrainConfig
 from ornstein.runs.fitted import keep_rule, kept_rule, kept_steps
 from ornstein.runs.folder import RunFolder
+from ornstein.runs.model import load
 from ornstein.tasks import tune as tuning
+from ornstein.tasks.options import TuneOptions
 from ornstein.tasks.sample import sample
 from ornstein.tasks.tune import Error, tune
+from ornstein.train import train
 from untrained import CLASSES, tiny_model
 
 
@@ -103,3 +108,61 @@ def test_an_error_comes_with_its_standard_error():
     assert error.value == pytest.approx(1, abs=0.06)
     assert error.spread == pytest.approx(1 / (2 * 600) ** 0.5, rel=0.2)
     assert Error.of(target, target).value == 0
+
+
+# --- What a run is told beside the noise ---------------------------------------------------------
+
+
+def contexts(monkeypatch) -> list[torch.Tensor]:
+    """What the denoiser of a run of pairs is given, each time that conditions are made."""
+    seen, make = [], tuning.conditions
+
+    def conditions(*args):
+        told = make(*args)
+        seen.append(told["context"])
+        return told
+
+    monkeypatch.setattr(tuning, "conditions", conditions)
+    return seen
+
+
+def test_a_run_of_pairs_is_fitted_to_what_its_held_out_examples_are_given(tmp_path, monkeypatch):
+    config = RunConfig(
+        source="digits",
+        data=DataOptions(limit=20, given="small-4", validation=0.3),
+        net=NetConfig(size=8, depth=1),
+        train=TrainConfig(seen=16, batch=8, precision="f32", ema=(0.1,)),
+    )
+    run, seen = train("digits", out=tmp_path / "run", config=config), contexts(monkeypatch)
+    model, how = load(run.path), {"steps": 4, "rounds": 1}
+    tune(model, 2, examples=64, **how)
+    held = open_data("digits", config.data).split(0.3, 0)[1]
+    assert held.given is not None
+    known = held.given.context(torch.arange(len(held)), (8, 8))
+    fit, judge = seen[0], seen[1]
+    assert torch.equal(fit, known[torch.arange(64) % len(held)])
+    assert torch.equal(judge, known[torch.arange(64, 128) % len(held)])
+
+    # or to the pictures that are named
+    picture = tmp_path / "one.png"
+    picture.write_bytes(model.given.encode(held.given.stored[3].numpy()[0][..., None]))
+    tune(model, 2, examples=64, given=(str(picture),), **how)
+    assert torch.equal(seen[-1], known[3:4].expand(64, -1, -1, -1))
+
+
+def test_a_run_of_pairs_without_its_data_asks_what_it_is_to_be_given():
+    model = tiny_model(given=(1, 4, 4))
+    with pytest.raises(UsageError, match="--given PICTURES"):
+        tune(replace(model, config=replace(model.config, source="array")), 2, steps=4)
+
+
+def test_a_decoder_is_fitted_to_the_embeddings_of_its_pictures(monkeypatch):
+    heard = torch.arange(6.0).view(3, 2)
+    told = Embedded(values=heard, count=torch.ones(3, dtype=torch.int64))
+    data = replace(open_data(torch.zeros(3, 2).numpy()), embedded=told)
+    monkeypatch.setattr(tuning, "training_data", lambda model: (data, data))
+    model = replace(tiny_model("mlp"), encoder=object())
+    context, hear = tuning._told_beside(model, TuneOptions())
+    assert context is None and hear is not None
+    assert torch.equal(hear([4, 2]), heard[[1, 2]])
+    assert tuning._told_beside(model, TuneOptions(text=("a 7",))) == (None, None)
