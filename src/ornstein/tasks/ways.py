@@ -43,8 +43,9 @@ def named_operator(codec: Codec, options: RestoreOptions, files: Files | None = 
         UsageError: If it does not fit the examples, or the options say too little of it.
     """
     (name,) = asked(options)
-    unsaid = files is None or isinstance(files, Tensor) or options.simulate
-    paths = [] if unsaid else paths_of(codec, files)
+    paths: list[Path] = []
+    if not (files is None or isinstance(files, Tensor) or options.simulate):
+        paths = paths_of(codec, files)
     try:
         return WAYS[name](codec, options, paths)
     except (ValueError, TypeError) as error:
