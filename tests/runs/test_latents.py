@@ -325,6 +325,15 @@ def test_what_comes_back_is_nearer_than_the_mean(sides, levels):
     assert measured(sides[1], net)["error"] < 0.8  # the mean has 1
 
 
+def test_flags_say_what_the_latents_are(capsys):
+    flags = ["--autoencoder.levels", "5", "--autoencoder.factor", "2", "--dry-run"]
+    assert run_command(["train", "digits", "--recipe", "autoencoder", *flags]) == 0
+    config = RunConfig.from_toml(capsys.readouterr().out)
+    assert config.autoencoder == AutoencoderConfig(levels=5, factor=2)
+    assert run_command(["train", "digits", *flags]) == 2
+    assert "add --recipe autoencoder" in capsys.readouterr().err
+
+
 def test_what_does_not_fit_is_refused_in_a_sentence(places, sides):
     with pytest.raises(UsageError, match="is an autoencoder, which draws nothing"):
         load(places / "coder")
