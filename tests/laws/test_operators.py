@@ -164,6 +164,22 @@ def test_an_operator_keeps_dtype_and_batch(A, shape, dtype):
 
 
 @everyone
+def test_an_operator_computes_where_x_lies(A, shape):
+    """On a device that holds no numbers, any that were left behind would be an error."""
+    if isinstance(A, Tangent):
+        pytest.skip("its device is that of its point")
+    if isinstance(A, Matrix) and A.matrix.is_sparse:
+        pytest.skip("no sparse products without numbers")
+    x = torch.empty(B, *shape, device="meta")
+    y = A(x)
+    assert y.device == x.device and y.shape == A(normal(B, *shape)).shape
+    if isinstance(A, LinearOperator):
+        assert A.adjoint(y).device == x.device and A.adjoint(y).shape == x.shape
+        if (known := A.spectrum(shape)) is not None:
+            assert known.solve(y, torch.zeros((), device="meta")).device == x.device
+
+
+@everyone
 def test_each_example_is_measured_alone(A, shape):
     if bound_to_a_batch(A):
         pytest.skip("made for the examples of one batch")

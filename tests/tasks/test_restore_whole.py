@@ -13,8 +13,10 @@ from ornstein.data.image import ImageCodec
 from ornstein.data.options import DataOptions
 from ornstein.errors import UsageError
 from ornstein.tasks.edit import edit
+from ornstein.tasks.options import RestoreOptions
 from ornstein.tasks.restore import at_once, restore, space_of
 from ornstein.tasks.sample import sample
+from ornstein.tasks.ways import named_operator
 from untrained import tiny_model
 
 VAR, MEAN, STD = 0.5, 100.0, 40.0
@@ -97,6 +99,55 @@ def test_a_picture_is_enlarged_beyond_the_patches_of_the_run(model, photograph):
     small = restored.samples.x.double().unflatten(3, (13, 2)).unflatten(2, (19, 2)).mean((3, 5))
     known = (torch.from_numpy(np.asarray(Image.open(photograph)).copy()) - MEAN) / STD
     assert (small[0].permute(1, 2, 0) - known).abs().max() < 0.05
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("motion-blur", {"length": 3.0}),
+        ("low-pass", {"share": 0.5}),
+        ("declip", {"low": 40.0, "high": 200.0}),
+        ("quantise", {"step": 16.0}),
+        ("jpeg", {"quality": 50.0}),
+        ("downsample", {"factor": 2.0}),
+    ],
+)
+def test_any_operator_of_pictures_takes_them_as_large_as_they_are(
+    model, photograph, name, parameters
+):
+    restored = restore(
+        model, photograph, operator=name, parameters=parameters, draws=1, steps=2, iterations=1
+    )
+    by = 2 if name == "downsample" else 1
+    assert restored.samples.arrays.shape == (1, by * 19, by * 13, 3)
+
+
+def test_a_scan_says_how_large_the_picture_is(model, tmp_path):
+    """K-space is as large; the detectors of a sinogram reach over the diagonal of a square."""
+    x = torch.randn(1, 3, 14, 14, generator=torch.Generator().manual_seed(0)).double()
+    made = replace(model.codec, shape=(3, 14, 14))
+    np.save(tmp_path / "lines.npy", np.arange(14)[:, None].repeat(14, 1) % 2)
+    for options in ({"ct": "5"}, {"mri": str(tmp_path / "lines.npy")}):
+        y = named_operator(made, RestoreOptions(**options))(x)  # pyright: ignore
+        np.save(tmp_path / "y.npy", y[0].numpy())
+        restored = restore(model, tmp_path / "y.npy", draws=1, steps=2, iterations=1, **options)
+        assert restored.samples.arrays.shape == (1, 14, 14, 3)
+
+
+def test_each_page_of_a_file_keeps_what_the_file_says(model, tmp_path):
+    pages = np.random.default_rng(0).integers(256, size=(2, 8, 8, 3), dtype=np.uint8)
+    first, second = (Image.fromarray(page) for page in pages)
+    first.save(tmp_path / "stack.tif", save_all=True, append_images=[second], dpi=(200, 200))
+    restored = restore(model, tmp_path / "stack.tif", denoise=9.0, draws=1, steps=2)
+    paths = restored.save(tmp_path / "out")
+    assert [path.name for path in paths] == ["stack-0-0.png", "stack-1-0.png"]
+    assert all(Image.open(path).info["dpi"] == pytest.approx((200, 200), abs=0.1) for path in paths)
+
+
+def test_a_picture_grows_beyond_the_patches_of_the_run(model, photograph):
+    restored = restore(model, photograph, outpaint="0,0,5,2", draws=1, steps=2)
+    assert restored.samples.arrays.shape == (1, 21, 18, 3)
+    assert (restored.samples.arrays[0, :19, :13] == np.asarray(Image.open(photograph))).all()
 
 
 def test_pictures_of_several_sizes_are_named_and_taken_in_turn(model, photograph, tmp_path):
