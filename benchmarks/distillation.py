@@ -19,7 +19,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -31,14 +31,13 @@ import numpy as np
 import torch
 from measure import environment, grid
 from pages import put
-from scipy.stats import t
 from torch import Tensor
 
 import ornstein as ou
 import tasks
 from ornstein.data import DataOptions, open_data
 from ornstein.data.image import ImageCodec
-from ornstein.evaluate.distillation import lesson_plan
+from ornstein.evaluate.distillation import FINE, lesson_plan, ratio
 from ornstein.evaluate.measures.distances import frechet_distance
 from ornstein.runs.config import DistillConfig, NetConfig, RunConfig
 from ornstein.runs.model import Model, Vocabulary, build_denoiser
@@ -51,7 +50,6 @@ PAGE = HERE.parent / "docs" / "distilling.md"
 STEPS = (4, 2, 1)
 GOALS = {4: 1.15, 2: 1.5, 1: 2.5}
 TEACHERS = {"digits": 40_000, "horse": 96_000}  # examples seen
-STUDENTS = {"digits": 32_000, "horse": 48_000}
 SETS = {"digits": 6, "horse": 4}
 METHODS = {"untaught": "the teacher untaught"}
 COUNT = 1000  # in a set: as many as the floor has
@@ -107,13 +105,13 @@ def students_of(name: str, seed: int, method: str) -> tuple[dict[int, Model], fl
     assert model.run is not None
     if method != "progressive":
         plan = DistillConfig(method=method, teacher=str(model.run.path))  # pyright: ignore
-        config = lesson_plan(model.config, plan, STEPS[0], STUDENTS[name])
+        config = lesson_plan(model.config, plan, STEPS[0])
         student, seconds = trained(name, config, f"{name}-{seed}-{method}")
         return dict.fromkeys(STEPS, student), seconds
-    found, spent, teacher, before = dict[int, Model](), 0.0, model.run.path, 16
+    found, spent, teacher, before = dict[int, Model](), 0.0, model.run.path, FINE * STEPS[0]
     for steps in STEPS:
         plan = DistillConfig(teacher=str(teacher), jump=before // steps)
-        config = lesson_plan(model.config, plan, steps, STUDENTS[name] // len(STEPS))
+        config = lesson_plan(model.config, plan, steps)
         found[steps], seconds = trained(name, config, f"{name}-{seed}-{method}-{steps}")
         run = found[steps].run
         assert run is not None
@@ -130,12 +128,11 @@ def above_floor(name: str, model: Model, steps: int) -> list[float]:
     return [distance - task.floors["frechet"] for distance in distances]
 
 
-def over(found: Sequence[float], teacher: Sequence[float]) -> dict[str, Any]:
-    """The ratio of two means, and its interval of 95 %: both have drawn from the same noise."""
-    mean, ratio = np.mean(teacher), np.mean(found) / np.mean(teacher)
-    left = (np.array(found) - ratio * np.array(teacher)) / mean
-    width = t.ppf(0.975, len(left) - 1) * left.std(ddof=1) / len(left) ** 0.5
-    return {"ratio": float(ratio), "low": float(ratio - width), "high": float(ratio + width)}
+def over(found: Sequence[float], teacher: Sequence[float]) -> dict[str, float]:
+    """The ratio of two excesses, as `ornstein distill` has it; a teacher is told from real data."""
+    told = ratio(found, teacher)
+    assert told is not None
+    return asdict(told)
 
 
 def quality(name: str, seed: int, methods: Sequence[str]) -> dict[str, Any]:
@@ -148,7 +145,7 @@ def quality(name: str, seed: int, methods: Sequence[str]) -> dict[str, Any]:
         students, seconds = students_of(name, seed, method)
         figures = {n: over(above_floor(name, students[n], n), own) for n in STEPS}
         found[method] = figures | {"seconds": seconds}
-        print(name, seed, method, {n: round(f["ratio"], 2) for n, f in figures.items()}, flush=True)
+        print(name, seed, method, {n: round(f["value"], 2) for n, f in figures.items()}, flush=True)
     return found
 
 
@@ -217,8 +214,8 @@ def told(figures: Sequence[dict[str, Any]]) -> str:
     """The mean over seeds and each one's; of one seed its interval."""
     if len(figures) == 1:
         (f,) = figures
-        return f"{f['ratio']:.2f} ({f['low']:.2f} to {f['high']:.2f})"
-    ratios = [f["ratio"] for f in figures]
+        return f"{f['value']:.2f} ({f['low']:.2f} to {f['high']:.2f})"
+    ratios = [f["value"] for f in figures]
     return f"{np.mean(ratios):.2f} ({', '.join(f'{r:.2f}' for r in ratios)})"
 
 

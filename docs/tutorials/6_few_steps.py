@@ -31,14 +31,14 @@ rows = [ou.sample(teacher, **asked, sampler="unipc", steps=64)]
 rows += [ou.sample(teacher, **asked, steps=4, time_grid="uniform")]
 rows += [ou.sample(teacher, **asked, steps=4, time_grid="fitted")]
 
-# %% A student of four steps, and its student of one. Each is graded beside its teacher.
+# %% A student of four steps, or of one, as it is asked. Each is graded beside its teacher.
 grades = ou.distill(teacher, (4, 1), count=200, out=out / "students")
 print(*(grade.line for grade in grades), sep="\n")
 
 # %% A student is a run. One that is no better than its teacher in as many steps is not kept.
 for grade in grades:
     if grade.folder is not None:
-        rows.append(ou.sample(grade.folder, **asked))
+        rows.append(ou.sample(grade.folder, **asked, steps=grade.steps))
 teacher.codec.preview(torch.cat([row.x for row in rows]), 10).save(out / "few.png")
 
 # %% How long a digit takes, once the model is open.

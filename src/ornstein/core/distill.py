@@ -44,7 +44,8 @@ def aimed(schedule: Schedule, x_t: Tensor, x_s: Tensor, t: Tensor, s: Tensor) ->
 def followed(teacher: Denoiser, x_t: Tensor, times: Sequence[Tensor], **cond: Tensor) -> Tensor:
     """Where the steps of a teacher lead, along `times`, each ``()`` or ``(B,)``.
 
-    A teacher that has learned to look ahead looks as far as each step leads.
+    One that is a student itself, in its own steps; if it has learned to look ahead, it looks as far
+    as each leads.
     """
     for t, s in pairwise(times):
         x_t = carried(teacher.schedule, x_t, teacher(x_t, t, until=s, **cond), t, s)
@@ -73,7 +74,7 @@ def two_in_one(
 
 def relearned(schedule: Schedule, x_t: Tensor, x_hat: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     """The (x, eps) for which the usual loss, at `t`, sees x_t and is least at `x_hat`."""
-    alpha, sigma = (align(c, x_t).to(x_t) for c in schedule(t))
+    alpha, sigma = (_like(x_t, c) for c in schedule(t))
     return x_hat, (x_t - alpha * x_hat) / sigma
 
 
@@ -81,7 +82,12 @@ def _step(schedule: Schedule, x_t: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor
     """``sigma_s / sigma_t`` and ``alpha_s - alpha_t sigma_s / sigma_t``, worked out in float64."""
     (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
     ratio = sigma_s / sigma_t
-    return align(ratio, x_t).to(x_t), align(alpha_s - alpha_t * ratio, x_t).to(x_t)
+    return _like(x_t, ratio), _like(x_t, alpha_s - alpha_t * ratio)
+
+
+def _like(x: Tensor, c: Tensor) -> Tensor:
+    """`c` ``()`` or ``(B,)``, to be multiplied with x."""
+    return align(c, x).to(x)
 
 
 # --- Flow maps -----------------------------------------------------------------------------------
@@ -93,9 +99,8 @@ In flow coordinates, ``y = x_t / (alpha + sigma)`` and ``tau = sigma / (alpha + 
 """
 
 
-def mean_flow(
-    student: FlowMap, y: Tensor, tau: Tensor, rho: Tensor, v: Tensor, *, exact: bool = True
-) -> Tensor:
+@torch.no_grad()
+def mean_flow(student: FlowMap, y: Tensor, tau: Tensor, rho: Tensor, v: Tensor) -> Tensor:
     """The x_hat that a flow map has to say at (y, tau, rho) to agree with itself further on.
 
     With ``u = (y - x_hat) / tau`` the mean velocity from rho to tau, and v the velocity at tau,
@@ -108,32 +113,15 @@ def mean_flow(
         tau: ``(B,)``, in (0, 1].
         rho: ``(B,)``, in [0, tau].
         v: The velocity at (y, tau): ``eps - x`` of the data, or a teacher's.
-        exact: By a Jacobian product; else by differences, for networks that have none.
 
     Source: Geng et al. (2025), https://arxiv.org/abs/2505.13447, equation 6.
     """
 
     def u(y: Tensor, tau: Tensor) -> Tensor:
-        return (y - student(y, tau, rho)) / align(tau, y).to(y)
+        return (y - student(y, tau, rho)) / _like(y, tau)
 
-    with torch.no_grad():
-        if exact:
-            slope = torch.func.jvp(u, (y, tau), (v, torch.ones_like(tau)))[1]
-        else:
-            slope = _difference(u, y, tau, v)
-        far = align(tau - rho, y).to(y)
-        return y - align(tau, y).to(y) * (v - far * slope)
-
-
-def _difference(
-    u: Callable[[Tensor, Tensor], Tensor], y: Tensor, tau: Tensor, v: Tensor, width: float = 1e-3
-) -> Tensor:
-    """``du / dtau`` along the flow, from its values on both sides, as far as there is room."""
-    up = (1 - tau).clamp(max=width)
-    down = torch.minimum(tau / 2, tau.new_tensor(width))
-    above = u(y + align(up, y).to(y) * v, tau + up)
-    below = u(y - align(down, y).to(y) * v, tau - down)
-    return (above - below) / align(up + down, y).to(y)
+    slope = torch.func.jvp(u, (y, tau), (v, torch.ones_like(tau)))[1]
+    return y - _like(y, tau) * (v - _like(y, tau - rho) * slope)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,36 +3,100 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
-from math import hypot
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
+import numpy as np
+import torch
+from scipy.stats import sem, t
+from torch import Tensor
+
 from ..core.sample import SAMPLERS
 from ..data import Dataset
 from ..errors import UsageError
+from ..rng import generator
 from ..runs.config import DistillConfig, RunConfig, SampleConfig
 from ..runs.folder import RunFolder
 from ..runs.model import Model, load
 from ..tasks.examples import training_data
-from ..tasks.options import DistillOptions, checked
-from ..tasks.sample import Run, opened, sample
+from ..tasks.options import DistillOptions, DrawOptions, checked
+from ..tasks.sample import Run, draw, opened, plan
 from ..train import train
 from ..train.progress import Report
 from ..train.recipes import ahead
 from .evaluation import rounded
-from .features.encoders import encoders_of
+from .features.encoders import encoders_of, packed
 from .features.labelled import Encoder
 from .measures.distances import frechet_distance
-from .measures.metrics import Score, score
 
 FINE = 4  # steps of the first teacher for each of its student's
 PART = 0.3  # of the teacher's budget, for each progressive student
 WHOLE = 1.5  # likewise, for a flow map, which is one for all steps
 RATE = 0.5  # of the teacher's learning rate: students begin where they shall nearly stay
 BATCH = 0.5  # likewise: what is to be answered has no noise of its own to be averaged
-CHANCE = 2.0  # standard deviations by which a student may seem worse
+SETS = 5  # that are drawn for a grade, at least: their scatter gives its interval
 BLIND = ("noise", "score", "mean")  # predictions that say nothing of x in pure noise
+
+
+# --- Grades --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ratio:
+    """How many times as far above the floor of real data one lies as another, at 95 %."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})"
+
+
+def ratio(found: Sequence[float], other: Sequence[float]) -> Ratio | None:
+    """The mean of `found` over that of `other`; None where `other` is not told from 0.
+
+    Of the excess of set i over the floor each has one, drawn from the same noise: so what one set
+    happens to be like cancels in ``found_i - r other_i``, whose mean is 0 at the true r.
+
+    Source: Fieller (1954), https://doi.org/10.1111/j.2517-6161.1954.tb00159.x; the interval to
+    first order.
+    """
+    if len(found) != len(other) or len(other) < 2:
+        raise ValueError(f"expected as many sets, two or more, got {len(found)} and {len(other)}")
+    quantile = t.ppf(0.975, len(other) - 1)
+    if np.mean(other) <= quantile * sem(other):
+        return None
+    r = np.mean(found) / np.mean(other)
+    width = quantile * sem(np.asarray(found) - r * np.asarray(other)) / np.mean(other)
+    return Ratio(value=float(r), low=float(r - width), high=float(r + width))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distances:
+    """The Frechet distances of sets to held-out data, from the same noise whoever draws them.
+
+    Args:
+        sets: Of each set.
+        floor: Of as many real data.
+    """
+
+    sets: tuple[float, ...]
+    floor: float
+
+    @property
+    def value(self) -> float:
+        """Their mean."""
+        return float(np.mean(self.sets))
+
+    @property
+    def above(self) -> list[float]:
+        """Of each set, what is above the floor."""
+        return [distance - self.floor for distance in self.sets]
+
+    def __str__(self) -> str:
+        return f"{self.value:.3g} ± {sem(self.sets):.2g}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,51 +105,55 @@ class Grade:
 
     Args:
         steps: It takes.
-        student: Its distance to held-out data.
-        untaught: That of its teacher at as many calls, by its own sampler.
-        teacher: That of the teacher at its own number of calls.
+        student: Of what it draws.
+        untaught: Of what its teacher draws in as many calls, by its own sampler.
+        teacher: Of what the teacher draws in its own number of calls.
         folder: Of the student; None if it was not let through.
     """
 
     steps: int
-    student: Score
-    untaught: Score
-    teacher: Score
+    student: Distances
+    untaught: Distances
+    teacher: Distances
     folder: RunFolder | None
 
     @property
-    def gain(self) -> float:
-        """By how many standard deviations the student beats its teacher untaught."""
-        both = hypot(self.student.spread, self.untaught.spread)
-        return (self.untaught.value - self.student.value) / both if both else 0.0
+    def better(self) -> bool:
+        """Whether the student is nearer to held-out data than its teacher untaught."""
+        return self.student.value < self.untaught.value
 
     @property
-    def ratio(self) -> float:
-        """The student's distance over the teacher's."""
-        return self.student.value / self.teacher.value
+    def ratio(self) -> Ratio | None:
+        """Of the student to its teacher; None where the teacher is not told from real data."""
+        return ratio(self.student.above, self.teacher.above)
 
     @property
     def line(self) -> str:
         """In words."""
         one = f"{self.steps} step{'s' * (self.steps > 1)}"
         found = (
-            f"{one}: Frechet distance {_shown(self.student)}; its teacher at as many calls "
-            f"{_shown(self.untaught)}, at its own {_shown(self.teacher)}; real data "
-            f"{self.student.floor:.3g}"
+            f"{one}: Frechet distance {self.student}; its teacher at as many calls "
+            f"{self.untaught}, at its own {self.teacher}; real data {self.student.floor:.3g}"
         )
-        kept = f"kept in {self.folder.path}" if self.folder else "worse than untaught: not kept"
-        return f"{found}; {kept}"
+        times = "" if self.ratio is None else f"; {self.ratio} times as far above these as it"
+        kept = f"kept in {self.folder.path}" if self.folder else "no better than untaught: not kept"
+        return f"{found}{times}; {kept}"
 
     @property
     def facts(self) -> dict[str, Any]:
         """For programs."""
-        scores = {name: asdict(getattr(self, name)) for name in ("student", "untaught", "teacher")}
-        return {"steps": self.steps, "ratio": self.ratio, "kept": self.folder is not None} | scores
+        drawn = {name: getattr(self, name) for name in ("student", "untaught", "teacher")}
+        found = {"steps": self.steps, "kept": self.folder is not None}
+        found |= {"ratio": self.ratio and asdict(self.ratio), "floor": self.student.floor}
+        return found | {name: {"value": d.value, "sets": d.sets} for name, d in drawn.items()}
+
+
+# --- Teaching ------------------------------------------------------------------------------------
 
 
 def distill(
     run: Run,
-    steps: Sequence[int] = (8, 4, 2, 1),
+    steps: Sequence[int] = (4, 2, 1),
     *,
     out: str | Path | None = None,
     device: str = "auto",
@@ -95,13 +163,13 @@ def distill(
 ) -> list[Grade]:
     """Teach students to do in few steps what a run does in many.
 
-    Progressively, each is the next one's teacher: the first learns to do in one step what the run
-    does in four steps of DDIM, guidance included, the next to do in one what the first does in
-    two, and so on; they are the runs ``OUT/steps-N``. By a flow map, ``OUT/flow-map`` or
-    ``OUT/mean-flow``, one student learns steps of any length, and takes as many as it is asked.
+    By a flow map, ``OUT/flow-map`` or ``OUT/mean-flow``, one student learns steps of any length,
+    guidance included, and takes as many as it is asked. Progressively, each is the next one's
+    teacher: the first learns to do in one step what the run does in four of DDIM, the next
+    to do in one what the first does in two, and so on; they are the runs ``OUT/steps-N``.
 
-    No student is kept that is worse, beyond chance, than what the run draws in as many denoiser
-    calls by the sampler it has; a flow map that is so in all its numbers of steps.
+    No student is kept that is no better than what the run draws in as many denoiser calls by the
+    sampler it has; a flow map that is so in all its numbers of steps.
 
     Args:
         run: The run, or its folder.
@@ -123,6 +191,8 @@ def distill(
     """
     chosen = checked(DistillOptions, {"steps": tuple(steps), **options})
     model = opened(run, device)
+    if chosen.method is None:
+        chosen = replace(chosen, method="flow-map" if can_look_ahead(model) else "progressive")
     refuse(model, chosen)
     assert model.run is not None
     out = Path(out) if out is not None else model.run.path / "students"
@@ -151,8 +221,7 @@ def progressively(
         say(f"Teaching a student of {number} step{'s' * (number > 1)}")
         taught = weights if teacher is model.run or weights[0] != weights[1] else (1.0, 1.0)
         plan = DistillConfig(teacher=str(teacher.path), jump=before // number, guidance=taught)
-        seen = chosen.seen or max(1, round(PART * model.config.train.seen))
-        teacher = study(lesson_plan(model.config, plan, number, seen), f"steps-{number}")
+        teacher = study(lesson_plan(model.config, plan, number, chosen.seen), f"steps-{number}")
         students.append(teacher)
         grades.append(gate(teacher, number, weights))
         say(grades[-1].line)
@@ -167,12 +236,11 @@ def by_a_map(
     model: Model, chosen: DistillOptions, gate: "Gate", study: Study, say: Callable[[str], None]
 ) -> list["Grade"]:
     """One student for all numbers of steps, whose own is the largest that passes."""
-    assert model.run is not None and chosen.method != "progressive"
+    assert model.run is not None and chosen.method is not None
     say(f"Teaching a student of {', '.join(map(str, chosen.steps))} steps")
     weights = guidance_of(model, chosen)
     plan = DistillConfig(method=chosen.method, teacher=str(model.run.path), guidance=weights)
-    seen = chosen.seen or max(1, round(WHOLE * model.config.train.seen))
-    config = lesson_plan(model.config, plan, chosen.steps[0], seen)
+    config = lesson_plan(model.config, plan, chosen.steps[0], chosen.seen)
     student = study(config, chosen.method)
     grades = [gate(student, number, weights) for number in chosen.steps]
     for grade in grades:
@@ -192,9 +260,13 @@ def guidance_of(model: Model, chosen: DistillOptions) -> tuple[float, float]:
     return given[0], given[-1]
 
 
-def lesson_plan(config: RunConfig, plan: DistillConfig, steps: int, seen: int) -> RunConfig:
-    """The configuration of a student of a run."""
+def lesson_plan(
+    config: RunConfig, plan: DistillConfig, steps: int, seen: int | None = None
+) -> RunConfig:
+    """The configuration of a student of a run; it sees `seen` examples, or as many as it needs."""
     low, high = plan.guidance
+    share = PART if plan.method == "progressive" else WHOLE
+    seen = seen or max(1, round(share * config.train.seen))
     weight = min(max(config.sample.guidance, low), high) if plan.told_guidance else 1.0
     sampler, rate = "ddim", RATE * config.train.learning_rate
     if plan.method != "progressive":
@@ -212,38 +284,49 @@ def lesson_plan(config: RunConfig, plan: DistillConfig, steps: int, seen: int) -
 class Gate:
     """Holds students against what their teacher does in as many calls.
 
+    All are told what held-out examples are told: their classes, texts, numbers, what is given.
+
     Args:
         model: The first teacher.
         train: What it was trained on.
         held_out: What that training left out.
         count: Examples to draw from each.
         seed: Of them.
+
+    Raises:
+        UsageError: If too little was left out.
     """
 
     def __init__(
         self, model: Model, train: Dataset, held_out: Dataset, *, count: int, seed: int
     ) -> None:
-        self.model, self.count, self.seed = model, count, seed
-        encoders, _ = encoders_of(model.codec.data, train, held_out)
+        self.model, self.seed = model, seed
+        self.size = min(count // SETS, len(train), len(held_out))
+        if self.size < 2:
+            raise UsageError(
+                f"Its training left out {len(held_out):,} examples, too few to grade students by: "
+                "train it with a larger [data] validation."
+            )
+        codec = model.codec.data
+        self.sets = count // self.size
+        encoders, _ = encoders_of(codec, train, held_out)
         self.encoder: Encoder = next(iter(encoders.values()))
-        self.real = [
-            self.encoder(model.codec.data.pack(d.stored).numpy()) for d in (train, held_out)
-        ]
-        self.labels = None
-        if held_out.label is not None and model.vocabulary.classes:
-            names = [held_out.classes[c] if c >= 0 else "any" for c in held_out.label.tolist()]
-            self.labels = tuple(names)
-        self.teacher: Score | None = None
+        order = generator("gate", seed).permutation(len(held_out))
+        self.told = held_out.subset(torch.from_numpy(order))
+        known, real = (self.encoder(packed(codec, data).numpy()) for data in (train, self.told))
+        self.real, shuffled = real[: self.size], generator("floor", seed).permutation(len(known))
+        self.floor = float(np.mean(self._distances(known[shuffled[: self.sets * self.size]])))
+        self.teacher: Distances | None = None
 
     def __call__(self, student: RunFolder, steps: int, weights: tuple[float, float]) -> Grade:
         """The grade of a student in so many steps, at the middle of its weights of guidance.
 
-        With its folder, unless it is worse than its teacher untaught.
+        With its folder, unless it is no better than its teacher untaught.
         """
         own = self.model.config.sample.sampler
         calls = SAMPLERS[own].calls(1) or 1
         taught = load(student.path, device=self.model.device)
-        many: dict[str, Any] = {"guidance": sum(weights) / 2} if self.labels else {}
+        many: dict[str, Any] = {"guidance": sum(weights) / 2}
         few = many if taught.config.distill.told_guidance else {}
         if self.teacher is None:
             self.teacher = self.measure(self.model, **many)
@@ -252,13 +335,38 @@ class Gate:
         grade = Grade(
             steps=steps, student=found, untaught=untaught, teacher=self.teacher, folder=student
         )
-        return grade if grade.gain > -CHANCE else replace(grade, folder=None)
+        return grade if grade.better else replace(grade, folder=None)
 
-    def measure(self, model: Model, **options: Any) -> Score:
-        """The Frechet distance of what a model draws to held-out data."""
-        drawn = sample(model, self.count, self.labels, seed=self.seed, **options).x
-        features = self.encoder(rounded(model.codec.data, drawn).numpy())
-        return score(frechet_distance, features, *self.real)
+    def measure(self, model: Model, **options: Any) -> Distances:
+        """How far what a model draws lies from held-out data."""
+        told = bool(self._conditions([0]))
+        denoiser, steps = plan(model, DrawOptions(**options), heard=told)
+        drawn = draw(
+            model,
+            lambda examples: denoiser.given(**self._conditions(examples)),
+            steps,
+            self.seed,
+            range(self.sets * self.size),
+        )
+        x = rounded(model.codec.data, model.codec.decoded(drawn))
+        return Distances(sets=self._distances(self.encoder(x.numpy())), floor=self.floor)
+
+    def _conditions(self, examples: Sequence[int]) -> dict[str, Tensor]:
+        """What the held-out examples are told, dealt out in turn."""
+        cond = self.told.batch(torch.tensor(examples) % len(self.told))[1]
+        return {name: value.to(self.model.device) for name, value in cond.items()}
+
+    def _distances(self, features: np.ndarray) -> tuple[float, ...]:
+        parts = (features[i : i + self.size] for i in range(0, len(features), self.size))
+        return tuple(frechet_distance(part, self.real) for part in parts if len(part) == self.size)
+
+
+def can_look_ahead(model: Model) -> bool:
+    """Whether a network like its own can be told how far to look.
+
+    One of the kind unet2d hears the number of a step alone.
+    """
+    return model.config.net.kind != "unet2d" and not model.config.denoiser.variance_steps
 
 
 def refuse(model: Model, chosen: DistillOptions) -> None:
@@ -279,8 +387,12 @@ def refuse(model: Model, chosen: DistillOptions) -> None:
             f"A run that predicts {kind} says nothing of x in pure noise, where a student of few "
             "steps has to: train one with [denoiser] prediction = 'flow' or 'velocity'."
         )
-    by_number = model.config.net.kind == "unet2d"  # of a step: it hears of no span
-    if not progressive and (by_number or model.config.denoiser.variance_steps):
+    if model.config.mean:
+        raise UsageError(
+            "A run that adds to a mean cannot teach: a student would learn what a mean leaves, and "
+            "its teacher knows the whole. Train one without --mean."
+        )
+    if not progressive and not can_look_ahead(model):
         raise UsageError(
             "A run that learns its variance, or hears the number of a step, teaches by --method "
             "progressive alone."
@@ -292,7 +404,3 @@ def refuse(model: Model, chosen: DistillOptions) -> None:
         raise UsageError(f"guidance = {chosen.guidance}: this run has no condition to go to.")
     if not low <= high:
         raise UsageError(f"guidance = {chosen.guidance} must go from low to high.")
-
-
-def _shown(value: Score) -> str:
-    return f"{value.value:.3g} ± {value.spread:.2g}"

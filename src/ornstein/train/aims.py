@@ -21,8 +21,9 @@ from ..runs.folder import RunFolder
 from ..runs.latents import build_autoencoder, keep_measured
 from ..runs.model import GRIDS, Vocabulary, build_denoiser, build_times
 from .adapt import base_of, go_on_from
+from .device import autocast
 from .doctor import Doctor
-from .draws import Batch, draw
+from .draws import Batch, draw, turns
 from .lessons import DRAWS, lessons_of
 from .validation import PIECE, Validation, held_batch
 
@@ -106,13 +107,23 @@ class Denoising(Aim):
     def draw(self, data: Dataset, indices: Tensor, seen: int, share: slice) -> Batch:
         seed, hide = self.config.seed, self.config.train.condition_dropout
         schedule = self.denoiser.schedule
+        shared = self.lessons.shared if self.lessons else 1
         batch = draw(
-            data, indices, schedule, self.times, seed=seed, seen=seen, hide=hide, share=share
+            data,
+            indices,
+            schedule,
+            self.times,
+            seed=seed,
+            seen=seen,
+            hide=hide,
+            share=share,
+            shared=shared,
         )
         if self.lessons is None:
             return batch
-        draws = generator(seed, "lesson", seen).random((len(indices), DRAWS))
-        return self.lessons(batch, torch.from_numpy(draws)[share].to(batch.x.device), self.denoiser)
+        draws = torch.from_numpy(generator(seed, "lesson", seen).random((len(indices), DRAWS)))
+        draws[:, 0] = draws[turns(len(indices), shared), 0]  # one weight of guidance for each noise
+        return self._taught(batch, draws[share])
 
     def weigh(self, losses: Tensor) -> Tensor:
         return losses if self.lessons is None else self.lessons.weigh(losses)
@@ -121,8 +132,13 @@ class Denoising(Aim):
         schedule = self.denoiser.schedule
         batch = held_batch(held, schedule, self.times, count=count, seed=self.config.seed)
         if self.lessons is not None:
-            batch = self.lessons(batch, torch.zeros(len(batch), DRAWS), self.denoiser)
+            batch = self._taught(batch, torch.zeros(len(batch), DRAWS))
         return Validation(batch, self.precision)
+
+    def _taught(self, batch: Batch, draws: Tensor) -> Batch:
+        assert self.lessons is not None
+        with autocast(batch.x.device, self.precision):
+            return self.lessons(batch, draws.to(batch.x.device), self.denoiser)
 
     def doctor(self, data: Dataset, held: Dataset, count: int) -> Doctor | None:
         if self.lessons is not None:  # the loss of a student means little

@@ -53,6 +53,7 @@ def draw(
     seen: int,
     hide: float = 0.0,
     share: slice | None = None,
+    shared: int = 1,
 ) -> Batch:
     """The batch of positions ``seen ... seen + B - 1`` of the training clock.
 
@@ -69,9 +70,11 @@ def draw(
         seen: Where training stands.
         hide: Share of examples whose conditions are hidden, for guidance.
         share: The examples wanted, of the B; all by default.
+        shared: At how many noise levels each example is seen with the same noise; see `turns`.
     """
     count, share = len(indices), share or slice(None)
-    positions = torch.arange(seen, seen + count)
+    turn = turns(count, shared)
+    indices, positions = indices[turn], torch.arange(seen, seen + count)[turn]
     several = (data.patches, data.captions, data.embedded)
     moved = data.options.augmentations or any(one is not None for one in several)
     varied = draws_at(seed, positions)[share] if moved else None
@@ -82,14 +85,19 @@ def draw(
         context = cond["context"]
         added = normal((count, *context.shape[1:]), seed, "given-noise", seen)[share].to(context)
         cond["context"], cond["augment"][:, -1] = mixed(context, added, amount), amount
-    eps = normal((count, *x.shape[1:]), seed, "noise", seen)[share].to(x)
+    eps = normal((count, *x.shape[1:]), seed, "noise", seen)[turn][share].to(x)
     u = low_discrepancy(generator(seed, "times", seen).random(), count)[share].to(x.device)
     with torch.no_grad():
         t = times(u, schedule)
     if hide and cond:
-        hidden = torch.from_numpy(generator(seed, "hidden", seen).random(count) < hide)[share]
+        hidden = torch.from_numpy(generator(seed, "hidden", seen).random(count) < hide)[turn][share]
         cond = without(cond, hidden.to(x.device))
     return Batch(x, t, eps, cond)
+
+
+def turns(count: int, shared: int) -> Tensor:
+    """Which of ``ceil(count / shared)`` each of `count` positions is, dealt out in turn."""
+    return torch.arange(count) % -(-count // shared)
 
 
 def without(cond: dict[str, Tensor], hidden: Tensor) -> dict[str, Tensor]:

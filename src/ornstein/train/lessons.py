@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import partial
+from math import ceil
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from ..core.denoise import Denoiser, NetDenoiser, align
 from ..core.distill import aimed, followed, mean_flow, relearned, two_in_one
 from ..core.guide import ClassifierFree
 from ..core.noise import Schedule
+from ..core.sample import SAMPLERS, AdamsBashforth, Sampler, start
 from ..core.times import TimeDistribution
 from ..errors import UsageError
 from ..runs.config import RunConfig, ScheduleConfig
@@ -21,8 +23,8 @@ OWN = 0.9  # share of the leaps that are those of the student's own numbers of s
 NEAR = 0.15  # that lead nowhere: what a denoiser learns, and a student need only keep
 ALONE = 0.5  # likewise without a teacher
 FAR = 0.25  # of those in between, the share that lead all the way to the data
-SHORT = 0.25  # in flow time: leaps that a teacher shows
-FINE = 4  # steps of the teacher in which it shows one
+SHOWN = 8  # steps of a teacher from noise to data, at least, and two for each of its student's
+SHARED = 4  # lessons on each path that a teacher shows
 DRAWS = 3  # random numbers that a lesson takes for each example
 EARLIEST = 1e-3  # flow time at which one begins
 SHORTEST = 1e-3  # in flow time; below it the answer is a quotient of roundings
@@ -38,13 +40,18 @@ class Lessons(ABC):
     weights: dict[str, Tensor]
 
     @property
+    def shared(self) -> int:
+        """How many lessons there are on each example and its noise."""
+        return 1
+
+    @property
     @abstractmethod
     def times(self) -> TimeDistribution:
         """Where the student's steps begin."""
 
     @abstractmethod
     def __call__(self, batch: Batch, draws: Tensor, student: NetDenoiser) -> Batch:
-        """The batch with the same x_t, whose x is what the student is to answer.
+        """The batch whose x_t is what the student is to see, and whose x what it is to answer.
 
         Args:
             batch: Of data.
@@ -73,6 +80,7 @@ def lessons_of(config: RunConfig, vocabulary: Vocabulary, device: torch.device) 
     if not c.teacher:
         return Leaps(None, {}, config.sample.steps, by_slope) if c.looks_ahead else None
     model = load(c.teacher, device=device)
+    model.denoiser.requires_grad_(True)  # autocast then casts its weights once for all calls
     kinds = (model.config.net, model.config.denoiser.prediction)
     same = kinds == (config.net, config.denoiser.prediction)
     if not same or (not c.looks_ahead and model.config.schedule != config.schedule):
@@ -85,7 +93,9 @@ def lessons_of(config: RunConfig, vocabulary: Vocabulary, device: torch.device) 
     low, high = c.guidance
     if not low <= high:
         raise UsageError(f"[distill] guidance = [{low}, {high}] must go from low to high.")
-    teacher = Teacher(model.denoiser, low, high, model.config.distill.told_guidance)
+    own = SAMPLERS[model.config.sample.sampler]
+    sampler = own if own.deterministic else AdamsBashforth()
+    teacher = Teacher(model.denoiser, low, high, model.config.distill.told_guidance, sampler)
     weights = model.denoiser.state_dict()
     if c.looks_ahead:
         return Leaps(teacher, weights, config.sample.steps, by_slope)
@@ -102,12 +112,14 @@ class Teacher:
         low: The least weight of guidance.
         high: The largest; where they differ, the student is told which.
         told: Whether the teacher, a student itself, is told the weight, too.
+        sampler: By which it shows a path.
     """
 
     denoiser: Denoiser
     low: float
     high: float
     told: bool
+    sampler: Sampler
 
     def on(self, batch: Batch, draws: Tensor) -> tuple[Denoiser, Batch]:
         """The teacher as these examples have it, and the batch as the student hears it."""
@@ -176,9 +188,10 @@ class Starts(TimeDistribution):
 class Leaps(Lessons):
     """As far as any step leads, on the path of rectified flow.
 
-    What leads nowhere, a denoiser knows: the teacher or, without one, the data. A teacher also
-    shows short leaps, in steps of its own. All else the student learns from itself: from two leaps
-    half as long or, by slope, from how its answer changes along the flow.
+    What leads nowhere, a denoiser knows: the teacher or, without one, the data. The student's own
+    steps a teacher shows: they lie on the path that it takes from noise to data by its own sampler,
+    and no error of the student's own is handed down to it. All else the student learns from itself:
+    from two leaps half as long or, by slope, from how its answer changes along the flow.
 
     Args:
         teacher: None to learn from data alone.
@@ -186,7 +199,8 @@ class Leaps(Lessons):
         steps: That the student takes; it learns those of all numbers that divide it best.
         by_slope: Whether to learn by `mean_flow`.
 
-    Source: halves: Frans et al. (2024), https://arxiv.org/abs/2410.12557, section 3.
+    Source: shown: Luhman & Luhman (2021), https://arxiv.org/abs/2101.02388, there for one step;
+    halves: Frans et al. (2024), https://arxiv.org/abs/2410.12557, section 3.
     """
 
     teacher: Teacher | None
@@ -198,45 +212,73 @@ class Leaps(Lessons):
     def times(self) -> "Departures":
         return Departures(self.steps)
 
+    @property
+    def shared(self) -> int:
+        return SHARED if self.teacher and not self.by_slope else 1
+
     @torch.no_grad()
     def __call__(self, batch: Batch, draws: Tensor, student: NetDenoiser) -> Batch:
-        schedule, until = (
-            student.schedule,
-            self.times.until(batch.t, draws, NEAR if self.teacher else ALONE),
-        )
-        y = noised(batch, schedule)
-        x_hat, heard = (self._by_slope if self.by_slope else self._by_halves)(
-            y, until, batch, draws, student
-        )
+        schedule, near = student.schedule, NEAR if self.teacher else ALONE
+        until = self.times.until(batch.t, draws, near)
+        heard = self.teacher.on(batch, draws)[1] if self.teacher else batch
+        y, x_hat = noised(batch, schedule), batch.x.clone()
+        if self.by_slope:
+            x_hat = self._by_slope(y, until, heard, draws, student)
+        else:
+            left = until < batch.t
+            if self.teacher is not None:
+                left = self._show(self.teacher, y, x_hat, until, batch, draws, schedule)
+            if left.any():
+                t, s, own = batch.t[left], until[left], student.given(**heard[left].cond)
+                x_hat[left] = two_in_one(own, y[left], t, (t + s) / 2, s)
         lesson = taught(heard, schedule, y, x_hat)
         return replace(lesson, cond=lesson.cond | {"until": until})
 
+    def _show(
+        self,
+        teacher: Teacher,
+        y: Tensor,
+        x_hat: Tensor,
+        until: Tensor,
+        batch: Batch,
+        draws: Tensor,
+        schedule: Schedule,
+    ) -> Tensor:
+        """Set `x_hat` where a teacher knows it, and `y` to where its path leads.
+
+        Returns:
+            Where it does not: ``(B,)``.
+        """
+        near = until == batch.t
+        if near.any():
+            x_hat[near] = teacher.on(batch[near], draws[near])[0].along(schedule)(
+                y[near], batch.t[near]
+            )
+        count = self.steps * max(2, ceil(SHOWN / self.steps))
+        places = torch.stack([batch.t, until]) * count
+        own = ~near & ((places - places.round()).abs() < 1e-9).all(0)
+        if own.any():
+            paths = _different(batch.eps)
+            walker = teacher.on(batch[:paths], draws[:paths])[0].along(schedule)
+            times = torch.linspace(1, 0, count + 1, dtype=torch.float64, device=y.device)
+            states = [start(schedule, times[0], batch.eps[:paths])]
+            plan = teacher.sampler.plan(schedule, times)
+            plan(walker, states[0], on_step=lambda x, s: states.append(x))
+            begin, end = (count - places[:, own].round()).long()
+            path, which = torch.stack(states), torch.arange(len(y), device=y.device)[own] % paths
+            y[own] = path[begin, which]
+            x_hat[own] = aimed(schedule, y[own], path[end, which], batch.t[own], until[own])
+        return ~near & ~own
+
     def _by_slope(
         self, y: Tensor, until: Tensor, batch: Batch, draws: Tensor, student: NetDenoiser
-    ) -> tuple[Tensor, Batch]:
+    ) -> Tensor:
         x_hat = batch.x
         if self.teacher is not None:
-            teacher, batch = self.teacher.on(batch, draws)
-            x_hat = teacher.along(student.schedule)(y, batch.t)
+            x_hat = self.teacher.on(batch, draws)[0].along(student.schedule)(y, batch.t)
         v = (y - x_hat) / align(batch.t, y).to(y)
         look = partial(_look, student.given(**batch.cond))
-        return mean_flow(look, y, batch.t, until, v), batch
-
-    def _by_halves(
-        self, y: Tensor, until: Tensor, batch: Batch, draws: Tensor, student: NetDenoiser
-    ) -> tuple[Tensor, Batch]:
-        x_hat, heard, span = batch.x.clone(), batch, batch.t - until
-        shown = span <= (SHORT if self.teacher else 0.0)
-        if self.teacher is not None:
-            heard = self.teacher.on(batch, draws)[1]
-            for here in (span == 0, shown & (span > 0)):
-                if here.any():
-                    teacher = self.teacher.on(batch[here], draws[here])[0].along(student.schedule)
-                    x_hat[here] = _shown(teacher, y[here], batch.t[here], until[here])
-        if not shown.all():
-            t, s, own = batch.t[~shown], until[~shown], student.given(**heard[~shown].cond)
-            x_hat[~shown] = two_in_one(own, y[~shown], t, (t + s) / 2, s)
-        return x_hat, heard
+        return mean_flow(look, y, batch.t, until, v)
 
     def weigh(self, losses: Tensor) -> Tensor:
         """By slope, each over its size: a slope is now and then far off.
@@ -246,12 +288,10 @@ class Leaps(Lessons):
         return losses / (losses.detach() + 1e-2) if self.by_slope else losses
 
 
-def _shown(teacher: Denoiser, y: Tensor, t: Tensor, s: Tensor) -> Tensor:
-    """The x_hat of a leap that a teacher does in `FINE` steps; at s = t, what it says there."""
-    if s[0] == t[0]:
-        return teacher(y, t)
-    path = [t + (s - t) * i / FINE for i in range(FINE + 1)]
-    return aimed(teacher.schedule, y, followed(teacher, y, path), t, s)
+def _different(eps: Tensor) -> int:
+    """How many rows come before the first returns: they are dealt out in turn."""
+    again = (eps[1:] == eps[:1]).flatten(1).all(1)
+    return 1 + int(again.int().argmax()) if again.any() else len(eps)
 
 
 def _look(ahead: Denoiser, y: Tensor, tau: Tensor, rho: Tensor) -> Tensor:
