@@ -10,11 +10,13 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -27,9 +29,13 @@ from ornstein.core.noise import FlowSchedule
 from ornstein.core.sample import SAMPLERS
 from ornstein.core.times import UniformGrid
 from ornstein.data import DataOptions, open_data
-from ornstein.nets import UNet
+from ornstein.data.captions import Captions
+from ornstein.data.dataset import Dataset
+from ornstein.nets import MLP, DiT, UNet
+from ornstein.nets.conditions import Conditions
 from ornstein.rng import normal
-from ornstein.train import recipe, train
+from ornstein.train import RECIPES, recipe
+from ornstein.train.recipes import AHEAD
 from ornstein.train.training import Training
 
 EXPECTED = Path(__file__).with_name("cost.json")
@@ -49,16 +55,23 @@ def check(name: str, found: Mapping[str, float], tolerance: float = 0.03) -> Non
 
 # --- A step of training --------------------------------------------------------------------------
 
-CASES: dict[str, tuple[str, tuple[int, ...], float | None]] = {
-    "auto, 1x8x8, 2 min": ("auto", (1, 8, 8), 2),
-    "auto, 3x16x16, 2 min": ("auto", (3, 16, 16), 2),
-    "auto, 3x32x32, 60 min": ("auto", (3, 32, 32), 60),
-    "auto, points, 2 min": ("auto", (2,), 2),
-    "auto, points, 60 min": ("auto", (2,), 60),
-    "ddpm-swiss-roll": ("ddpm-swiss-roll", (2,), None),
-    "ddpm-digits": ("ddpm-digits", (1, 8, 8), None),
+CASES: dict[str, tuple[str, tuple[int, ...], float | None, str]] = {
+    "auto, 1x8x8, 2 min": ("auto", (1, 8, 8), 2, "nothing"),
+    "auto, 1x8x8, 2 min, told all": ("auto", (1, 8, 8), 2, "all"),
+    "auto, 3x16x16, 2 min": ("auto", (3, 16, 16), 2, "nothing"),
+    "auto, 3x20x20, 60 min": ("auto", (3, 20, 20), 60, "nothing"),
+    "auto, points, 2 min": ("auto", (2,), 2, "nothing"),
+    "auto, points, 60 min": ("auto", (2,), 60, "nothing"),
+    "flow-map": ("flow-map", (1, 8, 8), 2, "nothing"),
+    "mean-flow": ("mean-flow", (1, 8, 8), 2, "nothing"),
+    "autoencoder": ("autoencoder", (1, 16, 16), None, "nothing"),
+    "contrastive": ("contrastive", (1, 8, 8), None, "texts"),
+    "ddpm-swiss-roll": ("ddpm-swiss-roll", (2,), None, "nothing"),
+    "ddpm-digits": ("ddpm-digits", (1, 8, 8), None, "nothing"),
+    "diffusers": ("diffusers", (1, 8, 8), None, "nothing"),
 }
-"""A recipe, the shape of the data, the minutes there are."""
+"""A recipe, the shape of the data, the minutes there are, what the data say of each example."""
+NO_CASE = {"points", "ddpm"}  # as auto of points in an hour, and as ddpm-digits but for its size
 BATCHES = 2, 4
 
 
@@ -70,23 +83,39 @@ class Counting(TorchDispatchMode):
         self.calls, self.made = Counter[str](), 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None) -> Any:
-        held = {t.untyped_storage().data_ptr() for t in tensors((args, kwargs))}
+        held = places((args, kwargs))
         result = func(*args, **(kwargs or {}))
         self.calls[str(func)] += 1
-        new = {t.untyped_storage().data_ptr() for t in tensors(result)}
-        self.made += len(new - held)
+        self.made += len(places(result) - held)
         return result
 
 
-def tensors(tree: Any) -> list[torch.Tensor]:
-    return [t for t in tree_leaves(tree) if isinstance(t, torch.Tensor)]
+def places(tree: Any) -> set[int]:
+    """Where tensors lie; those that stand for others, within a derivative, lie nowhere."""
+    found = set[int]()
+    for tensor in tree_leaves(tree):
+        if isinstance(tensor, torch.Tensor):
+            with suppress(RuntimeError):
+                found.add(tensor.untyped_storage().data_ptr())
+    return found
 
 
-def training(name: str, shape: tuple[int, ...], minutes: float | None, batch: int) -> Training:
-    """On noise, after a first update."""
-    x = normal((64, *shape), "cost").numpy()
-    data = open_data(x, DataOptions(validation=0.0))
-    config = recipe(data, name, minutes)
+def dataset(shape: tuple[int, ...], said: str) -> Dataset:
+    """Noise, of which something is said."""
+    x, labels = normal((64, *shape), "cost").numpy(), [i % 3 for i in range(64)]
+    options = DataOptions(validation=0.0, given="edges" if said == "all" else None)
+    data = open_data((x, labels) if said == "all" else x, options)
+    if said == "nothing":
+        return data
+    return replace(data, captions=Captions.of([[f"noise of kind {i}"] for i in labels]))
+
+
+def training(
+    name: str, shape: tuple[int, ...], minutes: float | None, said: str, batch: int
+) -> Training:
+    """After a first update."""
+    data = dataset(shape, said)
+    config = recipe(data, name, minutes, device="cpu")
     train = replace(config.train, batch=batch, precision="f32", seen=100 * batch)
     run = Training(replace(config, train=train), data)
     run.update()
@@ -101,8 +130,7 @@ def flops(run: Training) -> int:
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_step_of_each_recipe_costs_what_it_did(case):
-    name, shape, minutes = CASES[case]
-    few, many = (training(name, shape, minutes, batch) for batch in BATCHES)
+    few, many = (training(*CASES[case], batch) for batch in BATCHES)
     every = (flops(many) - flops(few)) / (BATCHES[1] - BATCHES[0])
     with Counting() as counting:
         many.update()
@@ -114,6 +142,10 @@ def test_a_step_of_each_recipe_costs_what_it_did(case):
         "allocations": counting.made,
     }
     check(case, found)
+
+
+def test_every_recipe_has_its_cost():
+    assert {name for name, *_ in CASES.values()} | NO_CASE == {*RECIPES, "auto", *AHEAD}
 
 
 # --- A step of sampling --------------------------------------------------------------------------
@@ -152,11 +184,26 @@ def test_a_sampler_takes_the_calls_it_says_and_few_operators(name):
 # --- A network, compiled -------------------------------------------------------------------------
 
 
+GRAPHS: dict[str, tuple[Callable[..., torch.nn.Module], tuple[int, ...], bool]] = {
+    "unet, bf16": (UNet, (1, 8, 8), True),
+    "dit": (DiT, (1, 8, 8), False),
+    "mlp": (MLP, (2,), False),
+}
+
+
 @pytest.mark.slow
-def test_the_unet_is_one_graph():
+@pytest.mark.parametrize("name", GRAPHS)
+def test_a_network_that_is_told_all_it_can_be_is_one_graph(name):
     dynamo = pytest.importorskip("torch._dynamo")
-    net = UNet((1, 8, 8), size=8)
-    found = dynamo.explain(net)(torch.zeros(2, 1, 8, 8), torch.zeros(2))
+    make, shape, bf16 = GRAPHS[name]
+    told = {"label": torch.zeros(2, dtype=torch.int64), "attributes": torch.zeros(2, 1)}
+    conditions = Conditions(classes=3, attributes=1)
+    if len(shape) > 1:
+        told |= {"context": torch.zeros(2, *shape), "text": torch.tensor([[0, 7], [1, -1]])}
+        conditions = replace(conditions, context=1, words=8, length=2)
+    net = make(shape, size=8, depth=1, conditions=conditions)
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        found = dynamo.explain(net)(torch.zeros(2, *shape), torch.zeros(2), **told)
     assert (found.graph_count, found.graph_break_count) == (1, 0), found.break_reasons
 
 
@@ -183,10 +230,12 @@ def loaded(command: list[str]) -> set[str]:
 
 @pytest.mark.slow
 def test_commands_load_no_more_than_they_need(tmp_path):
-    run, out = str(tmp_path / "run"), str(tmp_path / "pictures")
+    run, out, data = (str(tmp_path / name) for name in ("run", "pictures", "data.npy"))
     pictures = torch.arange(32 * 64).view(32, 8, 8).remainder(251).to(torch.uint8)
-    train(pictures.numpy(), out=run, seen=64)
+    np.save(data, pictures.numpy())
     assert loaded(["--help"]) == {"rich"}
+    trained = loaded(["train", data, "--out", run, "--seen", "64"])
+    assert trained == {"torch", "numpy", "pydantic", "PIL", "safetensors"}
     assert loaded(["show", run]) == {"torch", "numpy"}
     drawn = loaded(["sample", run, "-n", "1", "--steps", "2", "--out", out])
-    assert drawn == {"torch", "numpy", "pydantic", "PIL"}
+    assert drawn == {"torch", "numpy", "pydantic"}

@@ -110,7 +110,7 @@ class DiT(nn.Module):
 
     def _patches(self, x: Tensor) -> Tensor:
         """Patches ``(B, N, C points)`` of `x` ``(B, C, *S)``."""
-        pads = list[int]()
+        pads: list[int] = []  # written so that a compiler can follow
         for n, p, count in zip(x.shape[2:], self.patch, self.grid, strict=True):
             pads = [0, p * count - n, *pads]  # F.pad counts axes from the last
         x = F.pad(x, pads)

@@ -196,7 +196,7 @@ class Down(nn.Module):
         self.downsamplers = nn.ModuleList(down)
 
     def forward(self, x: Tensor, told: Tensor) -> list[Tensor]:
-        out = list[Tensor]()
+        out: list[Tensor] = []
         for block, attend in zip(self.resnets, self.attentions, strict=True):
             x = attend(run(block, x, told, self.recompute))
             out.append(x)
