@@ -69,6 +69,16 @@ def test_what_is_left_has_the_variance_that_the_pairs_say(pairs):
     assert left.fingerprint == train.fingerprint
 
 
+def test_what_is_left_of_bytes_is_not_rounded_to_bytes(pairs):
+    train, held = pairs
+    bytes_ = [replace(d, stored=(32 * d.stored + 128).to(torch.uint8)) for d in (train, held)]
+    codec = replace(train.codec, dtype="uint8", mean=(128.0,), std=(32.0,))
+    coarse = [replace(d, codec=codec) for d in bytes_]
+    left, _ = left_by(mean_of(coarse[0]), *coarse)
+    truth = codec.pack(coarse[0].stored) - 0.5 * train.given.stored
+    torch.testing.assert_close(left.stored, truth)
+
+
 def test_a_mean_of_other_pairs_or_varied_ones_is_refused(pairs):
     train, held = pairs
     with pytest.raises(UsageError, match=r"makes \(1, 8, 8\) of nothing given, but is to make"):

@@ -54,7 +54,9 @@ def left_by(mean: Model, train: Dataset, held: Dataset) -> tuple[Dataset, Datase
         layout="CHW",
     )
     sides = zip((train, held), left, strict=True)
-    first, second = (replace(side, codec=codec, stored=x.to(side.stored)) for side, x in sides)
+    first, second = (
+        replace(side, codec=codec, stored=x.to(side.stored.device)) for side, x in sides
+    )
     return first, second
 
 
