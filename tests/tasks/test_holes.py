@@ -2,6 +2,7 @@
 
 import csv
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,6 @@ from PIL import Image
 from torch import nn
 
 from ornstein.core.denoise import Denoiser
-from ornstein.core.measure import LinearOperator
 from ornstein.data.points import PointsCodec
 from ornstein.errors import DataError, UsageError
 from ornstein.tasks.measuring import masked
@@ -169,27 +169,25 @@ def test_margins_that_do_not_fit_are_said_with_all_sizes(pictures, model, table)
         restore(pictures, torch.zeros(1, 1, 5, 6), outpaint="1,2")
     with pytest.raises(UsageError, match="--outpaint is for pictures"):
         restore(model, table, outpaint=1)
-    with pytest.raises(UsageError, match="--upscale and --outpaint are 2 measurements"):
+    with pytest.raises(UsageError, match="--upscale and --outpaint are two measurements"):
         restore(pictures, torch.zeros(1, 1, 5, 6), outpaint=1, upscale=2)
 
 
 # --- An operator of one's own --------------------------------------------------------------------
 
 
-class EveryOther(LinearOperator):
-    """A camera that reads every other row."""
-
-    def __call__(self, x):
-        return x[:, :, ::2]
-
-    def adjoint(self, y):
-        return torch.stack([y, torch.zeros_like(y)], 3).flatten(2, 3)
-
-
-def test_an_operator_of_ones_own_measures_the_data_in_their_units(pictures):
+def test_the_operator_of_ones_own_that_the_page_shows_restores(pictures, tmp_path, monkeypatch):
+    """In the units of the data; the rows it reads are kept within the noise that is said."""
+    page = (Path(__file__).parents[2] / "docs" / "restoring.md").read_text()
+    (code,) = (part for part in page.split("```python\n")[1:] if "class EveryOther" in part)
     stored = torch.randint(0, 17, (2, 1, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
-    restored = restore(pictures, stored[:, :, ::2], draws=2, operator=EveryOther(), noise=0.0)
-    seen = restored.samples.arrays[:, ::2]
-    assert np.array_equal(seen, stored[:, 0, ::2].repeat_interleave(2, 0).numpy())
-    with pytest.raises(UsageError, match="--denoise and --operator are 2 measurements"):
-        restore(pictures, stored, operator=EveryOther(), denoise=1.0)
+    names = {"run": pictures, "y": stored[:, :, ::2]}
+    monkeypatch.chdir(tmp_path)
+    exec(code.partition("```")[0], names)
+    assert len(list((tmp_path / "mended").iterdir())) == 2 * 4
+    gap = (
+        names["restored"].samples.arrays[:, ::2] - stored[:, 0, ::2].repeat_interleave(4, 0).numpy()
+    )
+    assert np.abs(gap.astype(np.int8)).mean() < 1.0
+    with pytest.raises(UsageError, match="--denoise and --operator are two measurements"):
+        restore(pictures, stored, operator=names["EveryOther"](), denoise=1.0)

@@ -76,8 +76,7 @@ def restore(
             paths.append(write_picture(restored.panel(), grid))
         say(f"It took {restored.cost}.")
         if uncertainty:
-            say(restored.trust)
-            say(restored.legend)
+            say(" ".join((restored.trust, restored.legend)).strip())
         costs.append(restored.cost and asdict(restored.cost))
     cost = costs[0] if len(costs) == 1 else costs
     machine.result({"paths": paths, "cost": cost}, summary(paths))

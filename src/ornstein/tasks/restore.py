@@ -121,8 +121,7 @@ def one_way(options: RestoreOptions, masked: bool, own: bool) -> list[str]:
     """
     ways = [*["mask"] * masked, *asked(options), *["operator"] * own]
     if len(ways) > 1:
-        found = " and ".join(f"--{name}" for name in ways)
-        raise UsageError(f"{found} are {len(ways)} measurements: give one.")
+        raise UsageError(f"--{ways[0]} and --{ways[1]} are two measurements: give one.")
     return ways
 
 

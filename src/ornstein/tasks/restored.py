@@ -146,7 +146,9 @@ class Restored:
 
     @property
     def legend(self) -> str:
-        """What the pictures of the standard deviation show, in a sentence."""
+        """What the pictures of the standard deviation show, in a sentence; empty if none do."""
+        if self.given.ndim != 4 or self._white == 0:
+            return ""
         return f"In the pictures of sd/ black is 0, and white {self._white:.4g} units of the data."
 
     @property
