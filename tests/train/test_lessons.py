@@ -25,7 +25,7 @@ from ornstein.tasks.sample import sample
 from ornstein.train import train
 from ornstein.train.device import World
 from ornstein.train.draws import Batch, draw
-from ornstein.train.lessons import DRAWS, Departures, Leaps, Teacher
+from ornstein.train.lessons import DRAWS, Departures, Halves, Shown, Slopes, Teacher
 from ornstein.train.recipes import ahead
 from ornstein.train.training import Training
 from train.tiny import labelled_points, points, tiny_config
@@ -196,7 +196,9 @@ def test_loss_and_gradient_vanish_at_the_flow_map_of_a_gaussian(kind, weight):
     student = NetDenoiser(Known(), schedule, predict_data, weigh_flow, ahead=True)
     exact = NetDenoiser(Known(), schedule, predict_data, weigh_flow, ahead=True)
     teacher = None if kind == "by halves" else Teacher(exact, 1.0, 1.0, False, Leap())
-    lessons = Leaps(teacher, {}, 4, kind == "by slope")
+    lessons = Halves(4)
+    if teacher is not None:
+        lessons = (Slopes if kind == "by slope" else Shown)(teacher, {}, 4)
     student.net.weight.data.fill_(weight)
     t = torch.tensor([1.0, 1.0, 0.9, 0.6, 0.6, 0.3], dtype=F64)
     draws = torch.tensor([[0, w, u] for w, u in [(0.9, 0), (0.5, 0.4), (0.9, 0), (0.5, 0.7)]])
@@ -332,7 +334,9 @@ def test_students_that_are_worth_it_are_kept_and_take_their_steps(teacher, tmp_p
 
 
 @pytest.mark.slow
-def test_one_student_for_all_steps_is_told_its_weight_and_takes_any_number(tmp_path):
+@pytest.mark.parametrize("method", ["flow-map", "progressive"])
+def test_students_of_a_range_of_guidance_are_told_its_weight(method, tmp_path):
+    """A flow map in any number of steps; progressive ones from student to student."""
     data = labelled_points(400)
     assert data.label is not None
     np.savez(tmp_path / "points.npz", images=data.stored.numpy(), labels=data.label.numpy())
@@ -340,15 +344,15 @@ def test_one_student_for_all_steps_is_told_its_weight_and_takes_any_number(tmp_p
     run = train(tmp_path / "points.npz", config=config, out=tmp_path / "run")
     said = list[str]()
     grades = distill(
-        run, (3, 1), method="flow-map", guidance=(1, 3), seen=3200, count=100, say=said.append
+        run, (3, 1), method=method, guidance=(1, 3), seen=3200, count=100, say=said.append
     )
     assert [grade.steps for grade in grades] == [3, 1]
     passed = [grade for grade in grades if grade.folder]
     assert passed and passed[-1].steps == 1  # one Euler step from noise is a single point
-    student = load(passed[0].folder.path)
-    assert student.config.sample.steps == passed[0].steps
-    assert student.config.distill.guidance == (1, 3) and student.config.sample.guidance == 1
-    one, two = (sample(student, 8, "1", guidance=w, steps=2).x for w in (1, 3))
+    first, last = (load(grade.folder.path) for grade in (passed[0], passed[-1]))
+    assert first.config.sample.steps == passed[0].steps
+    assert last.config.distill.guidance == (1, 3) and last.config.sample.guidance == 1
+    one, two = (sample(last, 8, "1", guidance=w, steps=1).x for w in (1, 3))
     assert not torch.allclose(one, two, atol=1e-3)
 
 

@@ -1,7 +1,7 @@
 """A student's lessons: its batches, as its teacher would have them."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import ceil
 
@@ -78,7 +78,9 @@ def lessons_of(config: RunConfig, vocabulary: Vocabulary, device: torch.device) 
         )
     by_slope = c.method == "mean-flow"
     if not c.teacher:
-        return Leaps(None, {}, config.sample.steps, by_slope) if c.looks_ahead else None
+        if not c.looks_ahead:
+            return None
+        return Slopes(None, {}, config.sample.steps) if by_slope else Halves(config.sample.steps)
     model = load(c.teacher, device=device)
     model.denoiser.requires_grad_(True)  # autocast then casts its weights once for all calls
     kinds = (model.config.net, model.config.denoiser.prediction)
@@ -98,7 +100,7 @@ def lessons_of(config: RunConfig, vocabulary: Vocabulary, device: torch.device) 
     teacher = Teacher(model.denoiser, low, high, model.config.distill.told_guidance, sampler)
     weights = model.denoiser.state_dict()
     if c.looks_ahead:
-        return Leaps(teacher, weights, config.sample.steps, by_slope)
+        return (Slopes if by_slope else Shown)(teacher, weights, config.sample.steps)
     times = GRIDS[config.sample.grid](model.denoiser.schedule, config.sample.steps * c.jump)
     return Steps(teacher, weights, times.to(device), c.jump)
 
@@ -185,28 +187,24 @@ class Starts(TimeDistribution):
 
 
 @dataclass(frozen=True, eq=False)
-class Leaps(Lessons):
-    """As far as any step leads, on the path of rectified flow.
+class Shown(Lessons):
+    """A flow map that a teacher shows where the steps of the student lead.
 
-    What leads nowhere, a denoiser knows: the teacher or, without one, the data. The student's own
-    steps a teacher shows: they lie on the path that it takes from noise to data by its own sampler,
-    and no error of the student's own is handed down to it. All else the student learns from itself:
-    from two leaps half as long or, by slope, from how its answer changes along the flow.
+    They lie on the path that the teacher takes from noise to data by its own sampler: so no error
+    of the student's own is handed down to it. Where a leap leads nowhere, it is to say what the
+    teacher says; the few that begin elsewhere it learns from two of its own half as long.
 
     Args:
-        teacher: None to learn from data alone.
+        teacher: Who shows them.
         weights: Of the teacher.
         steps: That the student takes; it learns those of all numbers that divide it best.
-        by_slope: Whether to learn by `mean_flow`.
 
-    Source: shown: Luhman & Luhman (2021), https://arxiv.org/abs/2101.02388, there for one step;
-    halves: Frans et al. (2024), https://arxiv.org/abs/2410.12557, section 3.
+    Source: Luhman & Luhman (2021), https://arxiv.org/abs/2101.02388, there for one step.
     """
 
-    teacher: Teacher | None
+    teacher: Teacher
     weights: dict[str, Tensor]
     steps: int
-    by_slope: bool
 
     @property
     def times(self) -> "Departures":
@@ -214,84 +212,128 @@ class Leaps(Lessons):
 
     @property
     def shared(self) -> int:
-        return SHARED if self.teacher and not self.by_slope else 1
+        return SHARED
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch, draws: Tensor, student: NetDenoiser) -> Batch:
+        schedule, until = student.schedule, self.times.until(batch.t, draws, NEAR)
+        heard, y, x_hat = self.teacher.on(batch, draws)[1], noised(batch, schedule), batch.x.clone()
+        near, own = until == batch.t, self._own(batch.t, until)
+        if near.any():
+            there = self.teacher.on(batch[near], draws[near])[0].along(schedule)
+            x_hat[near] = there(y[near], batch.t[near])
+        if own.any():
+            path, which = self._path(batch, draws, schedule), _turns(batch.eps)[own]
+            begin, end = (((1 - t[own]) * self._count).round().long() for t in (batch.t, until))
+            y[own], x_s = path[begin, which], path[end, which]
+            x_hat[own] = aimed(schedule, y[own], x_s, batch.t[own], until[own])
+        left = ~near & ~own
+        if left.any():
+            ahead = student.given(**heard[left].cond)
+            x_hat[left] = halved(ahead, y[left], batch.t[left], until[left])
+        return leap(heard, schedule, y, x_hat, until)
+
+    @property
+    def _count(self) -> int:
+        """Of the teacher's steps."""
+        return self.steps * max(2, ceil(SHOWN / self.steps))
+
+    def _own(self, t: Tensor, until: Tensor) -> Tensor:
+        """Which leaps begin and end where the teacher's steps do."""
+        places = torch.stack([t, until]) * self._count
+        return (until < t) & ((places - places.round()).abs() < 1e-9).all(0)
+
+    def _path(self, batch: Batch, draws: Tensor, schedule: Schedule) -> Tensor:
+        """All that lies on the paths from the P noises of a batch: ``(count + 1, P, C, *S)``."""
+        first = slice(int(_turns(batch.eps).max()) + 1)
+        teacher = self.teacher.on(batch[first], draws[first])[0].along(schedule)
+        times = torch.linspace(1, 0, self._count + 1, dtype=torch.float64, device=batch.x.device)
+        states = [start(schedule, times[0], batch.eps[first])]
+        plan = self.teacher.sampler.plan(schedule, times)
+        plan(teacher, states[0], on_step=lambda x, s: states.append(x))
+        return torch.stack(states)
+
+
+@dataclass(frozen=True, eq=False)
+class Halves(Lessons):
+    """A flow map that learns from data alone: from two leaps of its own half as long.
+
+    Args:
+        steps: That the student takes; it learns those of all numbers that divide it best.
+
+    Source: Frans et al. (2024), https://arxiv.org/abs/2410.12557, section 3.
+    """
+
+    steps: int
+    weights: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def times(self) -> "Departures":
+        return Departures(self.steps)
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch, draws: Tensor, student: NetDenoiser) -> Batch:
+        schedule, until = student.schedule, self.times.until(batch.t, draws, ALONE)
+        y, x_hat, far = noised(batch, schedule), batch.x.clone(), until < batch.t
+        if far.any():
+            ahead = student.given(**batch[far].cond)
+            x_hat[far] = halved(ahead, y[far], batch.t[far], until[far])
+        return leap(batch, schedule, y, x_hat, until)
+
+
+@dataclass(frozen=True, eq=False)
+class Slopes(Lessons):
+    """A flow map that learns from how its own answer changes along the flow: see `mean_flow`.
+
+    Args:
+        teacher: Whose flow it is; None to learn from data alone.
+        weights: Of the teacher.
+        steps: That the student takes; it learns those of all numbers that divide it best.
+    """
+
+    teacher: Teacher | None
+    weights: dict[str, Tensor]
+    steps: int
+
+    @property
+    def times(self) -> "Departures":
+        return Departures(self.steps)
 
     @torch.no_grad()
     def __call__(self, batch: Batch, draws: Tensor, student: NetDenoiser) -> Batch:
         schedule, near = student.schedule, NEAR if self.teacher else ALONE
-        until = self.times.until(batch.t, draws, near)
-        heard = self.teacher.on(batch, draws)[1] if self.teacher else batch
-        y, x_hat = noised(batch, schedule), batch.x.clone()
-        if self.by_slope:
-            x_hat = self._by_slope(y, until, heard, draws, student)
-        else:
-            left = until < batch.t
-            if self.teacher is not None:
-                left = self._show(self.teacher, y, x_hat, until, batch, draws, schedule)
-            if left.any():
-                t, s, own = batch.t[left], until[left], student.given(**heard[left].cond)
-                x_hat[left] = two_in_one(own, y[left], t, (t + s) / 2, s)
-        lesson = taught(heard, schedule, y, x_hat)
-        return replace(lesson, cond=lesson.cond | {"until": until})
-
-    def _show(
-        self,
-        teacher: Teacher,
-        y: Tensor,
-        x_hat: Tensor,
-        until: Tensor,
-        batch: Batch,
-        draws: Tensor,
-        schedule: Schedule,
-    ) -> Tensor:
-        """Set `x_hat` where a teacher knows it, and `y` to where its path leads.
-
-        Returns:
-            Where it does not: ``(B,)``.
-        """
-        near = until == batch.t
-        if near.any():
-            x_hat[near] = teacher.on(batch[near], draws[near])[0].along(schedule)(
-                y[near], batch.t[near]
-            )
-        count = self.steps * max(2, ceil(SHOWN / self.steps))
-        places = torch.stack([batch.t, until]) * count
-        own = ~near & ((places - places.round()).abs() < 1e-9).all(0)
-        if own.any():
-            paths = _different(batch.eps)
-            walker = teacher.on(batch[:paths], draws[:paths])[0].along(schedule)
-            times = torch.linspace(1, 0, count + 1, dtype=torch.float64, device=y.device)
-            states = [start(schedule, times[0], batch.eps[:paths])]
-            plan = teacher.sampler.plan(schedule, times)
-            plan(walker, states[0], on_step=lambda x, s: states.append(x))
-            begin, end = (count - places[:, own].round()).long()
-            path, which = torch.stack(states), torch.arange(len(y), device=y.device)[own] % paths
-            y[own] = path[begin, which]
-            x_hat[own] = aimed(schedule, y[own], path[end, which], batch.t[own], until[own])
-        return ~near & ~own
-
-    def _by_slope(
-        self, y: Tensor, until: Tensor, batch: Batch, draws: Tensor, student: NetDenoiser
-    ) -> Tensor:
-        x_hat = batch.x
+        y, until, x_hat = noised(batch, schedule), self.times.until(batch.t, draws, near), batch.x
         if self.teacher is not None:
-            x_hat = self.teacher.on(batch, draws)[0].along(student.schedule)(y, batch.t)
+            teacher, batch = self.teacher.on(batch, draws)
+            x_hat = teacher.along(schedule)(y, batch.t)
         v = (y - x_hat) / align(batch.t, y).to(y)
         look = partial(_look, student.given(**batch.cond))
-        return mean_flow(look, y, batch.t, until, v)
+        return leap(batch, schedule, y, mean_flow(look, y, batch.t, until, v), until)
 
     def weigh(self, losses: Tensor) -> Tensor:
-        """By slope, each over its size: a slope is now and then far off.
+        """Each over its size: a slope is now and then far off.
 
         Source: Geng et al. (2025), https://arxiv.org/abs/2505.13447, section 4.3, p = 1.
         """
-        return losses / (losses.detach() + 1e-2) if self.by_slope else losses
+        return losses / (losses.detach() + 1e-2)
 
 
-def _different(eps: Tensor) -> int:
-    """How many rows come before the first returns: they are dealt out in turn."""
+def halved(ahead: Denoiser, y: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    """The x_hat of a leap from t to s, by two half as long."""
+    return two_in_one(ahead, y, t, (t + s) / 2, s)
+
+
+def leap(batch: Batch, schedule: Schedule, y: Tensor, x_hat: Tensor, until: Tensor) -> Batch:
+    """The batch in which `x_hat` is the answer of one who looks from y as far as `until`."""
+    lesson = taught(batch, schedule, y, x_hat)
+    return replace(lesson, cond=lesson.cond | {"until": until})
+
+
+def _turns(eps: Tensor) -> Tensor:
+    """Which of the different noises of a batch each is, if they are dealt out in turn."""
     again = (eps[1:] == eps[:1]).flatten(1).all(1)
-    return 1 + int(again.int().argmax()) if again.any() else len(eps)
+    count = 1 + int(again.int().argmax()) if again.any() else len(eps)
+    return torch.arange(len(eps), device=eps.device) % count
 
 
 def _look(ahead: Denoiser, y: Tensor, tau: Tensor, rho: Tensor) -> Tensor:
