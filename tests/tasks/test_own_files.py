@@ -99,7 +99,10 @@ def test_what_was_quantised_is_given_as_the_picture_that_is_left(tmp_path):
     left = 32 * np.rint(values / 32)
     Image.fromarray(left.clip(0, 224).astype(np.uint8)).save(tmp_path / "left.png")
     problem = measured(GREY, tmp_path / "left.png", operator="quantise", parameters={"step": 32.0})
-    assert_close(problem.y[0, 0], torch.from_numpy(np.rint(values / 32).clip(0, 7)).float())
+    levels = torch.from_numpy(np.rint(values / 32).clip(0, 7))
+    assert_close(problem.y[0, 0], levels.float())
+    tensor = measured(GREY, levels[None, None], operator="quantise", parameters={"step": 32.0})
+    assert torch.equal(tensor.y, problem.y)  # which is what the operator makes
 
 
 # --- Levels --------------------------------------------------------------------------------------

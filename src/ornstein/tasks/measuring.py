@@ -128,8 +128,8 @@ def problem_of(
 def _left(
     codec: Codec, operator: Operator, size: tuple[int, ...], files: Files, options: RestoreOptions
 ) -> Read:
-    """y, from files. Of what was rounded, they hold the examples that it was decoded to."""
-    if not isinstance(operator, Quantise):
+    """y. Of what was rounded, files hold the examples that it was decoded to."""
+    if isinstance(files, Tensor) or not isinstance(operator, Quantise):
         return read_measurements(codec, size, files, makes_pictures(options))
     read = read_measurements(codec, codec.shape, files, picture=True)
     return replace(read, values=operator.of_left(read.values))

@@ -55,8 +55,8 @@ def restore(
 
     Args:
         run: The run, or its folder.
-        files: Files of what was measured, or what they hold as a batch in the data's units: under
-            a mask, pictures ``(P, C, *S)``.
+        files: Files of what was measured; or as a batch in the data's units what the operator
+            made ``(P, *M)``, under a mask pictures ``(P, C, *S)``.
         mask: What to fill in: a picture, white there; or booleans, true there, that broadcast to
             ``(P, C, *S)``. None for another operator, which the options then name.
         draws: Restorations of each picture.
