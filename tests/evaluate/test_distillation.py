@@ -30,13 +30,13 @@ def test_what_both_draw_alike_leaves_the_ratio_as_it_is():
 def test_the_true_ratio_lies_in_the_interval_as_often_as_it_says():
     """Of sets whose luck is shared: nearly all of the scatter cancels."""
     draw, hits, widths = generator("ratios"), 0, []
-    for _ in range(2000):
+    for _ in range(500):
         other = 2 + 0.3 * draw.standard_normal(5)
         found = ratio(1.5 * other + 0.1 * draw.standard_normal(5), other)
         assert found is not None
         hits += found.low <= 1.5 <= found.high
         widths.append(found.high - found.low)
-    assert hits / 2000 == pytest.approx(0.95, abs=4 * sqrt(0.95 * 0.05 / 2000))
+    assert hits / 500 == pytest.approx(0.95, abs=4 * sqrt(0.95 * 0.05 / 500))
     assert np.mean(widths) < 0.2
 
 
@@ -88,6 +88,7 @@ def latents(folder):
     return learn("digits", folder / "run", few, latent=str(folder / "coder"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "name"), [(texts, "text"), (pairs, "context"), (latents, "label")]
 )

@@ -29,6 +29,7 @@ from .evaluation import rounded
 from .features.encoders import encoders_of, packed
 from .features.labelled import Encoder
 from .measures.distances import frechet_distance
+from .measures.paired import context_of_pairs
 
 FINE = 4  # steps of the first teacher for each of its student's
 PART = 0.3  # of the teacher's budget, for each progressive student
@@ -313,6 +314,9 @@ class Gate:
         self.encoder: Encoder = next(iter(encoders.values()))
         order = generator("gate", seed).permutation(len(held_out))
         self.told = held_out.subset(torch.from_numpy(order))
+        self.given = None
+        if model.given is not None:
+            self.given = context_of_pairs(model, self.told, range(len(self.told)))
         known, real = (self.encoder(packed(codec, data).numpy()) for data in (train, self.told))
         self.real, shuffled = real[: self.size], generator("floor", seed).permutation(len(known))
         self.floor = float(np.mean(self._distances(known[shuffled[: self.sets * self.size]])))
@@ -354,6 +358,8 @@ class Gate:
     def _conditions(self, examples: Sequence[int]) -> dict[str, Tensor]:
         """What the held-out examples are told, dealt out in turn."""
         cond = self.told.batch(torch.tensor(examples) % len(self.told))[1]
+        if self.given is not None:
+            cond["context"] = self.given(examples)
         return {name: value.to(self.model.device) for name, value in cond.items()}
 
     def _distances(self, features: np.ndarray) -> tuple[float, ...]:
