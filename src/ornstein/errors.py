@@ -1,4 +1,7 @@
-"""The mistakes a user can mend: each message says what is wrong, where, and what to do."""
+"""The mistakes a user can mend: each message says what is wrong, where, and what to do.
+
+And what is to be noticed, though it is done as asked.
+"""
 
 from typing import ClassVar
 
@@ -10,6 +13,10 @@ class OrnsteinError(Exception):
     """
 
     exit_code: ClassVar[int] = 1
+
+
+class Notice(UserWarning):
+    """What a person should know of what is done as they asked; a command says it as a line."""
 
 
 class UsageError(OrnsteinError):

@@ -10,7 +10,8 @@ from PIL import Image
 from ornstein.data import open_data, profile_data
 from ornstein.data.captions import Captions, Words
 from ornstein.data.dataset import draws_at
-from ornstein.errors import DataError, ModelFileError
+from ornstein.errors import DataError, ModelFileError, Notice
+from ornstein.train.start import read
 
 TEXTS = ["a small red 7 left of a blue square", "a red circle above a green 3", "a blue 7"]
 
@@ -79,6 +80,19 @@ def test_words_from_a_stranger_are_checked():
         Words(merges=("nothing ofthis",), length=8).pieces("a")
 
 
+def test_who_has_no_caption_and_what_is_cut_is_said_before_training(words):
+    long = TEXTS[0] + ", and " + TEXTS[1]
+    captions = Captions(words=words, texts=(("a red 7",), (), (long, "a blue 7"), ()))
+    silent, cut = captions.notices(["a.png", "b.png", "c.png", "d.png"])
+    assert silent == "Without a caption, and learned so, are 2: b.png, d.png."
+    assert f"are 1: of {long!r}, {words.unread(long)!r} is left out" in cut
+    assert captions[torch.tensor([0])].notices(["a.png"]) == []
+    many = Captions(words=words, texts=(("a",), *[()] * 14)).notices([f"{i}" for i in range(15)])
+    assert many == [
+        "Without a caption, and learned so, are 14: 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 4 more."
+    ]
+
+
 # --- Which caption -------------------------------------------------------------------------------
 
 
@@ -128,6 +142,8 @@ def test_captions_are_read_from_metadata_and_from_files_beside_the_pictures(tmp_
     }
     _, cond = data.batch(torch.tensor([0, 3]))
     assert (cond["text"][0] >= 0).any() and (cond["text"][1] == -1).all()
+    with pytest.warns(Notice, match=r"learned so, are 1: d\.png"):
+        read(tmp_path, None, torch.device("cpu"))
     profile = profile_data(data)
     assert profile.silent == ["d.png"] and profile.captions.count == 5
     assert any("without a caption" in line and "d.png" in line for line in profile.lines())

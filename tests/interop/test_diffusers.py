@@ -16,7 +16,7 @@ from ornstein.core.noise import FlowSchedule, TableSchedule
 from ornstein.core.sample import SAMPLERS
 from ornstein.errors import DataError, ModelFileError, UsageError
 from ornstein.interop.diffusers import load_diffusers
-from ornstein.tasks.asking import conditions, guided, unread_texts
+from ornstein.tasks.asking import conditions, guided
 from ornstein.tasks.edit import between, edit
 from ornstein.tasks.options import DrawOptions
 from ornstein.tasks.restore import restore
@@ -339,9 +339,10 @@ def test_noise_is_not_predicted_where_there_is_no_signal(tmp_path):
 
 def test_a_text_longer_than_the_encoder_is_not_cut_in_silence(stable, tmp_path, capsys):
     long, few = "red cat red cat", ["--steps", "1", "-n", "1", "--out", str(tmp_path)]
-    assert unread_texts(load_diffusers(stable), DrawOptions(text=(long,))) == [(long, "at")]
-    assert run_command(["sample", str(stable), "--text", long, *few]) == 0
-    assert "left out: 'at'" in capsys.readouterr().err
+    for said in (["--text", long], ["--text", "red", "--negative", long]):
+        assert run_command(["sample", str(stable), *said, *few]) == 0
+        line = f"The text {long!r} is longer than what is read of it; left out: 'at'."
+        assert capsys.readouterr().err.splitlines().count(line) == 1
 
 
 def test_what_reads_no_texts_or_no_labels_says_so(ddpm, stable):

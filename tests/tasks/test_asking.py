@@ -1,20 +1,25 @@
 """Asking a run in words."""
 
+import re
+import warnings
+
 import pytest
 import torch
 
 import ornstein as ou
 from ornstein.data import DataOptions
 from ornstein.data.captions import Words
-from ornstein.errors import UsageError
+from ornstein.errors import Notice, UsageError
 from ornstein.runs.config import NetConfig, RunConfig, SampleConfig, TrainConfig
 from ornstein.runs.model import Vocabulary
-from ornstein.tasks.asking import guided, unread_texts
-from ornstein.tasks.options import DrawOptions
+from ornstein.tasks.asking import guided, warn_of_unread
+from ornstein.tasks.options import DrawOptions, EditOptions
 from ornstein.train.signals import Stop
 from untrained import grey_codec, of_random_weights, tiny_model
 
 WORDS = Words.learned(["a red 7 left of a blue square", "a green circle"] * 3)
+
+LONG = "a red 7 left of a blue square and a red 7 left of it"
 
 
 @pytest.fixture(scope="module")
@@ -81,10 +86,41 @@ def test_a_run_without_captions_refuses_texts():
         ou.sample(tiny_model(), 1, text="a 7")
 
 
-def test_what_is_left_unread_of_a_text_is_known(model):
-    long = " and ".join(["a red 7 left of a blue square"] * 9)
-    ((text, rest),) = unread_texts(model, DrawOptions(text=(long, "a 7")))
-    assert text == long and long.endswith(rest)
+@pytest.mark.parametrize(
+    "options",
+    [
+        DrawOptions(text=("a 7", LONG)),
+        DrawOptions(text=("a 7",), negative=LONG),
+        DrawOptions(text=(f"a 7 AND NOT {LONG}",)),
+        EditOptions(text=("a 7",), source=LONG, how="encode"),
+        EditOptions(from_text="a 7", to_text=LONG),
+        EditOptions(from_text=LONG, to_text="a 7"),
+    ],
+)
+def test_what_is_left_unread_of_any_text_is_said(model, options):
+    rest = WORDS.unread(LONG)
+    assert LONG.endswith(rest)
+    with pytest.warns(Notice, match=re.escape(f"left out: {rest!r}.")) as said:
+        warn_of_unread(model, options)
+    assert len(said) == 1
+
+
+def test_every_verb_that_draws_says_it_and_is_silent_of_what_is_read(model):
+    stored = torch.randint(0, 17, (1, 1, 8, 8), dtype=torch.uint8)
+    hole = torch.zeros(8, 8, dtype=torch.bool)
+    hole[2:5] = True
+    verbs = [
+        lambda text: ou.sample(model, 1, text="a 7", guidance=2, negative=text),
+        lambda text: ou.edit(model, stored, text=text, steps=2),
+        lambda text: ou.edit(model, stored, how="encode", source=text, steps=2, guidance=1),
+        lambda text: ou.restore(model, stored, hole, text=text, draws=1, steps=1),
+    ]
+    for verb in verbs:
+        with pytest.warns(Notice, match="longer than what is read of it"):
+            verb(LONG)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Notice)
+            verb("a red 7")
 
 
 @pytest.mark.slow

@@ -7,12 +7,15 @@ name; none imports torch before it has said what it is about to do.
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from cyclopts import App, CycloptsError, Parameter
 
 from .. import __version__
-from ..errors import OrnsteinError, UsageError
+from ..errors import Notice, OrnsteinError, UsageError
 from .augment import augment
 from .classify import classify
 from .compare import compare
@@ -80,7 +83,8 @@ def run_command(tokens: Sequence[str]) -> int:
     refused, 130 interrupted. What the user can mend is one line; only `--debug` shows more.
     """
     try:
-        app(list(tokens), exit_on_error=False, print_error=False)
+        with _noticing():
+            app(list(tokens), exit_on_error=False, print_error=False)
         return 0
     except BrokenPipeError:  # whoever read our output has stopped, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -91,6 +95,22 @@ def run_command(tokens: Sequence[str]) -> int:
         code, line = _verdict(error)
     say(f"ornstein: {line}")
     return code
+
+
+@contextmanager
+def _noticing() -> Iterator[None]:
+    """Say what is to be noticed as a line, without its place in the code."""
+    with warnings.catch_warnings():
+        show, speaks = warnings.showwarning, os.environ.get("RANK", "0") == "0"
+
+        def line(message: Warning | str, category: type[Warning], *place: Any) -> None:
+            if not issubclass(category, Notice):
+                show(message, category, *place)
+            elif speaks:  # of the processes of torchrun, one
+                say(str(message))
+
+        warnings.showwarning = line
+        yield
 
 
 def _verdict(error: BaseException) -> tuple[int, str]:

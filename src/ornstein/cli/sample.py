@@ -51,14 +51,10 @@ def sample(
     import torch
 
     from ..tasks import sample as task
-    from ..tasks.asking import unread_texts
 
     models = [machine.opened(run)]
     models += [machine.beside(after) for after in cascade]
     model, first = models[-1], prior and machine.beside(prior)
-    cut = dict.fromkeys(pair for one in models for pair in unread_texts(one, options))
-    for text, rest in cut:
-        say(f"The text {text!r} is longer than what is read of it; left out: {rest!r}.")
     if dry_run:
         weight, _ = task.weights_of(options, len(models))
         show_plan(models[0], replace(options, guidance=weight), machine)

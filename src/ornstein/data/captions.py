@@ -22,6 +22,7 @@ Spans = Sequence[tuple[str, float]]
 MERGES = 4096  # pieces beside the 256 bytes
 MOST_PIECES = 128  # of one text
 MOST_CHARACTERS = 4096
+NAMED = 10  # examples without a caption
 TEXT, TEXT_FILE, TEXT_BYTES = "text", ".txt", 2**16
 
 
@@ -166,6 +167,26 @@ class Captions:
     def first(self) -> tuple[str, ...]:
         """The first caption of each example; empty where there is none."""
         return tuple(row[0] if row else "" for row in self.texts)
+
+    def notices(self, names: Sequence[str]) -> list[str]:
+        """What to know before learning from them, in sentences: who has none, and what is cut.
+
+        Args:
+            names: Of the N examples.
+        """
+        said = []
+        if silent := [name for name, row in zip(names, self.texts, strict=True) if not row]:
+            more = f" and {len(silent) - NAMED:,} more" if len(silent) > NAMED else ""
+            some = ", ".join(shown(name, 60) for name in silent[:NAMED])
+            said.append(f"Without a caption, and learned so, are {len(silent):,}: {some}{more}.")
+        every = dict.fromkeys(text for row in self.texts for text in row)
+        if cut := [(text, rest) for text in every if (rest := self.words.unread(text))]:
+            text, rest = cut[0]
+            said.append(
+                f"Longer than the {self.words.length} pieces that are read of a caption are "
+                f"{len(cut):,}: of {shown(text)!r}, {shown(rest)!r} is left out."
+            )
+        return said
 
     @cached_property
     def _numbers(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:

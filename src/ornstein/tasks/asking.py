@@ -1,5 +1,6 @@
 """What is asked of a run: conditions in its terms, and guidance towards them."""
 
+import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -9,12 +10,15 @@ from torch import Tensor
 from ..core.denoise import Denoiser
 from ..core.guide import ALWAYS, ClassifierFree, Composed, LearnedGuidance
 from ..data.given import fitted, mixed
+from ..data.names import shown
 from ..data.places import files_in
-from ..errors import UsageError
+from ..errors import Notice, UsageError
 from ..rng import normal
 from ..runs.model import Model
 from ..runs.prompt import Prompt, terms_of, told_by, unread
 from .options import DrawOptions
+
+IN_WORDS = ("negative", "source", "from_text", "to_text")  # options that are one text each
 
 Context = Callable[[Sequence[int]], Tensor]
 """What examples are given to start from, by their numbers: ``(B, Cg, *S)`` as networks see it."""
@@ -98,9 +102,16 @@ def texts(model: Model, prompts: Sequence[Prompt], terms: int = 0) -> dict[str, 
     return told | {"text": model.vocabulary.words.tensor(said)}
 
 
-def unread_texts(model: Model, options: DrawOptions) -> list[tuple[str, str]]:
-    """The texts asked for that are longer than what the run reads, and what it leaves out."""
-    return [] if model.words is None else unread(prompts_of(options), model.words)
+def warn_of_unread(model: Model, options: DrawOptions) -> None:
+    """Warn of the texts that are longer than what the run reads, and say what it leaves out.
+
+    Of all texts that the options of any verb have: what is asked for, and `IN_WORDS`.
+    """
+    others = (getattr(options, name, None) for name in IN_WORDS)
+    prompts = [*prompts_of(options), *(Prompt.read(text) for text in others if text)]
+    for text, rest in [] if model.words is None else unread(prompts, model.words):
+        said = f"The text {shown(text)!r} is longer than what is read of it; left out: "
+        warnings.warn(f"{said}{shown(rest)!r}.", Notice, stacklevel=2)
 
 
 def context_of(model: Model, options: DrawOptions) -> Context | None:

@@ -24,7 +24,7 @@ from .unrolled import Unrolled
 
 TOLERANCE = 1e-4  # of the data's standard deviation: what differs by more is no copy
 SUFFIX = {"onnx": ".onnx", "torch": ".pt2"}
-TEXTS = ("a small red cat", "", "blue")  # that a graph is tried on
+TEXTS = ("red", "", "blue")  # that a graph is tried on
 TRACED, TRIED = 2, 3  # examples
 
 

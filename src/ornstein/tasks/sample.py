@@ -37,6 +37,7 @@ from .asking import (
     guided,
     label_names,
     prompts_of,
+    warn_of_unread,
 )
 from .options import DrawOptions, SampleOptions, checked, suggestion
 from .progress import counted, pieces
@@ -360,9 +361,12 @@ def maker(model: Model, seed: int, prior: Model | None = None) -> Made | None:
 def plan(model: Model, options: DrawOptions, heard: bool = False) -> tuple[Denoiser, Plan]:
     """The denoiser with its guidance, and the steps to take; see `guided`.
 
+    It warns of texts that are not read to their end.
+
     Raises:
         UsageError: If there is no such sampler, or guidance has nothing to guide towards.
     """
+    warn_of_unread(model, options)
     denoiser = guided(model, options, heard)
     if options.threshold is not None:
         if model.codec.range is None:

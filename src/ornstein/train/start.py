@@ -2,6 +2,7 @@
 
 import os
 import time
+import warnings
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from itertools import count
@@ -13,7 +14,7 @@ import torch
 from ..data import open_data
 from ..data.dataset import Dataset
 from ..data.open import Source, is_built_in
-from ..errors import DataError, UsageError
+from ..errors import DataError, Notice, UsageError
 from ..interop.written import as_published
 from ..runs.adapters import base_facts
 from ..runs.config import RunConfig
@@ -162,7 +163,9 @@ def plan(
     """What to do, before the clock is asked; and the data, on the device."""
     assert source is not None
     data, held = read(source, config, device)
-    config = config or recipe(data, minutes=minutes, device=str(device))
+    if config is None:
+        config = recipe(data, minutes=minutes, device=str(device))
+        data, held = (replace(d, options=config.data) for d in (data, held))
     config = replace(config, source=name_of(source), data=data.options)
     if seen is not None:
         config = replace(config, train=replace(config.train, seen=seen))
@@ -192,6 +195,9 @@ def read(
         data = in_words_of(base_of(config), data, config.adapt)
     if config is not None and config.net.kind == "unet2d":
         data = as_published(data)
+    if begun is None and data.captions is not None:
+        for sentence in data.captions.notices(data.pictures):
+            warnings.warn(sentence, Notice, stacklevel=2)
     train, held = (d.to(device) for d in data.split(data.options.validation, seed))
     if config is not None and config.net.kind == "contrastive":
         return captioned(train), captioned(held)
