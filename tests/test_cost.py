@@ -35,7 +35,7 @@ from ornstein.nets import MLP, DiT, UNet
 from ornstein.nets.conditions import Conditions
 from ornstein.rng import normal
 from ornstein.train import RECIPES, recipe
-from ornstein.train.recipes import AHEAD
+from ornstein.train.recipes import AHEAD, FEW
 from ornstein.train.training import Training
 
 EXPECTED = Path(__file__).with_name("cost.json")
@@ -101,8 +101,8 @@ def places(tree: Any) -> set[int]:
 
 
 def dataset(shape: tuple[int, ...], said: str) -> Dataset:
-    """Noise, of which something is said."""
-    x, labels = normal((64, *shape), "cost").numpy(), [i % 3 for i in range(64)]
+    """Noise that is not moved, of which something is said."""
+    x, labels = normal((FEW, *shape), "cost").numpy(), [i % 3 for i in range(FEW)]
     options = DataOptions(validation=0.0, given="edges" if said == "all" else None)
     data = open_data((x, labels) if said == "all" else x, options)
     if said == "nothing":

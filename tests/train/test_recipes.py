@@ -8,8 +8,10 @@ import torch
 from ornstein.cli import run_command
 from ornstein.cli.train import _changes
 from ornstein.data import DataOptions, open_data
+from ornstein.errors import Notice
 from ornstein.runs.config import AutoencoderConfig, RunConfig
-from ornstein.train import recipe
+from ornstein.runs.model import load
+from ornstein.train import recipe, train
 from ornstein.train.recipes import points, sized
 
 DEFAULTS = """
@@ -113,6 +115,38 @@ def test_what_is_said_of_examples_changes_nothing_in_the_recipe_but_what_was_mea
     )
     assert flat(recipe(plain, minutes=minutes)) == flat(recipe(labelled, minutes=minutes))
     assert flat(recipe(plain, minutes=minutes)) == flat(recipe(paired, minutes=minutes))
+
+
+# --- How many there are --------------------------------------------------------------------------
+
+
+def test_few_pictures_are_moved_and_nothing_else(monkeypatch):
+    monkeypatch.setattr("ornstein.train.recipes.FEW", 12)
+    few, many = (open_data(torch.rand(n, 3, 16, 16)) for n in (11, 12))
+    with pytest.warns(Notice, match=r"11 pictures are few.*up to 2 pixels.*shift = 0"):
+        assert recipe(few).data == DataOptions(shift=2)
+    assert recipe(many).data == DataOptions()
+    assert recipe(few, "flow-map").data.shift == 2
+    assert recipe(few, "ddpm").data.shift == 0  # a paper's, as it is
+    assert flat(recipe(few)) == flat(recipe(many))
+    for said in (DataOptions(flip=True), DataOptions(shift=1), DataOptions(patch=5)):
+        assert recipe(open_data(torch.rand(11, 3, 16, 16), said)).data == said
+    paired = DataOptions(given="edges")
+    assert recipe(open_data(torch.rand(11, 3, 16, 16), paired)).data == paired
+    assert recipe(open_data(torch.rand(11, 2))).data.shift == 0
+    assert recipe(open_data(torch.rand(11, 3, 4, 4))).data.shift == 0
+
+
+def test_a_run_of_few_pictures_is_told_how_they_were_moved(tmp_path, capsys):
+    x = torch.rand(20, 1, 8, 8)
+    run = train(x, out=tmp_path / "run", seen=64)
+    config = RunConfig.from_toml(run.config_toml)
+    assert config.data.shift == 1 and load(run.path).config.data.augmentations == 2
+    mine = tmp_path / "mine.toml"
+    mine.write_text("[data]\nshift = 0\n")
+    for tokens, shift in ((["--config", str(mine)], 0), ([], 1)):
+        assert run_command(["train", "digits", "--data.limit", "20", "--dry-run", *tokens]) == 0
+        assert tomllib.loads(capsys.readouterr().out)["data"]["shift"] == shift
 
 
 # --- Width ---------------------------------------------------------------------------------------

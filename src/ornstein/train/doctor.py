@@ -236,7 +236,7 @@ class Doctor:
         elif memorised > 0.5:
             return "memorising", (
                 f"memorising ({memorised:.0%} of the way to learning its examples by heart); "
-                "stop earlier, take a smaller network or more data"
+                "move pictures (shift), stop earlier or take more data"
             )
         elif moved < 1e-6:
             reason = f"the weights do not move: the learning rate {rate:g} is too small"

@@ -67,7 +67,7 @@ class Diffusion(Rival):
 
     def fit(self, data: Dataset, budget: Budget, seed: int, device: torch.device) -> None:
         clock, config = Clock(budget, device), replace(self.config, seed=seed)
-        data, batch = data.to(device), config.train.batch
+        data, batch = replace(data.to(device), options=config.data), config.train.batch
         seen = config.train.seen
         if budget.seconds is not None:
             pace = _pace(config, data, device, TRIAL * budget.seconds)
