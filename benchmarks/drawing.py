@@ -62,6 +62,10 @@ def shares(data: Dataset, options: Options) -> dict[str, Any]:
     training = Training(config, data)
     count, steps = config.train.batch, 1 if options.quick else 3
 
+    def examples() -> None:
+        moves = draws_at(0, torch.arange(count)) if data.options.augmentations else None
+        data.batch(order(data, count), moves)
+
     def draw() -> None:
         training.aim.draw(data, order(data, count), 0, slice(None))
 
@@ -71,7 +75,7 @@ def shares(data: Dataset, options: Options) -> dict[str, Any]:
 
     update()
     parts: dict[str, Callable[[], object]] = {
-        "examples": lambda: data.batch(order(data, count), draws_at(0, torch.arange(count))),
+        "examples": examples,
         "drawn": draw,
         "update": update,
     }

@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import fmean, median
 
 from coldstart import COLDSTART
+from drawing import DRAWING
 from errors import ERRORS
 from limits import LIMITS
 from measure import RESULTS, Claim, Result, grid, is_quiet, newest, options_of, parser, write
@@ -20,13 +21,25 @@ from memory import MEMORY
 from overhead import OVERHEAD
 from pages import put
 from peers.pipe import OURS
+from precision import PRECISION
 from quality import QUALITY
 from scaling import SCALING
 from throughput import LARGER, THROUGHPUT, ratios
 
 CLAIMS = {
     claim.name: claim
-    for claim in (LIMITS, THROUGHPUT, QUALITY, ERRORS, OVERHEAD, COLDSTART, MEMORY, SCALING)
+    for claim in (
+        LIMITS,
+        THROUGHPUT,
+        DRAWING,
+        QUALITY,
+        ERRORS,
+        OVERHEAD,
+        PRECISION,
+        COLDSTART,
+        MEMORY,
+        SCALING,
+    )
 }
 ROOT = Path(__file__).parents[1]
 
