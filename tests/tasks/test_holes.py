@@ -3,6 +3,7 @@
 import csv
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from PIL import Image
 from torch import nn
 
 from ornstein.core.denoise import Denoiser
+from ornstein.data.image import ImageCodec
 from ornstein.data.points import PointsCodec
 from ornstein.errors import DataError, UsageError
+from ornstein.tasks.holes import incomplete
 from ornstein.tasks.measuring import masked
 from ornstein.tasks.options import RestoreOptions
 from ornstein.tasks.reading import Read
@@ -153,6 +156,15 @@ def test_a_picture_grows_and_what_it_was_is_kept(pictures, tmp_path):
     assert Image.open(path).info["dpi"] == pytest.approx((300, 300), abs=0.05)  # larger on paper
     tensor = restore(pictures, small, draws=2, steps=2, outpaint="2,3,0,0")
     assert torch.equal(tensor.samples.x, restored.samples.x)
+
+
+def test_pictures_of_16_bits_grow_as_others_do():
+    codec = ImageCodec(shape=(1, 8, 8), dtype="uint16", mean=(0.0,), std=(1.0,))
+    small = torch.full((2, 1, 6, 6), 40_000).to(torch.uint16)
+    model = SimpleNamespace(codec=codec)
+    read, hole = incomplete(model, small, None, RestoreOptions(outpaint="1"))  # pyright: ignore
+    assert read.values.dtype == torch.uint16 and hole.shape == (2, 1, 8, 8)
+    assert ((read.values.int() == 40_000) == ~hole).all() and (~hole).sum() == 2 * 36
 
 
 def test_margins_of_whole_pictures_are_hidden_first_to_try(pictures):

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import EllipsisType
 
 import numpy as np
 import torch
@@ -63,12 +64,11 @@ def _grown(codec: Codec, files: Files, margins: Margins) -> tuple[Read, Tensor]:
     left, top, right, bottom = margins
     channels, *space = codec.shape
     high, wide = space[0] - top - bottom, space[1] - left - right
-    found = (
-        {tuple(files.shape[-2:])}
-        if isinstance(files, Tensor)
-        else {picture_size(path)[::-1] for path in paths_of(codec, files)}
-    )
-    for rows, columns in found - {(high, wide)}:
+    if isinstance(files, Tensor):
+        found = {(files.shape[-1], files.shape[-2])}
+    else:
+        found = {picture_size(path) for path in paths_of(codec, files)}
+    for columns, rows in found - {(wide, high)}:
         raise UsageError(
             f"A picture of {columns} x {rows} pixels, with so many around it, is of "
             f"{columns + left + right} x {rows + top + bottom}, but the run makes pictures of "
@@ -76,16 +76,20 @@ def _grown(codec: Codec, files: Files, margins: Margins) -> tuple[Read, Tensor]:
         )
     read = read_examples(replace(codec, shape=(channels, high, wide)), files)
     values = read.values.new_zeros(len(read.values), *codec.shape)
-    hole = _around(codec.shape, margins)
-    values[:, ~hole] = read.values.flatten(1)
-    return replace(read, values=values), hole.expand(len(values), *codec.shape)
+    values[_within(codec.shape, margins)] = read.values
+    return replace(read, values=values), _around(codec.shape, margins).expand(values.shape)
+
+
+def _within(shape: tuple[int, ...], margins: Margins) -> tuple[EllipsisType, slice, slice]:
+    """What lies within the margins, of ``(P, C, H, W)`` or ``(C, H, W)``."""
+    left, top, right, bottom = margins
+    return ..., slice(top, shape[1] - bottom), slice(left, shape[2] - right)
 
 
 def _around(shape: tuple[int, ...], margins: Margins) -> Tensor:
     """True in the margins ``(C, H, W)``."""
-    left, top, right, bottom = margins
     hole = torch.ones(shape, dtype=torch.bool)
-    hole[:, top : shape[1] - bottom, left : shape[2] - right] = False
+    hole[_within(shape, margins)] = False
     return hole
 
 
