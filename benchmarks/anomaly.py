@@ -2,10 +2,11 @@
 
 Two questions. *Digits*: leave one class of ten out of training, and find it; AUROC of the fused
 score, and how often normal digits raise a false alarm at ``alpha = 0.05``. *Textures*: woven
-cloth, drawn, of which some pieces have a blob or a scratch; AUROC of pieces, and AUPRC of pixels
-beside the share of pixels that are faulty, which is what guessing gives.
+cloth, drawn, and photographs of brick, grass and gravel; some pieces have a blob or a scratch.
+AUROC of pieces, and AUPRC of pixels beside the share of pixels that are faulty, which is what
+guessing gives.
 
-    python benchmarks/anomaly.py [digits] [textures]     about six minutes of one core
+    python benchmarks/anomaly.py [digits] [textures] [surfaces]    about ten minutes of one core
     python benchmarks/anomaly.py table                   into docs/detecting.md
 """
 
@@ -15,14 +16,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
+import skimage.data
 import torch
 from pages import put
+from scipy.stats import betabinom
 from sklearn.datasets import load_digits
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
@@ -39,6 +43,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "anomaly.json"
 PAGE = HERE.parent / "docs" / "detecting.md"
 METHODS = ("ornstein", "neighbours", "components", "forest")
+MAPS = METHODS[:3]  # that say where
 
 HELD_OUT = 0.2  # of the normal digits: their larger part sets the p-values
 DIGITS_SEEN, TEXTURES_SEEN = 40_000, 12_000
@@ -125,12 +130,30 @@ def cloth(draw: np.random.Generator, count: int) -> np.ndarray:
     return np.clip(np.rint(grey), 0, 255).astype(np.uint8)
 
 
-def faulty(draw: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """As many pieces with a blob or a scratch, in turn, and where it is ``(count, SIDE, SIDE)``."""
-    pieces = cloth(draw, count).astype(float)
+BANDS = {"known": (0, 0.75), "normal": (0.75, 0.875), "fresh": (0.875, 1)}
+"""Of the width of a photograph: for training, for the p-values, and for what is judged."""
+
+
+def surface(name: str, draw: np.random.Generator, count: int, band: str) -> np.ndarray:
+    """Pieces of a photograph ``(count, SIDE, SIDE)``, from one of its `BANDS`."""
+    whole = getattr(skimage.data, name)()
+    first, last = (int(share * whole.shape[1]) for share in BANDS[band])
+    views = np.lib.stride_tricks.sliding_window_view(whole[:, first:last], (SIDE, SIDE))
+    rows, columns = (draw.integers(n, size=count) for n in views.shape[:2])
+    return views[rows, columns]
+
+
+def faulty(
+    draw: np.random.Generator, faultless: np.ndarray, scale: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """The pieces with a blob or a scratch, in turn, and where it is ``(count, SIDE, SIDE)``.
+
+    It is lighter or darker by 12 to 40 times `scale`.
+    """
+    pieces = faultless.astype(float)
     y, x = np.mgrid[:SIDE, :SIDE]
     where = np.zeros(pieces.shape, bool)
-    for i in range(count):
+    for i in range(len(pieces)):
         top, left = draw.uniform(4, SIDE - 4, 2)
         if i % 2 == 0:
             where[i] = (y - top) ** 2 + (x - left) ** 2 < draw.uniform(1.5, 3) ** 2
@@ -139,18 +162,42 @@ def faulty(draw: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarra
             along = (x - left) * np.cos(angle) + (y - top) * np.sin(angle)
             across = (y - top) * np.cos(angle) - (x - left) * np.sin(angle)
             where[i] = (np.abs(along) < length) & (np.abs(across) < 0.7)
-        pieces[i][where[i]] += draw.choice([-1, 1]) * draw.uniform(12, 40)
+        pieces[i][where[i]] += draw.choice([-1, 1]) * draw.uniform(12, 40) * scale
     return np.clip(np.rint(pieces), 0, 255).astype(np.uint8), where
 
 
 def textures(folder: Path) -> dict[str, Any]:
     """A run of faultless cloth, on pieces of which half are faulty."""
     model = trained(folder / "cloth", cloth(generator("cloth"), CLOTHS), None, TEXTURES_SEEN)
-    fresh, (bad, where) = cloth(generator("more cloth"), FAULTY), faulty(generator("bad"), FAULTY)
+    fresh, draw = cloth(generator("more cloth"), FAULTY), generator("bad")
+    bad, where = faulty(draw, cloth(draw, FAULTY))
     given = torch.from_numpy(np.concatenate([fresh, bad]))[:, None]
     found = {}
     for name, options in TEXTURE_OPTIONS.items():
         found[name] = _of_textures(model, given, where, options)
+        print(name, json.dumps(found[name]), flush=True)
+    return found
+
+
+def surfaces(folder: Path) -> dict[str, Any]:
+    """A run for each photograph; faults as strong, beside its contrast, as those of cloth.
+
+    The p-values are by pieces of a band that training never saw, as what is judged is.
+    """
+    found = {}
+    for name in ("brick", "grass", "gravel"):
+        known = surface(name, generator(name), CLOTHS, "known")
+        model = trained(folder / name, known, None, TEXTURES_SEEN)
+        draw = generator("new", name)
+        fresh = surface(name, draw, FAULTY, "fresh")
+        scale = known.std() / cloth(generator("cloth"), FAULTY).std()
+        bad, where = faulty(draw, surface(name, draw, FAULTY, "fresh"), scale)
+        given = torch.from_numpy(np.concatenate([fresh, bad]))[:, None]
+        left_out = training_data(model)[1]
+        beside = torch.from_numpy(surface(name, draw, len(left_out), "normal"))[:, None]
+        found[name] = _of_textures(
+            model, given, where, {"normal": replace(left_out, stored=beside)}
+        )
         print(name, json.dumps(found[name]), flush=True)
     return found
 
@@ -174,8 +221,9 @@ def _of_textures(
     heat = found.heat
     assert heat is not None
     train = model.codec.pack(training_data(model)[0].stored)
-    plain = _off_the_plane(train, model.codec.pack(given))
-    for name, maps in (("ornstein", heat), ("components", plain)):
+    x = model.codec.pack(given)
+    plain, near = _off_the_plane(train, x), _off_the_nearest(train, x)
+    for name, maps in (("ornstein", heat), ("components", plain), ("neighbours", near)):
         row[f"{name}_pixels"] = float(average_precision_score(where.ravel(), maps[truth].ravel()))
     return row | {
         "prevalence": float(where.mean()),
@@ -198,6 +246,16 @@ def _off_the_plane(train: Tensor, x: Tensor) -> np.ndarray:
     return smoothed(error.reshape(1, len(x), *x.shape[2:]))[0]
 
 
+def _off_the_nearest(train: Tensor, x: Tensor) -> np.ndarray:
+    """Likewise of the mean of the five nearest pieces."""
+    from sklearn.neighbors import NearestNeighbors
+
+    rows, known = x.flatten(1).numpy(), train.flatten(1).numpy()
+    near = NearestNeighbors(n_neighbors=5).fit(known).kneighbors(rows, return_distance=False)
+    error = (rows - known[near].mean(1)) ** 2
+    return smoothed(error.reshape(1, len(x), *x.shape[2:]))[0]
+
+
 # --- The table -----------------------------------------------------------------------------------
 
 
@@ -213,26 +271,58 @@ def table(found: dict[str, Any]) -> Iterator[str]:
     means = " | ".join(f"{part['mean'][name]:.3f}" for name in METHODS)
     yield f"| mean | {means} | {np.mean([r['found'] for r in part['rows']]):.0%} |"
     rate = part["alarms"] / part["fresh"]
-    calls = part["rows"][0]["calls"]
+    calls, (mean, low, high) = part["rows"][0]["calls"], promised(part)
     yield ""
     yield (
         f"Of {part['fresh']:,} fresh normal digits, {part['alarms']} were flagged at alpha = 0.05: "
-        f"{rate:.1%}. {calls} denoiser calls for each digit."
+        f"{rate:.1%}. By the rate that is promised, that of a finite set of normals, "
+        f"{mean:.0f} were to be expected, in 95 % of such trials {low:.0f} to {high:.0f}. "
+        f"{calls} denoiser calls for each digit."
     )
     yield ""
     yield "| cloth | pieces, AUROC | pixels, AUPRC | found at 5 % | false alarms | calls |"
     yield "|---|---|---|---|---|---|"
-    for name, row in found["textures"].items():
-        alarms = f"{row['alarms']} of {row['fresh']}"
-        yield (
-            f"| ornstein, {name} | {row['ornstein']:.3f} | {row['ornstein_pixels']:.3f} | "
-            f"{row['found']:.0%} | {alarms} | {row['calls']} |"
-        )
+    rows = {f"ornstein, {name}": row for name, row in found["textures"].items()}
+    yield from map(_with_alarms, rows, rows.values())
     row = found["textures"]["default"]
     yield f"| components | {row['components']:.3f} | {row['components_pixels']:.3f} | | | |"
-    for name in ("neighbours", "forest"):
-        yield f"| {name} | {row[name]:.3f} | | | | |"
+    near = row.get("neighbours_pixels")
+    yield f"| neighbours | {row['neighbours']:.3f} | {f'{near:.3f}' if near else ''} | | | |"
+    yield f"| forest | {row['forest']:.3f} | | | | |"
     yield f"| guessing | 0.500 | {row['prevalence']:.3f} | | | |"
+    yield ""
+    yield "| photographs | " + " | ".join(METHODS) + " | found at 5 % | false alarms |"
+    yield "|---" * (len(METHODS) + 3) + "|"
+    for name, row in found["surfaces"].items():
+        pieces = " | ".join(f"{row[method]:.3f}" for method in METHODS)
+        alarms = f"{row['alarms']} of {row['fresh']}"
+        yield f"| {name}, pieces, AUROC | {pieces} | {row['found']:.0%} | {alarms} |"
+        pixels = " | ".join(f"{row[f'{method}_pixels']:.3f}" for method in MAPS)
+        yield f"| {name}, pixels, AUPRC (guessing {row['prevalence']:.3f}) | {pixels} | | | |"
+
+
+def _with_alarms(name: str, row: dict[str, Any]) -> str:
+    alarms = f"{row['alarms']} of {row['fresh']}"
+    return (
+        f"| {name} | {row['ornstein']:.3f} | {row['ornstein_pixels']:.3f} | "
+        f"{row['found']:.0%} | {alarms} | {row['calls']} |"
+    )
+
+
+def promised(part: dict[str, Any]) -> tuple[float, float, float]:
+    """How many alarms of all fresh digits conformal p-values promise: the mean, and 95 %.
+
+    Of n normals, k = rate (n + 1) are as strange as what is flagged; so the rate of those who are
+    judged by them is Beta(k, n + 1 - k) over all sets of normals.
+    """
+    total = np.ones(1)
+    for row in part["rows"]:
+        count, more = row["fresh"], row["normals"] + 1
+        strange = round(row["rate"] * more)
+        each = betabinom(count, strange, more - strange).pmf(np.arange(count + 1))
+        total = np.convolve(total, each)
+    low, high = np.searchsorted(total.cumsum(), (0.025, 0.975))
+    return float(total @ np.arange(len(total))), float(low), float(high)
 
 
 def write_table() -> None:
@@ -240,7 +330,7 @@ def write_table() -> None:
     put(PAGE, "anomaly", "\n".join(table(json.loads(RESULTS.read_text()))))
 
 
-PARTS = {"digits": digits, "textures": textures}
+PARTS = {"digits": digits, "textures": textures, "surfaces": surfaces}
 
 
 def main() -> None:
