@@ -195,7 +195,7 @@ def test_loss_and_gradient_vanish_at_the_flow_map_of_a_gaussian(kind, weight):
     schedule = FlowSchedule()
     student = NetDenoiser(Known(), schedule, predict_data, weigh_flow, ahead=True)
     exact = NetDenoiser(Known(), schedule, predict_data, weigh_flow, ahead=True)
-    teacher = None if kind == "by halves" else Teacher(exact, 1.0, 1.0, False, Leap())
+    teacher = None if kind == "by halves" else Teacher(exact, 1.0, 1.0, False, sampler=Leap())
     lessons = Halves(4)
     if teacher is not None:
         lessons = (Slopes if kind == "by slope" else Shown)(teacher, {}, 4)
@@ -221,7 +221,7 @@ def test_a_teacher_is_guided_by_the_weight_that_the_student_is_told(told):
     batch = Batch(normal(6, 2), t, normal(6, 2, seed=1), {"label": label})
     draws = torch.linspace(0, 1, 6, dtype=F64)[:, None].expand(6, DRAWS)
     teacher = Guided(exact) if told else exact
-    guided, heard = Teacher(teacher, 1.0, 4.0, told, Leap()).on(batch, draws)
+    guided, heard = Teacher(teacher, 1.0, 4.0, told).on(batch, draws)
     weight = heard.cond["guidance"]
     assert_close(weight, torch.linspace(1, 4, 6, dtype=F64))
     x = x_t(batch, exact.schedule)
@@ -229,6 +229,23 @@ def test_a_teacher_is_guided_by_the_weight_that_the_student_is_told(told):
     assert_close(guided(x, t), free + weight[:, None] * (conditional - free))
     assert_close(guided(x, t)[0], conditional[0])
     assert not torch.allclose(guided(x, t)[4], conditional[4], atol=1e-2)
+
+
+def test_a_teacher_is_guided_and_draws_as_its_run_says(teacher):
+    run, exact = load(teacher.path), mixture(FlowSchedule())
+    sample = replace(run.config.sample, guidance_parallel=0.3, steps=24, sampler="ddim")
+    strong = replace(run, config=replace(run.config, sample=sample))
+    found = Teacher.of(strong, 2.0, 2.0)
+    assert (found.sampler, found.steps) == (SAMPLERS["ddim"], 12)
+    batch = Batch(normal(3, 2), torch.ones(3, dtype=F64), normal(3, 2), {"label": torch.arange(3)})
+    guided = replace(found, denoiser=exact).on(batch, torch.zeros(3, DRAWS))[0]
+    x, t = normal(3, 2, seed=2), torch.tensor(0.5, dtype=F64)
+    expected = ClassifierFree(exact, 2.0, parallel=0.3)(x, t, **batch.cond)
+    assert_close(guided(x, t), expected)
+    assert not torch.allclose(guided(x, t), ClassifierFree(exact, 2.0)(x, t, **batch.cond))
+    noisy = replace(run.config, sample=replace(sample, sampler="ddpm", steps=1000))
+    found = Teacher.of(replace(run, config=noisy), 1.0, 1.0)
+    assert found.sampler.deterministic and found.steps == 16
 
 
 class Guided(Denoiser):

@@ -16,14 +16,14 @@ from ..core.sample import SAMPLERS, AdamsBashforth, Sampler, start
 from ..core.times import TimeDistribution
 from ..errors import UsageError
 from ..runs.config import RunConfig, ScheduleConfig
-from ..runs.model import GRIDS, Vocabulary, load
+from ..runs.model import GRIDS, Model, Vocabulary, load
 from .draws import Batch
 
 OWN = 0.9  # share of the leaps that are those of the student's own numbers of steps
 NEAR = 0.15  # that lead nowhere: what a denoiser learns, and a student need only keep
 ALONE = 0.5  # likewise without a teacher
 FAR = 0.25  # of those in between, the share that lead all the way to the data
-SHOWN = 8  # steps of a teacher from noise to data, at least, and two for each of its student's
+SHOWN = (8, 16)  # steps of a teacher from noise to data: half of its own, within these
 SHARED = 4  # lessons on each path that a teacher shows
 DRAWS = 3  # random numbers that a lesson takes for each example
 EARLIEST = 1e-3  # flow time at which one begins
@@ -95,9 +95,7 @@ def lessons_of(config: RunConfig, vocabulary: Vocabulary, device: torch.device) 
     low, high = c.guidance
     if not low <= high:
         raise UsageError(f"[distill] guidance = [{low}, {high}] must go from low to high.")
-    own = SAMPLERS[model.config.sample.sampler]
-    sampler = own if own.deterministic else AdamsBashforth()
-    teacher = Teacher(model.denoiser, low, high, model.config.distill.told_guidance, sampler)
+    teacher = Teacher.of(model, low, high)
     weights = model.denoiser.state_dict()
     if c.looks_ahead:
         return (Slopes if by_slope else Shown)(teacher, weights, config.sample.steps)
@@ -114,26 +112,47 @@ class Teacher:
         low: The least weight of guidance.
         high: The largest; where they differ, the student is told which.
         told: Whether the teacher, a student itself, is told the weight, too.
+        parallel: Share that is kept of the part of guidance along its answer.
         sampler: By which it shows a path.
+        steps: Of that path, at least.
     """
 
     denoiser: Denoiser
     low: float
     high: float
     told: bool
-    sampler: Sampler
+    parallel: float = 1.0
+    sampler: Sampler = AdamsBashforth()  # noqa: RUF009 (frozen)
+    steps: int = SHOWN[0]
+
+    @classmethod
+    def of(cls, model: Model, low: float, high: float) -> "Teacher":
+        """As a run draws by itself, in half as many steps and without fresh noise."""
+        own, sampler = model.config.sample, SAMPLERS[model.config.sample.sampler]
+        return cls(
+            model.denoiser,
+            low,
+            high,
+            model.config.distill.told_guidance,
+            own.guidance_parallel,
+            sampler if sampler.deterministic else AdamsBashforth(),
+            min(max(SHOWN[0], own.steps // 2), SHOWN[1]),
+        )
 
     def on(self, batch: Batch, draws: Tensor) -> tuple[Denoiser, Batch]:
         """The teacher as these examples have it, and the batch as the student hears it."""
         denoiser, fixed = self.denoiser, self.low == self.high
         if fixed:
-            guided = denoiser if self.low == 1 else ClassifierFree(denoiser, self.low)
+            guided = denoiser if self.low == 1 else self._guided(self.low)
             return guided.given(**batch.cond), batch
         weight = (self.low + (self.high - self.low) * draws[:, 0]).to(batch.x)
         heard = replace(batch, cond=batch.cond | {"guidance": weight})
         if self.told:
             return denoiser.given(**heard.cond), heard
-        return ClassifierFree(denoiser, weight).given(**batch.cond), heard
+        return self._guided(weight).given(**batch.cond), heard
+
+    def _guided(self, weight: float | Tensor) -> Denoiser:
+        return ClassifierFree(self.denoiser, weight, parallel=self.parallel)
 
 
 # --- Progressive distillation --------------------------------------------------------------------
@@ -236,7 +255,7 @@ class Shown(Lessons):
     @property
     def _count(self) -> int:
         """Of the teacher's steps."""
-        return self.steps * max(2, ceil(SHOWN / self.steps))
+        return self.steps * max(2, ceil(self.teacher.steps / self.steps))
 
     def _own(self, t: Tensor, until: Tensor) -> Tensor:
         """Which leaps begin and end where the teacher's steps do."""
