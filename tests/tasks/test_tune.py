@@ -9,6 +9,7 @@ from ornstein.core.fit import unfitted
 from ornstein.core.times import UniformGrid
 from ornstein.data import DataOptions, open_data
 from ornstein.data.embedded import Embedded
+from ornstein.data.image import ImageCodec
 from ornstein.errors import ModelFileError, StorageError, UsageError
 from ornstein.runs.config import NetConfig, RunConfig, TrainConfig
 from ornstein.runs.fitted import keep_rule, kept_rule, kept_steps
@@ -134,8 +135,8 @@ def test_a_run_of_pairs_is_fitted_to_what_its_held_out_examples_are_given(tmp_pa
         train=TrainConfig(seen=16, batch=8, precision="f32", ema=(0.1,)),
     )
     run, seen = train("digits", out=tmp_path / "run", config=config), contexts(monkeypatch)
-    model, how = load(run.path), {"steps": 4, "rounds": 1}
-    tune(model, 2, examples=64, **how)
+    model = load(run.path)
+    tune(model, 2, examples=64, steps=4, rounds=1)
     held = open_data("digits", config.data).split(0.3, 0)[1]
     assert held.given is not None
     known = held.given.context(torch.arange(len(held)), (8, 8))
@@ -145,8 +146,9 @@ def test_a_run_of_pairs_is_fitted_to_what_its_held_out_examples_are_given(tmp_pa
 
     # or to the pictures that are named
     picture = tmp_path / "one.png"
+    assert isinstance(model.given, ImageCodec)
     picture.write_bytes(model.given.encode(held.given.stored[3].numpy()[0][..., None]))
-    tune(model, 2, examples=64, given=(str(picture),), **how)
+    tune(model, 2, examples=64, given=(str(picture),), steps=4, rounds=1)
     assert torch.equal(seen[-1], known[3:4].expand(64, -1, -1, -1))
 
 

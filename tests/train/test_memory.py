@@ -8,6 +8,7 @@ import torch
 from tiny import tiny_config
 
 from ornstein.data import DataOptions, open_data
+from ornstein.nets import DiT, UNet
 from ornstein.runs.config import NetConfig, RunConfig
 from ornstein.train import progress, train
 from ornstein.train.draws import Batch
@@ -47,6 +48,7 @@ def test_blocks_that_are_recomputed_keep_little_inside(net):
     training = Training(config_of(net, "low"), data)
     low, one = training.denoiser, first(training)
     inside = kept(low, one)
+    assert isinstance(low.net, UNet | DiT)
     low.net.recompute = False
     assert inside < kept(low, one) / 3
 
