@@ -10,7 +10,7 @@ from tiny import tiny_config
 from ornstein.data import DataOptions, open_data
 from ornstein.nets import DiT, UNet
 from ornstein.runs.config import NetConfig, RunConfig
-from ornstein.train import progress, train
+from ornstein.train import progress, recipe, train
 from ornstein.train.draws import Batch
 from ornstein.train.memory import examples_at_once, kept, memory_kept, peak
 from ornstein.train.training import Training
@@ -133,3 +133,17 @@ def test_bounds_of_the_allocator_are_left_alone(monkeypatch, tmp_path, who):
         with memory_kept():
             pass
     assert not asked
+
+
+@pytest.mark.slow
+def test_35_million_weights_learn_64_x_64_pictures_within_4_gib():
+    config = recipe(open_data(torch.rand(4, 3, 64, 64), DataOptions(shift=1)), size=104)
+    train_ = replace(config.train, memory="low", precision="f32")
+    data = open_data(torch.rand(4, 3, 64, 64), config.data)
+    training = Training(replace(config, train=train_), data)
+    count = sum(p.numel() for p in training.weights)
+    parts = [tensor for part in training.parts().values() for tensor in part.values()]
+    steady = sum(tensor.nbytes for tensor in parts) + 4 * count  # and the gradient
+    one = kept(training.denoiser, first(training))
+    assert count > 35e6 and training.micro > 1
+    assert steady + training.micro * one + 2**29 < 2**32  # half a gibibyte is PyTorch's
