@@ -55,7 +55,7 @@ def test_a_jpeg_file_gives_the_coefficients_of_the_picture_it_was_made_of(tmp_pa
     x = torch.from_numpy(pixels).permute(2, 0, 1)[None].double()
     expected = jpeg(codec.shape, 30, chroma=chroma)(x).float()
     y = measured(codec, tmp_path / "a.jpg", operator="jpeg").y
-    assert (y == expected).double().mean() > (0.995 if size == SIZE else 0.97)
+    assert (y == expected).double().mean() > (0.99 if size == SIZE else 0.97)
     assert expected.ne(0).sum() > 60
 
 

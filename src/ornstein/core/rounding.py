@@ -24,13 +24,10 @@ class Quantise(Operator):
     Args:
         inner: A.
         centre: The number from which levels are counted.
-        back: What makes ``A (x - centre)`` of the example that is left when y is decoded, if
-            decoding is not A's pseudo-inverse.
     """
 
     inner: LinearOperator
     centre: float = 0.0
-    back: LinearOperator | None = None
     rounding = 12**-0.5
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -42,10 +39,6 @@ class Quantise(Operator):
 
     def tangent(self, x: Tensor) -> tuple[Tensor, LinearOperator]:
         return self.exact(x), self.inner
-
-    def of_left(self, left: Tensor) -> Tensor:
-        """y, from the example that it was decoded to."""
-        return (self.back or self.inner)(left - self.centre).round()
 
 
 def quantise(shape: Shape, step: float = 1.0) -> Quantise:
@@ -165,39 +158,24 @@ def jpeg_of(
         fewer: Rows and columns of pixels that share a colour.
         unit: Of x, in grey levels of 0 to 255.
 
-    Source: ITU-T T.81, https://www.w3.org/Graphics/JPEG/itu-t81.pdf, annex A.3; decoders enlarge
-    colours as libjpeg does by default, by a triangle.
+    Source: ITU-T T.81, https://www.w3.org/Graphics/JPEG/itu-t81.pdf, annex A.3.
     """
     if len(shape) != 3:
         raise ValueError(f"JPEG is of pictures (C, H, W), got {shape}")
-    space, centre = shape[1:], 128 / unit
+    centre = 128 / unit
+    grey, whole = BlockCosine(tables[0] / unit), [_whole(n) for n in shape[1:]]
     if shape[0] != 3:
-        return Quantise(_plane(tables[0] / unit, None, [_whole(n) for n in space]), centre)
+        even = all(m is None for m in whole)
+        return Quantise(grey if even else Compose(grey, Separable((None, *whole))), centre)
     mix = torch.tensor([LUMA, *CHROMA], dtype=torch.float64)
-    shared = [_shared(n, by) for n, by in zip(space, fewer, strict=True)]
-    found = [
-        torch.linalg.solve(mean @ _enlarged(n, by), mean)
-        for n, by, mean in zip(space, fewer, shared, strict=True)
-    ]
-    grey = _plane(tables[0] / unit, mix[:1], [_whole(n) for n in space])
-    sizes = [_up(n) for n in space], [_up(len(mean)) for mean in shared]
-
-    def stacked(matrices: Sequence[Tensor]) -> Stack:
-        ends = [_extended(len(m)) @ m for m in matrices]
-        colours = _plane(tables[1] / unit, mix[1:], ends)
-        return Stack((grey, colours), ((1, *sizes[0]), (2, *sizes[1])))
-
-    return Quantise(stacked(shared), centre, stacked(found))
-
-
-def _plane(
-    steps: Tensor, mix: Tensor | None, matrices: Sequence[Tensor | None]
-) -> BlockCosine | Compose:
-    """Blocks of what a mixing of the channels, and a matrix along each axis, make of x."""
-    blocks = BlockCosine(steps)
-    if mix is None and all(m is None for m in matrices):
-        return blocks
-    return Compose(blocks, Separable((mix, *matrices)))
+    shared = [_shared(n, by) for n, by in zip(shape[1:], fewer, strict=True)]
+    ends = [_extended(len(mean)) @ mean for mean in shared]
+    parts = (
+        Compose(grey, Separable((mix[:1], *whole))),
+        Compose(BlockCosine(tables[1] / unit), Separable((mix[1:], *ends))),
+    )
+    sizes = (1, *map(_up, shape[1:])), (2, *(len(end) for end in ends))
+    return Quantise(Stack(parts, sizes), centre)
 
 
 def _up(n: int) -> int:
@@ -218,13 +196,3 @@ def _extended(n: int, by: int = 8) -> Tensor:
 def _shared(n: int, by: int) -> Tensor:
     """``(M, n)``: the mean of each `by` entries."""
     return _extended(n, by).unflatten(0, (-1, by)).mean(1)
-
-
-def _enlarged(n: int, by: int) -> Tensor:
-    """``(n, M)``: back to n entries, each 3/4 of the one it had a part in and 1/4 of the next."""
-    near = torch.arange(n) // by
-    if by == 1:
-        return torch.eye(n, dtype=torch.float64)
-    far = (near + 2 * (torch.arange(n) % 2) - 1).clamp(0, int(near[-1]))
-    one = torch.eye(int(near[-1]) + 1, dtype=torch.float64)
-    return 0.75 * one[near] + 0.25 * one[far]

@@ -128,11 +128,12 @@ def problem_of(
 def _left(
     codec: Codec, operator: Operator, size: tuple[int, ...], files: Files, options: RestoreOptions
 ) -> Read:
-    """y. Of what was rounded, files hold the examples that it was decoded to."""
+    """y. Of what was rounded, files hold the examples it was decoded to: rounded again, they are
+    what they were."""
     if isinstance(files, Tensor) or not isinstance(operator, Quantise):
         return read_measurements(codec, size, files, makes_pictures(options))
     read = read_measurements(codec, codec.shape, files, picture=True)
-    return replace(read, values=operator.of_left(read.values))
+    return replace(read, values=operator(read.values))
 
 
 def _looked_at(operator: Operator, y: Tensor) -> Tensor:
