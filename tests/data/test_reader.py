@@ -67,20 +67,65 @@ def test_a_text_is_what_the_encoder_says_of_it_piece_by_piece(reader, place):
     assert (reader.length, reader.width) == (16, 12)
 
 
-def test_many_texts_are_encoded_once(reader, cache, monkeypatch):
-    texts = [" ".join(["a"] * (1 + i % 9)) for i in range(70)]
-    first = reader.tensor(texts)
-    assert len(list(cache.iterdir())) == 1
-    monkeypatch.setattr(Reader, "_encode", lambda *_: pytest.fail("asked again"))
-    assert torch.equal(reader.tensor(texts).nan_to_num(9), first.nan_to_num(9))
+MANY = [f"{'a ' * n}{colour} {thing}" for n in range(7) for colour in WORDS[4:9] for thing in "7a"]
 
 
-def test_a_broken_copy_is_made_anew(reader, cache):
-    texts = [" ".join(["a"] * (1 + i % 9)) for i in range(70)]
-    first = reader.tensor(texts)
+def listened(monkeypatch):
+    """How many texts the encoder is asked for, from now on."""
+    asked, read = [], Reader._read
+
+    def count(self, every):
+        asked.extend(dict.fromkeys(every))
+        return read(self, every)
+
+    monkeypatch.setattr(Reader, "_read", count)
+    return asked
+
+
+def test_of_many_texts_each_is_read_once_whichever_others_there_are(reader, monkeypatch):
+    asked = listened(monkeypatch)
+    first = reader.tensor(MANY)
+    assert len(asked) == len(set(MANY)) == 70
+    asked.clear()
+    more = reader.tensor([*MANY[::-1], "blue of red"])
+    assert len(asked) == 1  # the one that is new
+    assert torch.equal(more[:-1].flip(0).nan_to_num(9), first.nan_to_num(9))
+
+
+def test_what_is_said_of_a_text_is_the_same_to_the_last_bit_whoever_is_read_with_it(
+    reader, cache, tmp_path, monkeypatch
+):
+    first = dict(zip(MANY, reader.tensor(MANY), strict=True))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
+    others = [f"{text} of" for text in MANY]
+    again = reader.tensor([*others, *MANY[::7]])[len(others) :]
+    expected = torch.stack([first[text] for text in MANY[::7]])
+    assert torch.equal(again.nan_to_num(9), expected.nan_to_num(9))
+
+
+@pytest.mark.parametrize("broken", [b"no table", b"SQLite format 3\0" + bytes(4000)])
+def test_a_broken_copy_is_made_anew(reader, cache, monkeypatch, broken):
+    first = reader.tensor(MANY)
     (kept,) = cache.iterdir()
-    kept.write_bytes(b"no tensors")
-    assert torch.equal(reader.tensor(texts).nan_to_num(9), first.nan_to_num(9))
+    kept.write_bytes(broken)
+    assert torch.equal(reader.tensor(MANY).nan_to_num(9), first.nan_to_num(9))
+    reader.tensor(MANY)  # what was broken is gone
+    asked = listened(monkeypatch)
+    reader.tensor(MANY)
+    assert asked == []
+
+
+def test_without_room_for_copies_texts_are_read_all_the_same(reader, tmp_path, monkeypatch):
+    first = reader.tensor(MANY)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert torch.equal(reader.tensor(MANY).nan_to_num(9), first.nan_to_num(9))
+
+
+def test_few_texts_such_as_are_asked_for_are_not_kept(reader, cache):
+    assert reader.tensor([]).shape == (0, 16, 12)
+    reader.tensor(TEXTS)
+    assert not cache.exists()
 
 
 def test_emphasis_lies_on_the_words_and_what_is_too_long_is_said(reader):

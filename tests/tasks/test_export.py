@@ -163,9 +163,7 @@ def test_a_graph_of_a_run_with_an_encoder_of_others_is_told_what_that_says(monke
     said = torch.randn(3, 6, 5, generator=torch.Generator().manual_seed(0)).half()
     said[0, 4:], said[1] = torch.nan, torch.nan
     known = dict(zip(("a red 7", "", "blue"), said, strict=True))
-    monkeypatch.setattr(
-        Reader, "_encode", lambda self, texts: torch.stack([known[t] for t in texts])
-    )
+    monkeypatch.setattr(Reader, "tensor", lambda self, texts: torch.stack([*map(known.get, texts)]))
     monkeypatch.setattr(Reader, "unread", lambda self, text: "")
     monkeypatch.setattr(Reader, "emphasis", lambda self, spans: torch.ones(6))
     words = Vocabulary(words=Reader(encoder="clip", mark="0", width=5, length=6))

@@ -1,23 +1,32 @@
 """Encoders of texts that others trained: frozen, and what they said once is kept on disk."""
 
 import os
-from collections.abc import Iterable, Sequence
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
+from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import DataError, ModelFileError
-from .codec import write_bytes
 from .names import shown
+
+Pieces = tuple[int, ...]
+"""The numbers of the pieces of a text, as far as it is read."""
+
+Result = TypeVar("Result")
 
 MOST_PIECES = 128  # of one text
 AT_ONCE = 32  # texts
-KEPT_FROM = 64  # different texts, whose encodings are kept on disk
+KEPT_FROM = 64  # different texts, of which is kept on disk what was said
+PATIENCE = 30.0  # seconds, while another process writes there
 ENCODERS = {"clip": "CLIPTextModel", "clip_text_model": "CLIPTextModel", "t5": "T5EncoderModel"}
 """Of these kinds, the half that reads; the others are encoders as a whole."""
 
@@ -74,21 +83,16 @@ class Reader:
         return torch.full((1, self.length, self.width), torch.nan, dtype=torch.float16)
 
     def tensor(self, texts: Iterable[str]) -> Tensor:
-        """The condition ``text`` ``(B, length, width)``, in float16, NaN behind the last piece."""
-        texts = list(texts)
-        if len(texts) < KEPT_FROM:
-            return self._encode(texts)
-        from safetensors.torch import load_file, save
+        """The condition ``text`` ``(B, length, width)``, in float16, NaN behind the last piece.
 
-        names = blake2b(repr((self.mark, self.length, texts)).encode(), digest_size=16).hexdigest()
-        path = _cache() / f"{names}.safetensors"
-        if path.is_file():
-            try:
-                return load_file(path)["text"]
-            except Exception:  # as many kinds as ways to be broken: it is only a copy
-                path.unlink(missing_ok=True)
-        told = self._encode(texts)
-        write_bytes(path, save({"text": told}))
+        Of many texts, each is read once: what was said of it is kept on disk.
+        """
+        rows = self._pieces(list(texts))
+        every = list(dict.fromkeys(rows))
+        said = self._read_once(every) if len(every) >= KEPT_FROM else self._read(every)
+        told = self.nothing.repeat(len(rows), 1, 1)
+        for row, pieces in zip(told, rows, strict=True):
+            row[: len(pieces)] = said[pieces]
         return told
 
     def emphasis(self, spans: Sequence[tuple[str, float]]) -> Tensor:
@@ -119,22 +123,104 @@ class Reader:
             )
         return parts
 
+    def _pieces(self, texts: list[str]) -> list[Pieces]:
+        if not texts:  # which tokenizers refuse
+            return []
+        how = {"truncation": True, "max_length": self.length}
+        return [tuple(ids) for ids in self._parts.tokenizer(texts, **how)["input_ids"]]
+
+    def _room(self, pieces: Pieces) -> int:
+        """Places for a text: a multiple of 8, or as many as there are at most."""
+        return min(self.length, -(-len(pieces) // 8) * 8)
+
+    def _read_once(self, every: Sequence[Pieces]) -> dict[Pieces, Tensor]:
+        """What the encoder says of texts, of each the same whichever others there are.
+
+        For that it sees as many at once as ever, all about as long: sums are rounded by the size
+        of what is summed.
+        """
+        kept = Kept(self.mark, self.width)
+        said = kept.read(every)
+        new = sorted((one for one in every if one not in said), key=self._room)
+        for _, alike in groupby(new, key=self._room):
+            for some in _batches(list(alike)):
+                found = self._read([*some, *some[-1:] * (AT_ONCE - len(some))])
+                kept.write(found)
+                said |= found
+        return said
+
     @torch.no_grad()
-    def _encode(self, texts: list[str]) -> Tensor:
+    def _read(self, every: Sequence[Pieces]) -> dict[Pieces, Tensor]:
+        """What the encoder says ``(pieces, width)`` of each text."""
         tokenizer, net, _ = self._parts
-        told = self.nothing.repeat(len(texts), 1, 1)
-        for i in range(0, len(texts), AT_ONCE):
-            read = tokenizer(
-                texts[i : i + AT_ONCE],
-                padding="max_length",
-                truncation=True,
-                max_length=self.length,
-                return_tensors="pt",
-            )
-            there = read["attention_mask"].bool()
-            said = net(input_ids=read["input_ids"], attention_mask=there).last_hidden_state
-            told[i : i + AT_ONCE] = said.half().masked_fill(~there[..., None], torch.nan)
-        return told
+        said = dict[Pieces, Tensor]()
+        for some in _batches(every):
+            ids = torch.full((len(some), max(map(self._room, some))), tokenizer.pad_token_id or 0)
+            there = torch.zeros_like(ids, dtype=torch.bool)
+            for i, pieces in enumerate(some):
+                ids[i, : len(pieces)], there[i, : len(pieces)] = torch.tensor(pieces), True
+            heard = net(input_ids=ids, attention_mask=there).last_hidden_state.half()
+            said |= {pieces: heard[i, : len(pieces)] for i, pieces in enumerate(some)}
+        return said
+
+
+def _batches(every: Sequence[Pieces]) -> Iterator[Sequence[Pieces]]:
+    return (every[i : i + AT_ONCE] for i in range(0, len(every), AT_ONCE))
+
+
+class Kept:
+    """What an encoder has said of texts, in a file for all runs that go by it.
+
+    It is only a copy: what cannot be read or written is left out, and a broken file removed.
+
+    Args:
+        mark: Of the encoder.
+        width: Numbers that it says of each piece.
+    """
+
+    def __init__(self, mark: str, width: int) -> None:
+        self.path, self.width = _cache() / f"{mark}.db", width
+
+    def read(self, every: Sequence[Pieces]) -> dict[Pieces, Tensor]:
+        """Of those that are there."""
+
+        def found(table: sqlite3.Connection) -> dict[Pieces, Tensor]:
+            said = dict[Pieces, Tensor]()
+            for pieces in every:
+                rows = table.execute("SELECT said FROM texts WHERE pieces = ?", (_key(pieces),))
+                for (there,) in rows:
+                    if len(there) == 2 * len(pieces) * self.width:
+                        numbers = np.frombuffer(there, np.float16).copy()
+                        said[pieces] = torch.from_numpy(numbers).view(-1, self.width)
+            return said
+
+        return self._at(found) or {}
+
+    def write(self, said: Mapping[Pieces, Tensor]) -> None:
+        """Keep them beside the others."""
+        rows = [(_key(pieces), heard.numpy().tobytes()) for pieces, heard in said.items()]
+        self._at(
+            lambda table: table.executemany("INSERT OR REPLACE INTO texts VALUES (?, ?)", rows)
+        )
+
+    def _at(self, do: Callable[[sqlite3.Connection], Result]) -> Result | None:
+        """What is done at the table; None if that fails."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(self.path, timeout=PATIENCE)) as table, table:
+                table.execute(
+                    "CREATE TABLE IF NOT EXISTS texts (pieces BLOB PRIMARY KEY, said BLOB)"
+                )
+                return do(table)
+        except (sqlite3.OperationalError, OSError):  # no room, no leave, or too many at it
+            return None
+        except sqlite3.DatabaseError:
+            self.path.unlink(missing_ok=True)
+            return None
+
+
+def _key(pieces: Pieces) -> bytes:
+    return np.array(pieces, "<i4").tobytes()
 
 
 def _cache() -> Path:
