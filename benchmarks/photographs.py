@@ -48,7 +48,7 @@ CORNERS = {"astronaut": (100, 150), "cat": (90, 160)}  # top, left of the part t
 DRAWS = {"scratches": 79}
 FEW = 19  # draws of the others
 HELD = 40  # patches of the training photographs, kept from training, that calibrate the bands
-HOW = {"sampler": "sde-dpm++2m", "steps": 16, "iterations": 1}
+HOW = {task: {"iterations": 1} for task in ("half of the pixels", "scratches")}
 RESULT = Path("benchmarks/results/photographs.json")
 CACHE = Path(__file__).parent / ".cache" / "photographs"
 
@@ -225,7 +225,7 @@ def calibrated(model: Model, task: str, truth: np.ndarray) -> Row:
     """How well held-out patches are covered, and by how much to widen; the run keeps it."""
     problem = TASKS[task](truth)
     begin = time.process_time()
-    found = calibrate(model, HELD, problem.mask, FEW, keep=True, **HOW, **problem.options)
+    found = calibrate(model, HELD, problem.mask, FEW, keep=True, **HOW.get(task, {}), **problem.options)
     assert found.widening is not None
     seconds = time.process_time() - begin
     return {"band": found.everywhere, "widening": found.widening.factor, "seconds": seconds}
@@ -243,7 +243,8 @@ def measure(model: Model, task: str, name: str, truth: np.ndarray) -> dict[str, 
         rows[rival] = quality(truth, best[rival])
     begin = time.process_time()
     draws = DRAWS.get(task, FEW)
-    restored = restore(model, problem.given, problem.mask, draws, **HOW, **problem.options)
+    how = HOW.get(task, {})
+    restored = restore(model, problem.given, problem.mask, draws, **how, **problem.options)
     seconds = time.process_time() - begin
     codec = restored.samples.codec
     mean, draw = (

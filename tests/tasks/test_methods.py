@@ -8,7 +8,7 @@ from ornstein.core.measured import DAPS, DDRM, DPS, METHODS, RePaint
 from ornstein.core.posterior import Measured
 from ornstein.errors import UsageError
 from ornstein.evaluate.measures.calibration import in_words
-from ornstein.tasks.methods import method_of, particles_of
+from ornstein.tasks.methods import caution, method_of, particles_of
 from ornstein.tasks.options import RestoreOptions, checked
 from ornstein.tasks.restore import key_of, restore
 from untrained import tiny_model
@@ -45,6 +45,12 @@ def test_what_is_said_changes_what_is_drawn_and_the_name_of_the_measurement():
     loose, tight = (restore(model, y, **how, tuning={"weight": w}).samples.x for w in (9.0, 0.1))
     assert not torch.equal(loose, tight)
     assert key_of(asked("dps", zeta=0.3), None) != key_of(asked("dps", zeta=1.0), None)
+
+
+def test_what_is_known_to_be_wrong_is_said_of_those_methods_that_a_gaussian_shows():
+    assert caution(asked("mmps")) == caution(asked("particles")) == ""
+    said = restore(tiny_model(), torch.zeros(1, 1, 4, 4), upscale=2, steps=2, method="daps").caution
+    assert "daps are biased" in said and "0.83 times" in said and "1.99 times" in said
 
 
 def test_bands_of_more_draws_are_another_measurement_and_those_of_too_few_are_not():

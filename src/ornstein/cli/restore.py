@@ -75,6 +75,8 @@ def restore(
         if grid is not None:
             paths.append(write_picture(restored.panel(), grid))
         say(f"It took {restored.cost}.")
+        if restored.caution and restored.draws > 1:
+            say(restored.caution)
         if uncertainty:
             say(" ".join((restored.trust, restored.legend)).strip())
         costs.append(restored.cost and asdict(restored.cost))

@@ -366,3 +366,16 @@ METHODS: dict[str, Callable[..., Method]] = {
 }
 """Each is made from numbers, for commands. `core.particles.Particles` is one more, of many examples
 at once."""
+
+BIASES = {
+    "pigdm": (0.96, 1.06),
+    "ddnm": (0.63, 1.51),
+    "diffpir": (0.63, 1.51),
+    "ddrm": (0.75, 0.87),
+    "dps": (1.20, 0.72),
+    "daps": (0.83, 1.99),
+    "repaint": (0.95, 0.88),
+}
+"""What is wrong with the draws of one Gaussian, of those methods that are not exact for it: of the
+second of two numbers, correlated by .8, the first known, how much the mean follows the first and
+how large the variance is, over what they should be."""

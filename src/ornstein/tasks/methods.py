@@ -1,10 +1,10 @@
-"""By which method to mend, as the options say."""
+"""By which method to mend, as the options say, and what is known of its draws."""
 
 from collections.abc import Callable, Mapping
 from inspect import signature
 from typing import TypeVar
 
-from ..core.measured import METHODS, Method
+from ..core.measured import BIASES, METHODS, Method
 from ..core.particles import Particles
 from ..core.posterior import Measured
 from ..errors import UsageError
@@ -37,6 +37,18 @@ def particles_of(options: RestoreOptions, measured: Measured) -> Particles:
         return Particles(measured, least)
 
     return _made("particles", competing, options.tuning or {})
+
+
+def caution(options: RestoreOptions) -> str:
+    """What is known to be wrong with the draws, in a sentence; empty if it is nothing."""
+    if options.method not in BIASES:
+        return ""
+    follows, variance = BIASES[options.method]
+    return (
+        f"Draws by {options.method} are biased: of two correlated numbers, one known, the other "
+        f"follows it {follows:.2f} times as much as it should and has {variance:.2f} times its "
+        "variance; choose mmps, or measure the bands with --calibrate 100."
+    )
 
 
 def _made(name: str, make: Callable[..., Made], given: Mapping[str, float]) -> Made:

@@ -141,12 +141,12 @@ class RestoreOptions(DrawOptions):
         simulate: They are whole: measure them first.
     """
 
-    sampler: str | None = "ddpm"
-    steps: Steps | None = 32
+    sampler: str | None = "sde-dpm++2m"
+    steps: Steps | None = 16
     draws: Annotated[int, Interval(ge=1, le=10_000), Parameter(alias="-n")] = 4
     method: str = "mmps"
     tuning: Annotated[dict[str, float] | None, Parameter(name="--method")] = None
-    iterations: Annotated[int, Interval(ge=1, le=1000)] = 3
+    iterations: Annotated[int, Interval(ge=1, le=1000)] = 2
     particles: Annotated[int, Interval(ge=2, le=100_000)] = 64
     noise: Annotated[float, Interval(ge=0, le=1e9)] | None = None
     upscale: Annotated[int, Interval(ge=2, le=64)] | None = None

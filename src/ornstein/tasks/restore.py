@@ -28,7 +28,7 @@ from ..runs.sized import sized
 from .asking import conditions, label_names
 from .holes import HoleSource, incomplete
 from .measuring import Problem, masked, problem_of
-from .methods import method_of, particles_of
+from .methods import caution, method_of, particles_of
 from .options import RestoreOptions, checked
 from .progress import pieces
 from .reading import Coding, Files, Read, coding_of, paths_of
@@ -102,6 +102,7 @@ def restore(
         read=read,
         margins=None if chosen.simulate else chosen.margins,
         widening=_known_widening(model, said, mask) if own is None else None,
+        caution=caution(chosen),
     )
 
 

@@ -82,6 +82,7 @@ class Restored:
             if nobody has tried them with this measurement.
         read: What the files hold, in the units of the data, where a part of each example is known.
         margins: By how much the pictures have grown, if they have.
+        caution: What is known to be wrong with draws by the method, in a sentence.
     """
 
     given: Tensor
@@ -94,6 +95,7 @@ class Restored:
     widening: Widening | None = None
     read: Read | None = None
     margins: Margins | None = None
+    caution: str = ""
 
     @property
     def draws(self) -> int:
