@@ -18,9 +18,11 @@ sys.path.append(str(ROOT / "benchmarks" / "papers"))
 import adapters  # noqa: E402
 import anomaly  # noqa: E402
 import augment  # noqa: E402
+import autoencoders  # noqa: E402
 import classify  # noqa: E402
 import comparison  # noqa: E402
 import distillation  # noqa: E402
+import few  # noqa: E402
 import pairs  # noqa: E402
 import photographs  # noqa: E402
 import posterior  # noqa: E402
@@ -80,6 +82,8 @@ WRITERS: dict[str, Callable[[], object]] = {
     "prior": prior.table,
     "adapters": of_adapters,
     "distillation": of_distillation,
+    "few": few.write_table,
+    "autoencoders": autoencoders.write_tables,
 }
 """By the name of the results that each tells."""
 

@@ -129,7 +129,9 @@ def test_few_pictures_are_moved_and_nothing_else(monkeypatch):
     assert recipe(few, "flow-map").data.shift == 2
     assert recipe(few, "ddpm").data.shift == 0  # a paper's, as it is
     assert flat(recipe(few)) == flat(recipe(many))
-    for said in (DataOptions(flip=True), DataOptions(shift=1), DataOptions(patch=5)):
+    mirrored = open_data(torch.rand(11, 3, 16, 16), DataOptions(flip=True))
+    assert recipe(mirrored).data == DataOptions(flip=True, shift=2)
+    for said in (DataOptions(shift=1), DataOptions(patch=5)):
         assert recipe(open_data(torch.rand(11, 3, 16, 16), said)).data == said
     paired = DataOptions(given="edges")
     assert recipe(open_data(torch.rand(11, 3, 16, 16), paired)).data == paired
