@@ -3,7 +3,7 @@ import torch
 from torch.testing import assert_close
 
 from ornstein.nets import DiT
-from ornstein.nets.dit import cut, positions
+from ornstein.nets.dit import Beside, cut, positions
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,15 @@ def test_every_place_has_its_own_code(grid):
     assert codes.shape == (torch.Size(grid).numel(), 48) and codes.abs().max() <= 1
     distance = torch.cdist(codes.double(), codes.double()) + 10 * torch.eye(len(codes)).double()
     assert distance.min() > 0.1
+
+
+@pytest.mark.parametrize("grid", [(6,), (4, 3), (3, 2, 4)])
+def test_a_patch_hears_those_beside_it_and_nobody_at_first(grid):
+    beside, count = Beside(2, grid), torch.Size(grid).numel()
+    h = torch.randn(2, count, 2)
+    assert_close(beside(h), h, rtol=0, atol=0)
+    torch.nn.init.ones_(beside.kernel.weight)
+    heard = torch.func.jacrev(lambda one: beside(one[None, :, None].expand(1, -1, 2))[0, :, 0])
+    place = torch.cartesian_prod(*(torch.arange(n) for n in grid)).view(count, -1)
+    apart = (place[:, None] - place).abs().amax(-1)
+    assert torch.equal(heard(torch.randn(count)) != 0, apart <= 1)

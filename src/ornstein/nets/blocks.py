@@ -270,9 +270,10 @@ class Reading(nn.Module):
         return x + self.out(attend(q, k, v, bias.to(q)).transpose(1, 2).flatten(2))
 
 
-def feed_forward(width: int, ratio: int) -> nn.Module:
-    """``W2 silu(W1 x)`` over the last axis, `ratio` times wider in between."""
-    return nn.Sequential(Linear(width, ratio * width), nn.SiLU(), Linear(ratio * width, width))
+def feed_forward(width: int, ratio: int, between: nn.Module | None = None) -> nn.Module:
+    """``W2 silu(W1 x)`` over the last axis; `between`, `ratio` times wider, more can be done."""
+    wide, back = Linear(width, ratio * width), Linear(ratio * width, width)
+    return nn.Sequential(wide, *([between] if between else []), nn.SiLU(), back)
 
 
 class AdaptiveBranch(nn.Module):

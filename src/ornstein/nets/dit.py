@@ -24,6 +24,34 @@ from .conditions import UNCONDITIONAL, Conditions, Inputs, check_range, check_sh
 MOST_TOKENS = 2**14
 
 
+class Beside(nn.Module):
+    """Each patch as it hears those next to it: a kernel of 3 each way for each channel.
+
+    It begins as the identity. In the middle of a feed-forward it tells a transformer from the first
+    update on what lies beside what, which attention has to find out.
+
+    Args:
+        width: Of a token.
+        grid: The patches along each axis.
+
+    Source: Xie et al. (2021), https://arxiv.org/abs/2105.15203, section 3.1 (Mix-FFN); in
+    diffusion: Xie et al. (2024), https://arxiv.org/abs/2410.10629, section 2.3.
+    """
+
+    def __init__(self, width: int, grid: tuple[int, ...]) -> None:
+        super().__init__()
+        self.grid = grid
+        kind = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[len(grid) - 1]
+        self.kernel = zero(kind(width, width, 3, padding=1, groups=width))
+        with torch.no_grad():
+            self.kernel.weight[(slice(None), 0, *(1 for _ in grid))] = 1
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Of tokens ``(B, N, width)``."""
+        maps = h.transpose(1, 2).unflatten(2, self.grid)
+        return self.kernel(maps).flatten(2).transpose(1, 2)
+
+
 class DiT(nn.Module):
     """Network that cuts x ``(B, C, *S)`` into patches and lets all of them attend to each other.
 
@@ -32,7 +60,7 @@ class DiT(nn.Module):
     Args:
         shape: ``(C, *S)``, S of one, two or three axes.
         size: Width of a token, a multiple of 8.
-        depth: Number of blocks, each of self-attention and feed-forward.
+        depth: Number of blocks, each of self-attention and feed-forward, see `Beside`.
         patch: Points along each axis of a patch, at most the axis. If not given, the least power
             of two that leaves at most 256 tokens.
         conditions: What the network can be told.
@@ -77,7 +105,8 @@ class DiT(nn.Module):
             self.blocks.append(AdaptiveBranch(Attention(size), size, size, 1))
             if conditions.length:
                 self.blocks.append(Reading(size, self.inputs.heard))
-            self.blocks.append(AdaptiveBranch(feed_forward(size, 4), size, size, 1))
+            forward = feed_forward(size, 4, Beside(4 * size, self.grid))
+            self.blocks.append(AdaptiveBranch(forward, size, size, 1))
         self.modulation = Modulation(size, size, 2, 1)
         self.last = zero(Linear(size, out_channels * points))
 
