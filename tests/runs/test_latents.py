@@ -9,7 +9,7 @@ from PIL import Image
 from torch.testing import assert_close
 
 from ornstein.cli import run_command
-from ornstein.data import DataOptions, open_data
+from ornstein.data import DataOptions, open_data, room
 from ornstein.data.dataset import draws_at
 from ornstein.errors import DataError, ModelFileError, UsageError
 from ornstein.evaluate.evaluation import evaluate, write
@@ -96,6 +96,15 @@ def test_a_dataset_encoded_once_is_what_would_be_encoded_each_time(places, sides
     data = encoded(sides[1], codec)
     assert_close(data.batch(torch.arange(4))[0], codec.pack(sides[1].stored[:4]))
     assert data.stored.shape[1:] == codec.shape
+
+
+def test_latents_that_memory_does_not_hold_are_mapped(places, sides, tmp_path, monkeypatch):
+    codec = latents_of(places / "coder")
+    held = encoded(sides[1], codec)
+    monkeypatch.setenv("ORNSTEIN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(room, "most_held", lambda: 0)
+    assert torch.equal(encoded(sides[1], codec).stored, held.stored)
+    assert (tmp_path / "cache").is_dir()
 
 
 def test_the_recipe_of_a_run_on_latents_goes_by_their_size(places):

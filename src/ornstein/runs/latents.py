@@ -13,6 +13,7 @@ from torch import Tensor
 from ..data.codec import Codec, measure
 from ..data.dataset import Dataset
 from ..data.names import shown
+from ..data.room import parts, room
 from ..errors import DataError, ModelFileError, StorageError, UsageError
 from ..nets.autoencoder import Autoencoder
 from .checkpoint import WEIGHTS
@@ -312,10 +313,10 @@ def measured(data: Dataset, net: Autoencoder) -> dict[str, Tensor]:
 def encoded(data: Dataset, codec: LatentCodec) -> Dataset:
     """`data`, whose examples are latents from now on.
 
-    They are encoded once and kept in memory: latents of one example take ``4 c / (factor^d C)``
-    times the memory of bytes, less than the data but for a factor of 2. Data that are mirrored,
-    moved or cut anew each time they are shown are encoded each time. What is given beside them
-    stays as it is, and is heard in blocks of pixels, one for each latent point.
+    They are encoded once and kept, in memory or mapped: latents of one example take
+    ``4 c / (factor^d C)`` times the room of bytes, less than the data but for a factor of 2. Data
+    that are mirrored, moved or cut anew each time they are shown are encoded each time. What is
+    given beside them stays as it is, and is heard in blocks of pixels, one for each latent point.
 
     Raises:
         DataError: If the data are of another kind than the autoencoder was trained on.
@@ -336,8 +337,11 @@ def encoded(data: Dataset, codec: LatentCodec) -> Dataset:
         given = replace(given, block=block)
     if moves or data.patches is not None:
         return replace(data, codec=codec, given=given)
-    z = codec.encode(data.stored) if len(data) else torch.empty(0, *codec.shape)
-    return replace(data, codec=codec, stored=z, given=given)
+    z = room((len(data), *codec.shape), np.dtype(np.float32))
+    for some in parts(data.stored):
+        z[some] = codec.encode(data.stored[some]).cpu().numpy()
+    stored = torch.from_numpy(z).to(data.stored.device)
+    return replace(data, codec=codec, stored=stored, given=given)
 
 
 def _block(space: tuple[int, ...], codec: LatentCodec) -> int:
