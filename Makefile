@@ -35,8 +35,8 @@ papers: .venv/ready          ## the papers' claims, each with its line, then the
 	  $(BIN)/python benchmarks/papers/$$script.py || exit 1; done
 	$(BIN)/python benchmarks/tables.py
 
-gallery: .venv/ready         ## the pictures of the docs and what is said below them: ten minutes of a core
-	for page in restoring editing pairs distilling detecting classifying augmenting; do \
+gallery: .venv/ready         ## the pictures of the docs and what is said below them: three quarters of an hour of a core
+	for page in restoring editing pairs distilling detecting classifying augmenting text prior; do \
 	  $(BIN)/python docs/gallery/$$page.py || exit 1; done
 
 torture: .venv/ready         ## the long form of the kill tests: 200 kills

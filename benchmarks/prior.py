@@ -1,16 +1,18 @@
 """Words to pictures in two stages: an encoder, a prior and a decoder of `scenes`, on one core.
 
-The decoder draws latents of an autoencoder that is trained here too. The encoder is asked to find
-held-out pictures by their captions, and captions by their pictures. Then scenes that were not seen
-are asked for in words, and what is drawn is read back. The decoder is told an embedding that the
-prior draws, that of the text in place of a picture's, that of a real picture of the scene, or, as
-the floor, that of a picture of another scene.
+The decoder draws latents of an autoencoder that is trained here too; all as the recipes say. The
+encoder is asked to find held-out pictures by their captions, and captions by their pictures. Then
+scenes that were not seen are asked for in words, and what is drawn is read back. The decoder is
+told an embedding that the prior draws, that of the text in place of a picture's, that of a real
+picture of the scene, or, as the floor, that of a picture of another scene.
 
-    [ORNSTEIN_RUNS=folder] python benchmarks/prior.py [--seen N] [--captions N] [order] [table]
+    [ORNSTEIN_RUNS=folder] python benchmarks/prior.py [--seen N] [--captions N]
+        [coder | encoder | prior | decoder | order | table]
 
-With `order`, small encoders are trained for a minute, with and without coarse pictures to draw,
-and asked which of two things stands left or above. With `table`, only docs/prior.md is written
-anew. Runs that lie in the folder are measured as they are.
+With the name of a run, only this one is trained, after those before it, into the folder. With
+`order`, small encoders are trained for a minute, with and without coarse pictures to draw, and
+asked which of two things stands left or above. With `table`, only docs/prior.md is written anew.
+Runs that lie in the folder are measured as they are.
 """
 
 import argparse
@@ -27,7 +29,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 from pages import put
-from scenes import CODED, trained
+from scenes import CODED, trained, with_seen
 
 import ornstein as ou
 from ornstein.core.shares import Share
@@ -45,29 +47,18 @@ from ornstein.evaluate.measures.scenes import (
 )
 from ornstein.evaluate.retrieval import measure_retrieval
 from ornstein.rng import generator
-from ornstein.runs.config import (
-    EmbeddingConfig,
-    NetConfig,
-    RunConfig,
-    TimesConfig,
-    TrainConfig,
-)
+from ornstein.runs.config import EmbeddingConfig, NetConfig, RunConfig
 from ornstein.runs.embedding import Encoder, encoder_of
-from ornstein.runs.model import Model
 from ornstein.tasks.options import SampleOptions
 from ornstein.tasks.sample import Samples, drawn_by
-from ornstein.train.recipes import autoencoder, contrastive, points
+from ornstein.train import recipe
+from ornstein.train.recipes import contrastive
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "prior.json"
 PAGE = HERE.parent / "docs" / "prior.md"
 GUIDANCE = 3.0
 SEEN = {"coder": CODED, "encoder": 98_304, "prior": 307_200, "decoder": 256_000}  # examples
-DECODER = RunConfig(
-    net=NetConfig(kind="unet", size=64, depth=1),
-    train=TrainConfig(batch=64, optimizer="muon", learning_rate=4e-3),
-    times=TimesConfig(name="log-normal", mean=0.5, std=1.2),  # where things stand is settled early
-)
 NAMES = {
     "prior": "drawn by the prior for the text",
     "text": "of the text itself",
@@ -78,41 +69,43 @@ NAMES = {
 }
 
 
-def runs(folder: Path, seen: dict[str, int]) -> tuple[Path, Model, Model]:
-    """The encoder's folder, the prior and the decoder, trained unless they are there."""
-    coder, encoder = folder / "coder", folder / "encoder"
-    prior = EmbeddingConfig(encoder=str(encoder), role="prior")
-    decoder = EmbeddingConfig(encoder=str(encoder), role="decoder")
-    configs = {
-        "coder": autoencoder(),
-        "encoder": contrastive(),
-        "prior": replace(points(), embedding=prior),
-        "decoder": replace(DECODER, latent=str(coder), embedding=decoder),
-    }
-    for name, config in configs.items():
-        trained(with_seen(config, seen[name]), folder / name)
+def config_of(name: str, folder: Path, data: Dataset) -> RunConfig:
+    """What the recipes say of a run, those before it trained."""
+    encoder, coder = str(folder / "encoder"), folder / "coder"
+    match name:
+        case "coder":
+            return recipe(data, "autoencoder")
+        case "encoder":
+            return recipe(data, "contrastive")
+        case "prior":
+            return recipe(data, embedding=EmbeddingConfig(encoder=encoder, role="prior"))
+    return recipe(data, minutes=10, latent=coder, embedding=EmbeddingConfig(encoder=encoder))
+
+
+def train(folder: Path, seen: dict[str, int], last: str = "decoder") -> None:
+    """The runs, in order, up to the last one wanted, unless they are there."""
+    data, names = open_data("scenes"), list(SEEN)
+    for name in names[: names.index(last) + 1]:
+        if not (folder / name / "run.json").is_file():
+            trained(with_seen(config_of(name, folder, data), seen[name]), folder / name)
     torch.set_num_threads(1)
-    return encoder, ou.load(folder / "prior"), ou.load(folder / "decoder")
-
-
-def with_seen(config: RunConfig, seen: int) -> RunConfig:
-    return replace(config, train=replace(config.train, seen=seen))
 
 
 def measure(folder: Path, seen: dict[str, int], captions: int) -> dict[str, Any]:
     """How often the encoder finds, the prior is found, and the pictures show what was asked."""
-    place, prior, decoder = runs(folder, seen)
+    train(folder, seen)
+    prior, decoder = (ou.load(folder / name) for name in ("prior", "decoder"))
     encoder = decoder.encoder
     assert encoder is not None
     data = open_data("scenes")
-    train, held = data.split(data.options.validation, 0)
+    known, held = data.split(data.options.validation, 0)
     assert held.captions is not None
     texts = held.captions.first
     drawn = encoder.of_x(drawn_by(prior, decoder, SampleOptions(text=texts))(range(len(texts))))
     near = (drawn @ encoder.of_pictures(held.stored).T).argmax(1)
     found = Share(hits=int((near == torch.arange(len(texts))).sum()), n=len(texts))
 
-    asked = requests(captions, 0, train)
+    asked = requests(captions, 0, known)
     said, how = tuple(a.caption for a in asked), {"guidance": GUIDANCE, "device": "cpu"}
     draw = generator("scenes", "two stages")
     pictures = torch.from_numpy(np.stack([paint(a.scene, draw, scans()) for a in asked]))
@@ -128,11 +121,11 @@ def measure(folder: Path, seen: dict[str, int], captions: int) -> dict[str, Any]
     for kind, codec in (("coded", decoder.codec), ("real", None)):
         judged[kind] = {k: plain(v) for k, v in ceiling(captions, 0, codec=codec).items()}
     return {
-        "data": {"name": "scenes", "train": len(train), "held_out": len(held)},
+        "data": {"name": "scenes", "train": len(known), "held_out": len(held)},
         "seen": {"encoder": encoder.seen, "prior": prior.seen, "decoder": decoder.seen},
         "processor_seconds": {n: json.loads((folder / f"{n}.json").read_text()) for n in SEEN},
         "guidance": GUIDANCE,
-        "retrieval": measure_retrieval(place).facts,
+        "retrieval": measure_retrieval(folder / "encoder").facts,
         "prior_retrieval": plain(found),
         "shares": judged,
     }
@@ -247,18 +240,21 @@ def _share(row: dict[str, Any], n: int | None = None) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("only", nargs="?", choices=["order", "table"])
+    parser.add_argument("only", nargs="?", choices=[*SEEN, "order", "table"])
     parser.add_argument("--captions", type=int, default=200)
     parser.add_argument("--seen", type=int, default=SEEN["decoder"], help="of the decoder")
     chosen = parser.parse_args()
-    if chosen.only is None:
-        kept = os.environ.get("ORNSTEIN_RUNS")
-        with tempfile.TemporaryDirectory() as temporary:
-            seen = SEEN | {"decoder": chosen.seen}
-            found = measure(Path(kept or temporary), seen, chosen.captions)
-        keep(found)
-    elif chosen.only == "order":
+    seen, kept = SEEN | {"decoder": chosen.seen}, os.environ.get("ORNSTEIN_RUNS")
+    if chosen.only in SEEN:
+        if kept is None:
+            parser.error("say in which folder the run is to lie: ORNSTEIN_RUNS")
+        train(Path(kept), seen, chosen.only)
+        return
+    if chosen.only == "order":
         keep({"order": {f"{weight:g}": order(weight) for weight in (0.0, 2.0)}})
+    elif chosen.only is None:
+        with tempfile.TemporaryDirectory() as temporary:
+            keep(measure(Path(kept or temporary), seen, chosen.captions))
     table()
 
 

@@ -8,41 +8,44 @@ from gallery import Gallery, Shown, main, screen, sheet
 
 import ornstein as ou
 from ornstein.data import DataOptions, open_data
+from ornstein.data.dataset import Dataset
 from ornstein.data.scenes import COLOURS
-from ornstein.runs.config import EmbeddingConfig, NetConfig, RunConfig, TrainConfig
+from ornstein.runs.config import EmbeddingConfig, RunConfig
 from ornstein.runs.model import Model
-from ornstein.train.recipes import contrastive, points
+from ornstein.train import recipe
 
 COLUMNS = 8
 TEXTS = ("a green circle", "a red 7 left of a blue square", "a yellow cross above a white circle")
+SEEN = {"coder": 240_000, "encoder": 98_304, "prior": 307_200, "decoder": 256_000}
+"""The runs of benchmarks/prior.py, and the examples that each sees."""
 
 
 def trained(gallery: Gallery) -> tuple[Model, Model]:
     """A prior and a decoder of scenes, and the encoder that both go by."""
-    folder, size = gallery.runs / "stages", gallery.pick(32, 8)
-    by: dict[str, EmbeddingConfig] = {
-        role: EmbeddingConfig(encoder=str(folder / "encoder"), role=role)  # pyright: ignore
-        for role in ("prior", "decoder")
-    }
-    towers, mlp = contrastive(), points()
-    learn = TrainConfig(batch=32, optimizer="muon", learning_rate=4e-3)
-    unet = RunConfig(net=NetConfig(size=size, depth=1), train=learn, embedding=by["decoder"])
-    towers = replace(towers, net=replace(towers.net, size=size))
-    data = DataOptions(limit=gallery.pick(4096, 64))
-    for name, config, seen in (
-        ("encoder", towers, 98_304),
-        ("prior", replace(mlp, embedding=by["prior"]), 307_200),
-        ("decoder", unet, 163_840),
-    ):
-        keep(folder / name, replace(config, data=data), gallery.pick(seen, 64))
+    folder = gallery.runs / "stages"
+    data = open_data("scenes", DataOptions(limit=gallery.pick(None, 64)))
+    for name, seen in SEEN.items():
+        if not (folder / name / "run.json").is_file():
+            config = config_of(name, folder, data)
+            if gallery.tiny:
+                config = replace(config, net=replace(config.net, size=8))
+            seen = gallery.pick(seen, 64)
+            ou.train("scenes", out=folder / name, config=config, seen=seen, device="cpu")
     torch.set_num_threads(1)
     return ou.load(folder / "prior"), ou.load(folder / "decoder")
 
 
-def keep(place: Path, config: RunConfig, seen: int) -> None:
-    """Train a run, unless it is there."""
-    if not (place / "run.json").is_file():
-        ou.train("scenes", out=place, config=config, seen=seen, device="cpu")
+def config_of(name: str, folder: Path, data: Dataset) -> RunConfig:
+    """What the recipes say of a run, those before it trained."""
+    encoder, coder = str(folder / "encoder"), folder / "coder"
+    match name:
+        case "coder":
+            return recipe(data, "autoencoder")
+        case "encoder":
+            return recipe(data, "contrastive")
+        case "prior":
+            return recipe(data, embedding=EmbeddingConfig(encoder=encoder, role="prior"))
+    return recipe(data, minutes=10, latent=coder, embedding=EmbeddingConfig(encoder=encoder))
 
 
 def make(gallery: Gallery) -> Shown:

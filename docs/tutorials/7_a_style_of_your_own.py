@@ -4,7 +4,7 @@
 
 A run of upright digits is shown a hundred slanted ones. What it learns from them is an adapter: a
 small file of additions of low rank, that can be put on in any strength, laid on others, and merged.
-With a word for what is new, it can also be asked for by name.
+How what is new gets a name, by which it can be asked for, is in tutorial 10.
 """
 
 import sys

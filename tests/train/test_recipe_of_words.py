@@ -63,6 +63,6 @@ def test_a_decoder_of_latents_is_trained_so_too_and_not_guided(scenes):
 
 
 def test_latents_of_which_nothing_is_said_are_trained_as_other_data_of_their_shape(scenes):
-    unsaid, plain = replace(scenes, captions=None), open_data(torch.rand(4, 4, 8, 8))
+    unsaid, plain = replace(scenes, captions=None), open_data(torch.rand(1000, 4, 8, 8))
     found = recipe(unsaid)
     assert replace(found, latent="", data=plain.options) == recipes.recipe(plain)
