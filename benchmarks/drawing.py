@@ -1,31 +1,29 @@
 """What examples cost a training update: their share of its time, held in memory and mapped.
 
-An update of the recipe ``auto``, in the precision that is the faster one here. *Examples*: which
-are next, read, varied, made x. *All that is drawn*: these, noise levels and noise. What is mapped
-was read before, as it is where the system has memory to spare.
+Updates of the recipe ``auto`` for an hour, in bfloat16 where the processor has it. *Examples*:
+finding the next ones, reading and varying them, making x of them. *All that is drawn*: these, noise
+levels and noise. What is mapped was read before, as where the system has memory to spare.
 
     python benchmarks/drawing.py [--quick]
 """
 
-from collections.abc import Callable
+from collections import Counter
 from dataclasses import replace
-from functools import partial
 from os import environ
-from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import torch
-from measure import Claim, Options, Result, grid, in_turn, main, seconds_of
+from measure import Claim, Options, Result, grid, main, seconds_of
 
 from ornstein.data import DataOptions, open_data, room
-from ornstein.data.dataset import Dataset, draws_at
+from ornstein.data.dataset import Dataset
 from ornstein.rng import generator
 from ornstein.train import recipe
-from ornstein.train.budget import settle
-from ornstein.train.device import World, choose_device
+from ornstein.train.aims import Denoising
+from ornstein.train.device import has_bf16
 from ornstein.train.memory import memory_kept
 from ornstein.train.training import Training
 
@@ -57,41 +55,40 @@ def shares(data: Dataset, options: Options) -> dict[str, Any]:
     config = recipe(data, minutes=HOUR)
     if options.quick:
         config = replace(config, net=replace(config.net, size=8, depth=1))
-    world = World()
-    config, _ = settle(config, data, device=choose_device(), world=world, seconds=None)
-    training = Training(config, data)
-    count, steps = config.train.batch, 1 if options.quick else 3
-
-    def examples() -> None:
-        moves = draws_at(0, torch.arange(count)) if data.options.augmentations else None
-        data.batch(order(data, count), moves)
-
-    def draw() -> None:
-        training.aim.draw(data, order(data, count), 0, slice(None))
-
-    def update() -> None:
-        for _ in range(steps):
-            training.update()
-
-    update()
-    parts: dict[str, Callable[[], object]] = {
-        "examples": examples,
-        "drawn": draw,
-        "update": update,
-    }
-    runs = {name: partial(seconds_of, run, options.threads) for name, run in parts.items()}
-    times = {name: median(found) for name, found in in_turn(runs, options.rounds(7)).items()}
-    step = times.pop("update") / steps
+    faster = has_bf16(torch.device("cpu")) and len(data.codec.shape) > 1
+    train = replace(config.train, precision="bf16" if faster else "f32")
+    training = Training(replace(config, train=train), data)
+    training.update()
+    updates = 1 if options.quick else 3 if len(data.codec.shape) > 1 else 100
+    spent = Counter[str]()
+    with (
+        timed(spent, Dataset, "order", "examples", options),
+        timed(spent, Dataset, "batch", "examples", options),
+        timed(spent, Denoising, "draw", "drawn", options),
+    ):
+        for _ in range(updates):
+            spent["update"] += seconds_of(training.update, options.threads)
     return {
-        "batch": count,
-        "net": f"{config.net.kind} of size {config.net.size}, {config.train.precision}",
-        "step": step,
-        **{name: seconds / step for name, seconds in times.items()},
+        "batch": train.batch,
+        "net": f"{config.net.kind} of size {config.net.size}, {train.precision}",
+        "step": spent["update"] / updates,
+        "examples": spent["examples"] / spent["update"],
+        "drawn": (spent["drawn"] + spent["order"]) / spent["update"],
     }
 
 
-def order(data: Dataset, count: int) -> torch.Tensor:
-    return data.order(0, torch.arange(count))
+def timed(spent: Counter[str], kind: type, method: str, name: str, options: Options):
+    """Meanwhile, what a method takes is added to what was spent on the `name`, and on itself."""
+    plain = getattr(kind, method)
+
+    def run(*arguments: Any, **named: Any) -> Any:
+        found = list[Any]()
+        seconds = seconds_of(lambda: found.append(plain(*arguments, **named)), options.threads)
+        spent[name] += seconds
+        spent[method] += seconds
+        return found[0]
+
+    return patch.object(kind, method, run)
 
 
 def table(result: Result) -> str:
