@@ -14,6 +14,7 @@ import pipelines
 from ornstein.cli import run_command
 from ornstein.errors import ModelFileError, UsageError
 from ornstein.interop.adopted import adopted, layout_of
+from ornstein.interop.written import write_diffusers
 from ornstein.nets import UNet2D
 from ornstein.runs.config import NetConfig, RunConfig
 from ornstein.runs.model import Vocabulary, build_denoiser
@@ -86,13 +87,33 @@ def test_a_run_begins_with_the_weights_of_the_pipeline_to_the_last_bit(ddpm):
     assert all(torch.equal(ours[name], weight) for name, weight in theirs.items())
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
-def test_what_is_drawn_first_is_what_the_pipeline_draws(tmp_path, prediction):
-    scheduler = diffusers.DDPMScheduler(prediction_type=prediction, beta_end=0.01)
-    folder = pipelines.ddpm(tmp_path, scheduler)
-    same = {"steps": 6, "seed": 1}
-    ours, theirs = (ou.sample(m, 3, **same).x for m in (adopted(folder), ou.load_diffusers(folder)))
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"prediction_type": "epsilon", "beta_end": 0.01},
+        {"prediction_type": "v_prediction", "beta_end": 0.01},
+        {"prediction_type": "sample", "beta_end": 0.01},
+        {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
+        {"beta_schedule": "scaled_linear", "prediction_type": "v_prediction"},
+        {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"},
+        {
+            "beta_schedule": "squaredcos_cap_v2",
+            "prediction_type": "sample",
+            "num_train_timesteps": 100,
+        },
+    ],
+    ids=lambda told: "-".join(map(str, told.values())),
+)
+def test_what_is_drawn_first_is_what_the_pipeline_draws_and_it_goes_back_as_it_came(tmp_path, told):
+    folder = pipelines.ddpm(tmp_path / "theirs", diffusers.DDPMScheduler(**told))
+    same, model = {"steps": 6, "seed": 1}, adopted(folder)
+    ours, theirs = (ou.sample(m, 3, **same).x for m in (model, ou.load_diffusers(folder)))
     assert_close(ours, theirs, rtol=0, atol=1e-4 * theirs.abs().max().item())
+    write_diffusers(model, tmp_path / "ours")
+    back = diffusers.DDPMScheduler.from_pretrained(tmp_path / "ours" / "scheduler")
+    table = diffusers.DDPMScheduler.from_pretrained(folder / "scheduler").alphas_cumprod
+    assert_close(back.alphas_cumprod, table)
+    assert all(back.config[name] == value for name, value in told.items())
 
 
 def of_few(config, seen, **train):
@@ -187,9 +208,9 @@ def test_a_network_that_ours_is_not_is_refused_by_what_it_differs_in(
 
 
 def test_other_pipelines_are_refused_in_one_sentence(tmp_path):
-    cosine = diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2")
-    with pytest.raises(ModelFileError, match=r"beta_schedule = squaredcos_cap_v2"):
-        adopted(pipelines.ddpm(tmp_path / "cosine", cosine))
+    sigmoid = diffusers.DDPMScheduler(beta_schedule="sigmoid")
+    with pytest.raises(ModelFileError, match=r"beta_schedule = sigmoid.*squaredcos_cap_v2"):
+        adopted(pipelines.ddpm(tmp_path / "sigmoid", sigmoid))
     with pytest.raises(ModelFileError, match="FlowMatchEulerDiscreteScheduler"):
         flow = diffusers.FlowMatchEulerDiscreteScheduler()
         adopted(pipelines.ddpm(tmp_path / "flow", flow))

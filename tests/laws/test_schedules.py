@@ -48,6 +48,9 @@ SCHEDULES = {
     "ddpm, 40 steps": noise.DDPMSchedule(steps=40, beta_last=0.3),
     "ddpm, 1 step": noise.DDPMSchedule(steps=1, beta_first=0.9, beta_last=0.9),
     "ddpm, falling": noise.DDPMSchedule(steps=500, beta_first=0.02, beta_last=1e-4),
+    "ddpm, roots": noise.DDPMSchedule(beta_first=0.00085, beta_last=0.012, power=2),
+    "cosine table": noise.CosineTableSchedule(),
+    "cosine table, 7 steps": noise.CosineTableSchedule(steps=7),
     "table": noise.TableSchedule(alpha_bar=(0.999, 0.9, 0.6, 0.2, 1e-3)),
     "table, no signal at its end": noise.TableSchedule(alpha_bar=(0.98, 0.3, 1e-20)),
     "linear": noise.LinearSchedule(),
@@ -86,8 +89,21 @@ def test_every_schedule_stands_in_the_list():
 LONG = np.longdouble
 
 
-def ddpm_table(t, steps, first, last):
-    alpha_bar = np.cumprod(1 - np.linspace(LONG(first), LONG(last), steps))
+def ddpm_table(t, steps, first, last, power=1):
+    ends = (LONG(beta) ** (1 / LONG(power)) for beta in (first, last))
+    return of_betas(t, np.linspace(*ends, steps) ** power)
+
+
+def cosine_table(t, steps):
+    f = nichol_dhariwal(np.arange(steps + 1, dtype=LONG) / steps, LONG("0.008"))[0] ** 2
+    return of_betas(t, np.minimum(1 - f[1:] / f[:-1], LONG("0.999")))
+
+
+TABLES = noise.DDPMSchedule | noise.CosineTableSchedule
+
+
+def of_betas(t, betas):
+    alpha_bar, steps = np.cumprod(1 - betas), len(betas)
     alpha_bar = np.concatenate([np.ones(1, LONG), alpha_bar])[np.rint(t * steps).astype(int)]
     return np.sqrt(alpha_bar), np.sqrt(1 - alpha_bar)
 
@@ -155,6 +171,13 @@ PAPERS = [
         partial(ddpm_table, steps=40, first=1e-3, last=0.3),
     ),
     (
+        noise.DDPMSchedule(beta_first=0.00085, beta_last=0.012, power=2),
+        1000,
+        partial(ddpm_table, steps=1000, first=0.00085, last=0.012, power=2),
+    ),
+    (noise.CosineTableSchedule(), 1000, partial(cosine_table, steps=1000)),
+    (noise.CosineTableSchedule(steps=50), 50, partial(cosine_table, steps=50)),
+    (
         noise.CosineSchedule(log_snr_min=-INF, log_snr_max=OFFSET),
         64,
         partial(nichol_dhariwal, offset=LONG("0.008")),
@@ -192,7 +215,7 @@ PAPERS = [
 )
 def test_a_schedule_is_that_of_its_paper(schedule, steps, paper):
     t = np.arange(steps + 1, dtype=LONG) / steps
-    if not isinstance(schedule, noise.DDPMSchedule):  # whose paper is silent between its steps
+    if not isinstance(schedule, TABLES):  # whose papers are silent between their steps
         t = np.concatenate([t, 10.0 ** -np.arange(3, 6)]).astype(np.float64).astype(LONG)
     alpha, sigma = schedule(torch.from_numpy(t.astype(np.float64)))
     expected = [torch.from_numpy(v.astype(np.float64)) for v in paper(t)]
@@ -334,6 +357,9 @@ HOSTILE = [
     (noise.DDPMSchedule, {"beta_first": math.nan}),
     (noise.DDPMSchedule, {"beta_last": 1.0}),
     (noise.DDPMSchedule, {"beta_last": -0.1}),
+    (noise.DDPMSchedule, {"power": 0}),
+    (noise.DDPMSchedule, {"power": 3}),
+    (noise.CosineTableSchedule, {"steps": 0}),
     (noise.LinearSchedule, {"beta_min": 0.0}),
     (noise.LinearSchedule, {"beta_min": 30.0}),
     (noise.LinearSchedule, {"beta_max": INF}),

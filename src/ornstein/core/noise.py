@@ -110,6 +110,8 @@ def scales(log_snr: Tensor, scaling: Scaling) -> tuple[Tensor, Tensor]:
 class DDPMSchedule(Schedule):
     """``alpha_bar_i = prod (1 - beta_j)`` at t = i / T, the betas linear from first to last.
 
+    Or their roots are, with a power of 2, as in Stable Diffusion.
+
     Exact on the grid i / T; between two grid points beta acts at a constant rate, that is,
     log alpha_bar is linear, so that the same schedule serves continuous times.
 
@@ -117,8 +119,10 @@ class DDPMSchedule(Schedule):
         steps: T.
         beta_first: beta_1.
         beta_last: beta_T.
+        power: p, ``beta_i^(1/p)`` being linear: 1, or 2.
 
-    Source: Ho et al. (2020), https://arxiv.org/abs/2006.11239, section 4.
+    Source: Ho et al. (2020), https://arxiv.org/abs/2006.11239, section 4; roots: Rombach et al.
+    (2022), https://arxiv.org/abs/2112.10752, in their code.
 
     >>> DDPMSchedule()(torch.tensor(1.0))[0].square()
     tensor(4.0358e-05, dtype=torch.float64)
@@ -127,19 +131,62 @@ class DDPMSchedule(Schedule):
     steps: int = 1000
     beta_first: float = 1e-4
     beta_last: float = 0.02
+    power: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 1 <= self.steps <= 100_000:
-            raise ValueError(f"steps must lie in [1, 100000], got {self}")
+        _check_steps(self.steps)
         if not (0 < self.beta_first < 1 and 0 < self.beta_last < 1):
             raise ValueError(f"betas must lie strictly between 0 and 1, got {self}")
+        if self.power not in (1, 2):
+            raise ValueError(f"power must be 1 or 2, got {self}")
 
     @cached_property
     def _decay(self) -> Tensor:
         """``-log alpha_bar`` at u = i / T, ``(T + 1,)``: zero first, strictly increasing."""
-        betas = torch.linspace(self.beta_first, self.beta_last, self.steps, dtype=torch.float64)
-        return torch.cat([betas.new_zeros(1), -torch.log1p(-betas).cumsum(0)])
+        first, last = (beta ** (1 / self.power) for beta in (self.beta_first, self.beta_last))
+        return _decay_of_betas(
+            torch.linspace(first, last, self.steps, dtype=torch.float64) ** self.power
+        )
+
+    def curve(self, u: Tensor) -> Tensor:
+        return _curve_of_table(self._decay.to(u.device), u)
+
+    def clock(self, log_snr: Tensor) -> Tensor:
+        return _clock_of_table(self._decay.to(log_snr.device), log_snr)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CosineTableSchedule(Schedule):
+    """As `DDPMSchedule`, with ``beta_i = min(1 - f(i / T) / f((i - 1) / T), 0.999)``.
+
+    ``f(u) = cos^2((u + 0.008) / 1.008 pi / 2)``. It is `CosineSchedule`, cut at its end by a bound
+    on the last betas, and known to the networks that were trained by this table.
+
+    Args:
+        steps: T.
+
+    Source: Nichol & Dhariwal (2021), https://arxiv.org/abs/2102.09672, equation 17.
+
+    >>> CosineTableSchedule()(torch.tensor(0.5))[0].square()
+    tensor(0.4938, dtype=torch.float64)
+    """
+
+    steps: int = 1000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_steps(self.steps)
+
+    @cached_property
+    def _decay(self) -> Tensor:
+        """``-log alpha_bar`` at u = i / T, ``(T + 1,)``."""
+        u = torch.arange(self.steps + 1, dtype=torch.float64) / self.steps
+        angle = (u + 0.008) / 1.008 * torch.pi / 2
+        a, b = angle[:-1], angle[1:]
+        # 1 - cos^2 b / cos^2 a, in a form in which nothing cancels
+        betas = torch.sin(b - a) * torch.sin(b + a) / torch.cos(a) ** 2
+        return _decay_of_betas(betas.clamp_max(0.999))
 
     def curve(self, u: Tensor) -> Tensor:
         return _curve_of_table(self._decay.to(u.device), u)
@@ -425,6 +472,16 @@ def _log_snr_of_decay(decay: Tensor) -> Tensor:
 def _decay_of_log_snr(log_snr: Tensor) -> Tensor:
     """Inverse of `_log_snr_of_decay`: ``-log sigmoid(log_snr)``."""
     return torch.nn.functional.softplus(-log_snr, threshold=700.0)
+
+
+def _check_steps(steps: int) -> None:
+    if not 1 <= steps <= 100_000:
+        raise ValueError(f"steps must lie in [1, 100000], got {steps}")
+
+
+def _decay_of_betas(betas: Tensor) -> Tensor:
+    """``-log alpha_bar`` before the first beta and after each ``(T + 1,)``."""
+    return torch.cat([betas.new_zeros(1), -torch.log1p(-betas).cumsum(0)])
 
 
 def _curve_of_table(decay: Tensor, u: Tensor) -> Tensor:

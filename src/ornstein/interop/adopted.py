@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ..core.denoise import Prediction, predict_data, predict_noise, predict_velocity
-from ..core.noise import DDPMSchedule, TableSchedule
+from ..core.noise import TableSchedule
 from ..data.names import shown
 from ..data.options import DataOptions
 from ..errors import ModelFileError
@@ -25,7 +25,7 @@ from ..runs.config import (
     TimesConfig,
     TrainConfig,
 )
-from ..runs.model import Model, Vocabulary, build_denoiser
+from ..runs.model import Model, Vocabulary, build_denoiser, build_schedule
 from .diffusers import eight_bits, schedule_of
 from .pipeline import BESIDE, Pipeline, find
 
@@ -150,20 +150,27 @@ def _sides(config: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _betas(pipeline: Pipeline, table: object) -> ScheduleConfig:
-    """The table of a pipeline, if its betas rise along a line."""
+    """The table of a pipeline, if it is one of ours."""
     given = pipeline.config("scheduler")
     kind, name = pipeline.parts["scheduler"], given.get("beta_schedule", "linear")
     if isinstance(table, TableSchedule):
-        line = {
-            "steps": len(table.alpha_bar),
+        steps = len(table.alpha_bar)
+        i = torch.arange(1, steps + 1, dtype=torch.float64) / steps
+        ends = {
             "beta_first": given.get("beta_start", 1e-4),
             "beta_last": given.get("beta_end", 0.02),
         }
-        i = torch.arange(1, line["steps"] + 1, dtype=torch.float64) / line["steps"]
-        ours = DDPMSchedule(**line).log_snr(i)
-        if torch.allclose(ours, table.log_snr(i), rtol=NEAR, atol=NEAR):
-            return ScheduleConfig(name="ddpm", options=line)
+        for ours in (
+            ScheduleConfig(name="ddpm", options={"steps": steps, **ends}),
+            ScheduleConfig(name="ddpm", options={"steps": steps, **ends, "power": 2}),
+            ScheduleConfig(name="ddpm-cosine", options={"steps": steps}),
+        ):
+            if torch.allclose(
+                build_schedule(ours).log_snr(i), table.log_snr(i), rtol=NEAR, atol=NEAR
+            ):
+                return ours
     raise ModelFileError(
-        f"{shown(pipeline.path)}: its {shown(kind)} has beta_schedule = {shown(str(name))}; only a "
-        "table of betas that rise along a line (linear, and not rescaled) can be gone on from."
+        f"{shown(pipeline.path)}: its {shown(kind)} has beta_schedule = {shown(str(name))}, or a "
+        "table of its own; only linear, scaled_linear and squaredcos_cap_v2, not rescaled, can be "
+        "gone on from."
     )

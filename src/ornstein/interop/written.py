@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from ..core.noise import DDPMSchedule
+from ..core.noise import CosineTableSchedule, DDPMSchedule
 from ..core.sample import SAMPLERS
 from ..data.codec import write_bytes
 from ..data.dataset import Dataset
@@ -22,6 +22,8 @@ from ..rng import normal
 from ..runs.model import Model
 from .diffusers import PREDICTIONS, load_diffusers
 from .pipeline import INDEX, needed
+
+Table = DDPMSchedule | CosineTableSchedule
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 STEPS = 5  # of the comparison
@@ -64,7 +66,7 @@ def write_diffusers(model: Model, folder: Path) -> tuple[int, float]:
         ModelFileError: If diffusers makes something else of it.
     """
     net, schedule = model.denoiser.net, model.denoiser.schedule
-    if not isinstance(net, UNet2D) or not isinstance(schedule, DDPMSchedule):
+    if not (isinstance(net, UNet2D) and isinstance(schedule, Table)):
         raise UsageError(
             "Only a network that diffusers has built in can be written for it, as it opens no "
             "others without running their code: train one by `ornstein train DATA --recipe "
@@ -91,15 +93,18 @@ def write_diffusers(model: Model, folder: Path) -> tuple[int, float]:
     return size, difference
 
 
-def _scheduler(model: Model, schedule: DDPMSchedule) -> dict[str, Any]:
+def _scheduler(model: Model, schedule: Table) -> dict[str, Any]:
     """The table of betas; nothing is clipped, as by our samplers."""
     [prediction] = [name for name, p in PREDICTIONS.items() if p is model.denoiser.prediction]
+    betas: dict[str, Any] = {"beta_schedule": "squaredcos_cap_v2"}
+    if isinstance(schedule, DDPMSchedule):
+        kind = "linear" if schedule.power == 1 else "scaled_linear"
+        ends = {"beta_start": schedule.beta_first, "beta_end": schedule.beta_last}
+        betas = {"beta_schedule": kind, **ends}
     return {
         "_class_name": "DDPMScheduler",
         "num_train_timesteps": schedule.steps,
-        "beta_start": schedule.beta_first,
-        "beta_end": schedule.beta_last,
-        "beta_schedule": "linear",
+        **betas,
         "prediction_type": prediction,
         "variance_type": "fixed_small",
         "clip_sample": False,

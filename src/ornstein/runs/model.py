@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 SCHEDULES: dict[str, type[noise.Schedule]] = {
     "ddpm": noise.DDPMSchedule,
+    "ddpm-cosine": noise.CosineTableSchedule,
     "linear": noise.LinearSchedule,
     "sub-vp": noise.SubVPSchedule,
     "cosine": noise.CosineSchedule,
@@ -401,7 +402,7 @@ def build_net(config: RunConfig, shape: tuple[int, ...], vocabulary: Vocabulary)
 def _clock(config: ScheduleConfig) -> Callable[[Tensor], Tensor]:
     """By which a network of another library hears the noise: the number of a step."""
     schedule = build_schedule(config)
-    if not isinstance(schedule, noise.DDPMSchedule):
+    if not isinstance(schedule, noise.DDPMSchedule | noise.CosineTableSchedule):
         raise UsageError(
             "[net] kind = 'unet2d' hears the steps of a table: set [schedule] name = 'ddpm', as "
             "--recipe diffusers does."
