@@ -22,7 +22,7 @@ from ornstein.runs.model import Model
 from ornstein.tasks.examples import training_data
 from ornstein.train import recipe
 
-SEEN, COUNT = 100_000, 256
+SEEN, COUNT = 20_000, 64
 Task = Callable[[Model], tuple[np.ndarray, str, float]]
 """What a task makes of a model, what is measured of it, and the figure."""
 
@@ -52,16 +52,16 @@ def tasks(model: Model, count: int) -> list[tuple[str, Task]]:
         return x, "standard deviation", float(x.std())
 
     def mend(model: Model) -> tuple[np.ndarray, str, float]:
-        found = ou.restore(model, held.stored[:64], mask, draws=1, device="cpu")
+        found = ou.restore(model, held.stored[:16], mask, draws=1, device="cpu")
         made = model.codec.stored(found.samples.x).astype(float).reshape(-1, 64)
         error = np.sqrt(np.square(made - truth[: len(made)].reshape(-1, 64)).mean())
         return made, "error, grey levels", float(error)
 
     def tell(model: Model) -> tuple[np.ndarray, str, float]:
-        found = ou.classify(model, held.stored[:32], noises=4, held_out=20, device="cpu")
-        return found.probabilities, "right", float((np.array(found.labels) == right[:32]).mean())
+        found = ou.classify(model, held.stored[:16], noises=4, held_out=20, device="cpu")
+        return found.probabilities, "right", float((np.array(found.labels) == right[:16]).mean())
 
-    return [("draw 256", draw), ("mend half of 64", mend), ("tell 32 apart", tell)]
+    return [("draw 64", draw), ("mend half of 16", mend), ("tell 16 apart", tell)]
 
 
 def compared(models: dict[str, Model], task: Task, options: Options) -> dict[str, Any]:
