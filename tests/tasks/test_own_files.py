@@ -79,6 +79,8 @@ def test_a_file_says_its_quality_or_the_command_does(tmp_path):
         measured(COLOUR, d, operator="jpeg")
     with pytest.raises(UsageError, match=r"a\.jpg and .*b\.jpg are JPEG files of different qual"):
         measured(COLOUR, [a, b], operator="jpeg")
+    with pytest.raises(UsageError, match=r"No file says of what quality"):
+        measured(COLOUR, a, operator="jpeg", simulate=True)
     said = measured(COLOUR, [a, d], operator="jpeg", parameters={"quality": 30.0})
     assert_close(said.y[:1], measured(COLOUR, a, operator="jpeg").y)
     model = SimpleNamespace(codec=COLOUR, config=SimpleNamespace(data=SimpleNamespace(patch=None)))

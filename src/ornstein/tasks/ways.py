@@ -132,8 +132,10 @@ def _jpeg(codec: Codec, parameters: dict[str, Any], paths: list[Path]) -> Operat
     """By the tables in the files, unless a quality is said."""
     levels = codec.levels if isinstance(codec, ImageCodec) and codec.levels else 256
     parameters = {"unit": 255 / (levels - 1), **parameters}
-    if not paths or "quality" in parameters:
+    if "quality" in parameters:
         return operators.jpeg(codec.shape, **parameters)
+    if not paths:
+        raise UsageError("No file says of what quality it is: give --operator.quality.")
     found = {coding_of(path): path for path in paths}
     if None in found:
         raise UsageError(
