@@ -7,7 +7,7 @@ levels and noise. What is mapped was read before, as where the system has memory
     python benchmarks/drawing.py [--quick]
 """
 
-from collections import Counter
+from collections import defaultdict
 from dataclasses import replace
 from os import environ
 from tempfile import TemporaryDirectory
@@ -60,7 +60,7 @@ def shares(data: Dataset, options: Options) -> dict[str, Any]:
     training = Training(replace(config, train=train), data)
     training.update()
     updates = 1 if options.quick else 3 if len(data.codec.shape) > 1 else 100
-    spent = Counter[str]()
+    spent = defaultdict[str, float](float)
     with (
         timed(spent, Dataset, "order", "examples", options),
         timed(spent, Dataset, "batch", "examples", options),
@@ -77,7 +77,7 @@ def shares(data: Dataset, options: Options) -> dict[str, Any]:
     }
 
 
-def timed(spent: Counter[str], kind: type, method: str, name: str, options: Options):
+def timed(spent: defaultdict[str, float], kind: type, method: str, name: str, options: Options):
     """Meanwhile, what a method takes is added to what was spent on the `name`, and on itself."""
     plain = getattr(kind, method)
 
