@@ -13,6 +13,7 @@ from ornstein.train.recipes import RECIPES
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted((DOCS / "systems").glob("*.md"))
+STUDENTS = ("flow-map", "mean-flow", "progressive")  # by --method of distill
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -62,7 +63,7 @@ def test_samplers_methods_and_grids_of_a_page_exist(page):
     from ornstein.core.measured import METHODS
     from ornstein.core.sample import SAMPLERS
 
-    known = {"--sampler": SAMPLERS, "--method": {*METHODS, "flow-map", "mean-flow"}}
+    known = {"--sampler": SAMPLERS, "--method": {*METHODS, *STUDENTS}}
     for words in commands(page):
         for flag, names in known.items():
             assert flag not in words or words[words.index(flag) + 1] in names
