@@ -12,6 +12,8 @@ and therefore further away in squares. The 90 % band goes from the first to the 
 or from the fourth to the fourth last of 79. Beside it stands the same band widened by what held-out
 patches of the five photographs ask for, which `ornstein restore --calibrate` measures and keeps.
 
+All is drawn as `ornstein restore` does unasked, but for HOW, which was measured so.
+
     python benchmarks/photographs.py --train RUN      # some ten minutes of one core
     python benchmarks/photographs.py --measure RUN [--task NAME ...]
     python benchmarks/photographs.py --docs docs/restoring.md --picture docs/pictures/it.png
@@ -224,8 +226,8 @@ def quality(truth: np.ndarray, found: np.ndarray) -> Row:
 def calibrated(model: Model, task: str, truth: np.ndarray) -> Row:
     """How well held-out patches are covered, and by how much to widen; the run keeps it."""
     problem = TASKS[task](truth)
-    begin = time.process_time()
-    found = calibrate(model, HELD, problem.mask, FEW, keep=True, **HOW.get(task, {}), **problem.options)
+    options, begin = HOW.get(task, {}) | problem.options, time.process_time()
+    found = calibrate(model, HELD, problem.mask, FEW, keep=True, **options)
     assert found.widening is not None
     seconds = time.process_time() - begin
     return {"band": found.everywhere, "widening": found.widening.factor, "seconds": seconds}
@@ -243,8 +245,8 @@ def measure(model: Model, task: str, name: str, truth: np.ndarray) -> dict[str, 
         rows[rival] = quality(truth, best[rival])
     begin = time.process_time()
     draws = DRAWS.get(task, FEW)
-    how = HOW.get(task, {})
-    restored = restore(model, problem.given, problem.mask, draws, **how, **problem.options)
+    options = HOW.get(task, {}) | problem.options
+    restored = restore(model, problem.given, problem.mask, draws, **options)
     seconds = time.process_time() - begin
     codec = restored.samples.codec
     mean, draw = (

@@ -347,7 +347,7 @@ class White(Denoiser):
         super().__init__()
         self.schedule = schedule
 
-    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
         alpha, sigma = self.schedule(t)
         return alpha / (alpha**2 + sigma**2) * x_t
 

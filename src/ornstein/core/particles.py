@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from math import exp, expm1, sqrt
 from typing import NamedTuple
@@ -266,22 +266,21 @@ class Particles:
         grid = instants(denoiser.schedule, times.to(x.device))
         told = self._told(denoiser, tuple(x.shape[1:]), noise)
         found, worth = told(x, grid[0].t), float(len(x))
-        found = replace(found, log_prob=0 * found.log_prob)  # of noise alone, nothing can be told
-        log_weight = found.log_prob
+        log_weight = log_prob = 0 * found.log_prob  # of noise alone, nothing can be told
         for i, then in enumerate(grid[1:], 1):
             now = grid[i - 1]
             worth = min(worth, effective(log_weight))
             if effective(log_weight) < self.least * len(x):
                 chosen = systematic(torch.softmax(log_weight, 0), uniform())
-                x, log_weight = x[chosen], torch.zeros_like(log_weight)
-                found = found.take(chosen)
+                x, found, log_prob = x[chosen], found.take(chosen), log_prob[chosen]
+                log_weight = torch.zeros_like(log_weight)
             if then.sigma == 0:
                 x = self.measured.settled(found.x_hat + found.pull)
             else:
                 x, change = self._step(denoiser, x, found, now, then, noise)
-                before = found.log_prob
                 found = told(x, then.t)
-                log_weight = log_weight + change + found.log_prob - before
+                log_weight = log_weight + change + found.log_prob - log_prob
+                log_prob = found.log_prob
             if on_step is not None:
                 on_step(x, then.t)
         return Drawn(x[systematic(torch.softmax(log_weight, 0), uniform())], worth)
