@@ -3,10 +3,10 @@
     python docs/tutorials/10_new_words_and_lines.py [FOLDER] [TIMES]
 
 A run of digits that never saw a nine is shown twenty of them. With a new word alone it finds what
-comes nearest among what it can draw already; with additions of low rank it learns nines, and does
-not forget fours, of which it draws some itself and learns them beside. Then the same run learns to
-follow lines. None of this changes the run: each is an adapter, put on when it is asked for. So many
-TIMES as long is better.
+comes nearest among what it can draw already; with additions of low rank it learns nines, and so as
+not to forget fours, it draws some itself and learns them beside. In a few seconds some nines are
+still fours, and some fours nines: so many TIMES as long is better. Then the same run learns to
+follow lines. None of this changes the run: each is an adapter, put on when it is asked for.
 """
 
 import sys
@@ -47,7 +47,7 @@ rows = [subject.codec.pack(torch.from_numpy(nines[:10, None]))]
 rows += [ou.sample(model, label="nine", **ask).x for model in (word, subject)]
 
 # %% What it knew before, from the same noise: with the word alone the very same fours, with the
-# additions others, but fours.
+# additions others.
 fours = [ou.sample(model, label="4", **ask).x for model in (ou.load(base.path), word, subject)]
 print("the word alone leaves fours as they were:", torch.equal(fours[0], fours[1]))
 subject.codec.preview(torch.cat([*rows, fours[0], fours[2]]), 10).save(out / "nine.png")

@@ -4,8 +4,8 @@
 
 Two ways to spend less on larger pictures. In a latent space, the model draws a few numbers that a
 decoder makes a picture of; in a cascade, one run draws small pictures and another enlarges them.
-Both are shown on patches of a photograph that ships with scikit-learn. Half a minute shows how it
-goes; with ten the patches are worth looking at.
+Both are shown on patches of a photograph that ships with scikit-learn. A third of a minute shows
+how it goes; with ten the patches are worth looking at.
 """
 
 import sys
@@ -17,7 +17,7 @@ import ornstein as ou
 from ornstein.runs.latents import latents_of
 
 out = Path(sys.argv[1] if len(sys.argv) > 1 else "tutorial-5")
-minutes = float(sys.argv[2]) if len(sys.argv) > 2 else 0.5
+minutes = float(sys.argv[2]) if len(sys.argv) > 2 else 0.35
 out.mkdir(parents=True, exist_ok=True)
 options = ou.DataOptions(size=16, limit=800 if minutes > 1 else 200)
 flower = ou.open_data("flower", options)
