@@ -42,7 +42,7 @@ def drawn(lines: Sequence[Line], *, across: str, down: str, describe: str) -> st
     for y in (tick for tick in ROUND if min(ys) <= tick <= max(ys)):
         parts.append(f'<path stroke="#d0d7de" d="M{LEFT} {row(y):.1f}H{WIDTH - RIGHT}"/>')
         parts.append(f'<text x="{LEFT - 8}" y="{row(y) + 4:.1f}" text-anchor="end">{y:g}</text>')
-    for x in sorted(set(lines[0].x)):
+    for x in (tick for tick in ROUND if min(xs) <= tick <= max(xs)):
         place = f'x="{column(x):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle"'
         parts.append(f"<text {place}>{x:g}</text>")
     below = 0.0

@@ -248,7 +248,7 @@ def table(result: dict[str, dict[str, Row]]) -> str:
 
 def write_tables() -> None:
     result = json.loads(RESULT.read_text())
-    for part in ("nonlinear", "instruments"):
+    for part in (part for part in ("nonlinear", "instruments") if part in result):
         put(PAGE, part, table(result[part]))
 
 

@@ -23,6 +23,7 @@ import classify  # noqa: E402
 import comparison  # noqa: E402
 import distillation  # noqa: E402
 import few  # noqa: E402
+import measurements  # noqa: E402
 import pairs  # noqa: E402
 import photographs  # noqa: E402
 import posterior  # noqa: E402
@@ -50,6 +51,8 @@ def of_posteriors() -> None:
     result = json.loads((RESULTS / "posterior.json").read_text())
     page = DOCS / "restoring.md"
     put(page, "points", posterior.points_table(result["points"]))
+    put(page, "curve", posterior.curve_table(result["curve"]))
+    put(page, "bias", posterior.bias_table(result["bias"]))
     put(page, "digits", posterior.digits_table(result["digits"]))
 
 
@@ -75,6 +78,7 @@ WRITERS: dict[str, Callable[[], object]] = {
     "pairs": of_pairs,
     "posterior": of_posteriors,
     "photographs": of_photographs,
+    "measurements": measurements.write_tables,
     "anomaly": anomaly.write_table,
     "augment": augment.table,
     "classify": classify.table,
