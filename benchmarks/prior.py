@@ -58,7 +58,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "prior.json"
 PAGE = HERE.parent / "docs" / "prior.md"
 GUIDANCE = 3.0
-SEEN = {"coder": CODED, "encoder": 98_304, "prior": 307_200, "decoder": 256_000}  # examples
+SEEN = {"coder": CODED, "encoder": 98_304, "prior": 307_200, "decoder": 96_000}  # examples
 NAMES = {
     "prior": "drawn by the prior for the text",
     "text": "of the text itself",
@@ -204,16 +204,17 @@ def order_lines(found: dict[str, Any]) -> str:
 def stages_lines(found: dict[str, Any]) -> str:
     """What the encoder, the prior and the decoder are worth."""
     data, seen, retrieval = found["data"], found["seen"], found["retrieval"]
-    n, captions = retrieval["pairs"], found["shares"]["real"]["all"]["n"]
+    n, drawn = retrieval["pairs"], found["prior_retrieval"]["n"]
+    captions = found["shares"]["real"]["all"]["n"]
     minutes = sum(found["processor_seconds"].values()) / 60
     chance = f"{100 * retrieval['floor']:.2g} %"
     lines = [
-        f"| nearest of {n} held-out scenes | is the right one | chance |",
+        f"| nearest of {n:,} held-out scenes | is the right one | chance |",
         "|---|---|---|",
         f"| picture to a caption | {_share(retrieval['by_text'], n)} | {chance} |",
         f"| caption to a picture | {_share(retrieval['by_picture'], n)} | {chance} |",
-        f"| picture to what the prior draws for a caption | {_share(found['prior_retrieval'])} "
-        f"| {100 / n:.2g} % |",
+        f"| picture to what the prior draws for a caption, of {drawn:,} "
+        f"| {_share(found['prior_retrieval'])} | {100 / drawn:.2g} % |",
         "",
         f"| the decoder is told the embedding | {' | '.join(RESPECTS)} |",
         "|---|" + "---|" * len(RESPECTS),

@@ -105,8 +105,8 @@ def main(
 
 def screen(model: Model, x: Tensor) -> list[np.ndarray]:
     """Pictures of x ``(B, C, H, W)`` as a screen shows them."""
-    assert isinstance(model.codec, ImageCodec)
-    return list(model.codec.screen(x))
+    assert isinstance(model.codec.data, ImageCodec)
+    return list(model.codec.data.screen(x))
 
 
 def grey(values: Tensor) -> list[np.ndarray]:
