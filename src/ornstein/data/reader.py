@@ -144,7 +144,7 @@ class Reader:
         new = sorted((one for one in every if one not in said), key=self._room)
         for _, alike in groupby(new, key=self._room):
             for some in _batches(list(alike)):
-                found = self._read([*some, *some[-1:] * (AT_ONCE - len(some))])
+                found = self._read([*some, *[some[-1]] * (AT_ONCE - len(some))])
                 kept.write(found)
                 said |= found
         return said
