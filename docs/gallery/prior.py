@@ -82,8 +82,8 @@ def make(gallery: Gallery) -> Shown:
         f"quarter of an hour of one core; seed 0, guidance 3. Then a held-out picture, {said!r}, "
         "and what is drawn by its embedding alone; the way from it to another, by embeddings and "
         f"latents; and what is drawn from one noise by its embedding, turned towards {became!r}, 0 "
-        "to 0.7 of the way. Of a picture the decoder keeps the colour, the place and how many things "
-        "there are; what the prior draws for a text is often not what was asked for."
+        "to 0.7 of the way. Of a picture the decoder keeps the colour, the place and how many "
+        "things there are; what the prior draws for a text is often not what was asked for."
     )
     return Shown(sheet(rows, side=64), "Rows of scenes, drawn in two stages", caption)
 
