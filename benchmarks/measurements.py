@@ -201,10 +201,12 @@ def measure(model: Model, case: Case, truth: Tensor, methods: Iterable[str]) -> 
     y = A(truth.double())
     y = y + noise * normal(y.shape, "measurement").double()
     tried = torch.stack([decibels(truth, found) for found in case.usual(A, y)])
+    # of what is rounded, `restore` takes the examples that it is decoded to, or measures them
+    given, how = (truth, {"simulate": True}) if isinstance(A, Quantise) else (y, {})
     rows = {case.name: {"psnr": tried.amax(0).mean().item()}}
     for method in methods:
         begin = time.process_time()
-        restored = restore(model, y, draws=DRAWS, method=method, **case.options)
+        restored = restore(model, given, draws=DRAWS, method=method, **how, **case.options)
         seconds = (time.process_time() - begin) / len(truth)
         codec = model.codec.data
         found = compared(model, truth, restored)
@@ -226,6 +228,15 @@ def decibels(truth: Tensor, found: Tensor) -> Tensor:
     top = 255 if truth.max() > 16 else 16
     error = (found.clamp(0, top).round() - truth.double()).square().flatten(1).mean(1)
     return 10 * torch.log10(top**2 / error.clamp_min(1e-12))
+
+
+def note(part: str, name: str, rows: dict[str, Row], cases: Iterable[str]) -> None:
+    """Put what was measured among what is known already."""
+    result: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    result["machine"] = {"torch": torch.__version__, "cpu": platform.machine()}
+    known = result.get(part, {}) | {name: rows}
+    result[part] = {case: known[case] for case in cases if case in known}
+    RESULT.write_text(json.dumps(result, indent=1) + "\n")
 
 
 # --- Report --------------------------------------------------------------------------------------
@@ -260,8 +271,6 @@ def main() -> None:
     parser.add_argument("--docs", action="store_true", help="Put the tables into their page.")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    result: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    result["machine"] = {"torch": torch.__version__, "cpu": platform.machine()}
     for part, run, cases in (
         ("nonlinear", arguments.digits, OF_DIGITS),
         ("instruments", arguments.photographs, OF_PHOTOGRAPHS),
@@ -274,9 +283,7 @@ def main() -> None:
             methods = METHODS if part == "nonlinear" else METHODS[:1]
             rows = measure(model, cases[name], truth, methods)
             print(name, json.dumps(rows), flush=True)
-            known = result.get(part, {}) | {name: rows}
-            result[part] = {case: known[case] for case in cases if case in known}
-            RESULT.write_text(json.dumps(result, indent=1) + "\n")
+            note(part, name, rows, cases)
     if arguments.docs:
         write_tables()
 

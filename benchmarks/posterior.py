@@ -66,7 +66,7 @@ SIGMA_Y = 0.3
 LEFT_OUT = ("ddnm", "repaint")  # which want exact measurements, and masks
 ZETAS = (0.1, 0.3, 3.0)
 AS_TYPED = "mmps, as `ornstein restore` has it"
-CALLS = (10, 20, 50)
+CALLS = (10, 20, 50, 100)
 COMPETING = 256
 
 
