@@ -1,9 +1,10 @@
 """Line drawings for the pages of the docs: SVG, both axes logarithmic, names at the ends."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from html import escape
 from math import log
+
+from ornstein.evaluate.pages.curve import Line
 
 WIDTH, HEIGHT = 760, 460
 LEFT, RIGHT, TOP, BOTTOM = 50, 190, 34, 44
@@ -12,20 +13,11 @@ ROUND = [m * 10.0**e for e in range(-3, 6) for m in (1, 1.5, 2, 3, 5)]
 COLOURS = ("#1f6feb", "#d1242f", "#1a7f37", "#9a6700", "#8250df", "#bf3989", "#0a7d8c", "#57606a")
 
 
-@dataclass(frozen=True)
-class Line:
-    """One line: its name, and where it goes; all numbers positive."""
-
-    name: str
-    x: Sequence[float]
-    y: Sequence[float]
-
-
 def drawn(lines: Sequence[Line], *, across: str, down: str, describe: str) -> str:
     """The drawing, whose lines are named from top to bottom.
 
     Args:
-        lines: To draw.
+        lines: To draw; all their numbers positive.
         across: What is on the first axis.
         down: What is on the second.
         describe: What the drawing shows, in a sentence, for those who do not see it.
@@ -52,7 +44,7 @@ def drawn(lines: Sequence[Line], *, across: str, down: str, describe: str) -> st
         colour, dash = COLOURS[i % len(COLOURS)], "6 3" if i >= len(COLOURS) else "none"
         style = f'fill="none" stroke="{colour}" stroke-width="2" stroke-dasharray="{dash}"'
         parts.append(f'<path {style} d="M{"L".join(points)}"/>')
-        place = f'x="{WIDTH - RIGHT + 10}" y="{below:.1f}" fill="{colour}"'
+        place = f'x="{WIDTH - RIGHT + 16}" y="{below:.1f}" fill="{colour}"'
         parts.append(f"<text {place}>{escape(line.name)}</text>")
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" '
