@@ -5,6 +5,7 @@ python benchmarks/scaling.py [--threads 1] [--quick] [--peers ornstein diffusers
 
 import socket
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from typing import Any
 
 from measure import Claim, Options, Result, cores, figure, grid, in_turn, main, told
@@ -35,18 +36,20 @@ def measure(options: Options) -> Result:
 
 def over_processes(options: Options) -> Result:
     """Of ours, by the clock on the wall: a batch of the same size, shared."""
-    rows = Result()
-    for count in PROCESSES:
-        case = f"3x16x16, batch {SHARED}, {count} processes"
-        if cores() < count * options.threads:
-            print(f"{case}: skipped, {cores()} cores for {count * options.threads} threads")
-            continue
-        world = World(count, options.threads)
-        world.ask("build", shape=(3, 16, 16), batch=SHARED)
-        speeds = in_turn({case: world.speed(SHARED)}, 7)[case]
-        rows[f"{case}, {OURS}"] = {"case": case, "peer": OURS, "images_per_s": figure(speeds)}
-        world.close()
-    return rows
+    with ExitStack() as stack:
+        runs = dict[str, Callable[[], float]]()
+        for count in PROCESSES:
+            case = f"3x16x16, batch {SHARED}, {count} process" + "es" * (count > 1)
+            if cores() < count * options.threads:
+                print(f"{case}: skipped, {cores()} cores for {count * options.threads} threads")
+                continue
+            world = stack.enter_context(closing(World(count, options.threads)))
+            world.ask("build", shape=(3, 16, 16), batch=SHARED)
+            runs[case] = world.speed(SHARED)
+        return Result(
+            (f"{case}, {OURS}", {"case": case, "peer": OURS, "images_per_s": figure(speeds)})
+            for case, speeds in in_turn(runs, 9).items()
+        )
 
 
 class World:
