@@ -1,6 +1,8 @@
 """Little memory: the same gradients from less, in pieces that fit."""
 
 import platform
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -103,6 +105,15 @@ def test_the_peak_is_what_was_held_and_is_told_at_the_end():
     at_end = progress.Progress(seen=1, budget=1, event="finished", peak=3 * 2**30)
     assert "at most 3.0 GiB" in str(at_end)
     assert "GiB" not in str(replace(at_end, event="checkpoint"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system counts so itself")
+def test_the_peak_is_not_that_of_whoever_started_the_process():
+    ask = "import torch; from ornstein.train.memory import peak; print(peak(torch.device('cpu')))"
+    held = b"-" * (peak(torch.device("cpu")) + 2**29)
+    found = subprocess.run([sys.executable, "-c", ask], capture_output=True, check=True)
+    assert int(found.stdout) < len(held)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
