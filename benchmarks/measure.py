@@ -42,7 +42,7 @@ class Options:
     threads: int = 1
     quick: bool = False
     peers: tuple[str, ...] = ()
-    seeds: int = 1
+    seeds: int = 3
     tasks: tuple[str, ...] = ("digits",)
     budgets: tuple[float, ...] = ()
     device: str = "cpu"
@@ -245,7 +245,7 @@ def parser(text: str | None) -> argparse.ArgumentParser:
     found.add_argument("--threads", type=int, default=1)
     found.add_argument("--quick", action="store_true", help="in seconds, to see that it works")
     found.add_argument("--peers", nargs="*", default=NAMES, choices=NAMES)
-    found.add_argument("--seeds", type=int, default=1)
+    found.add_argument("--seeds", type=int, default=3)
     found.add_argument("--tasks", nargs="*", default=("digits",))
     found.add_argument("--budgets", nargs="*", type=float, default=(), metavar="SECONDS")
     found.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
