@@ -12,7 +12,7 @@ from PIL import Image
 
 import ornstein as ou
 from ornstein import cli
-from ornstein.cli import run_command
+from ornstein.cli import run_command, with_rows_ended
 from ornstein.errors import OrnsteinError
 
 
@@ -154,6 +154,15 @@ def test_a_file_and_flags_change_the_recipe_and_nothing_else(tmp_path, capsys):
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_flag_wins_over_the_file_though_it_say_what_is_so_by_default(tmp_path, capsys):
+    (tmp_path / "mine.toml").write_text("[data]\nvalidation = 0.3\nlimit = 50\n")
+    tokens = ["train", "digits", "--dry-run", "--config", str(tmp_path / "mine.toml")]
+    for flags, share in ((["--data.validation", "0.1"], 0.1), ([], 0.3)):
+        assert run_command([*tokens, *flags]) == 0
+        data = ou.RunConfig.from_toml(capsys.readouterr().out).data
+        assert (data.validation, data.limit) == (share, 50)
+
+
 def test_an_unknown_key_in_the_file_is_named(tmp_path, capsys):
     (tmp_path / "mine.toml").write_text("[train]\nlerning_rate = 0.5\n")
     tokens = ["train", "digits", "--dry-run", "--config", str(tmp_path / "mine.toml")]
@@ -194,6 +203,18 @@ def test_two_processes_draw_what_one_does(run, tmp_path, capsys):
     draw("parts", "--examples", "0-7")
     assert draw("parts", "--examples", "8-15") == whole
     assert len(whole) == 16
+
+
+def test_a_row_of_numbers_ends_where_no_number_stands(run, tmp_path, capsys):
+    flags = ["-n", "1", "--label", "3", "--dry-run", "--json"]
+    for tokens in (["--guidance", "5", str(run)], [str(run), "--guidance", "5"]):
+        assert run_command(["sample", *tokens, *flags]) == 0
+        assert json.loads(output(capsys)[0][0])["guidance"] == 5
+    assert run_command(["sample", "--guidance", "5", "-2", str(run), *flags]) == 2
+    assert "guidance = 5 -2: give one weight." in output(capsys)[1][-1]
+    assert with_rows_ended(["distill", "--steps", "4", "2", "a", "1", "--guidance=1", "2"]) == (
+        ["distill", "--steps", "4", "--steps", "2", "a", "1", "--guidance=1", "2"]
+    )
 
 
 def test_dash_and_underscore_are_one(run, tmp_path, capsys):

@@ -123,20 +123,20 @@ def test_what_is_said_of_examples_changes_nothing_in_the_recipe_but_what_was_mea
 def test_few_pictures_are_moved_and_nothing_else(monkeypatch):
     monkeypatch.setattr("ornstein.train.recipes.FEW", 12)
     few, many = (open_data(torch.rand(n, 3, 16, 16)) for n in (11, 12))
-    with pytest.warns(Notice, match=r"11 pictures are few.*up to 2 pixels.*shift = 0"):
+    with pytest.warns(Notice, match=r"11 pictures are few.*up to 2 pixels.*--data.shift 0"):
         assert recipe(few).data == DataOptions(shift=2)
     assert recipe(many).data == DataOptions()
     assert recipe(few, "flow-map").data.shift == 2
-    assert recipe(few, "ddpm").data.shift == 0  # a paper's, as it is
+    assert not recipe(few, "ddpm").data.shift  # a paper's, as it is
     assert flat(recipe(few)) == flat(recipe(many))
     mirrored = open_data(torch.rand(11, 3, 16, 16), DataOptions(flip=True))
     assert recipe(mirrored).data == DataOptions(flip=True, shift=2)
-    for said in (DataOptions(shift=1), DataOptions(patch=5)):
+    for said in (DataOptions(shift=1), DataOptions(shift=0), DataOptions(patch=5)):
         assert recipe(open_data(torch.rand(11, 3, 16, 16), said)).data == said
     paired = DataOptions(given="edges")
     assert recipe(open_data(torch.rand(11, 3, 16, 16), paired)).data == paired
-    assert recipe(open_data(torch.rand(11, 2))).data.shift == 0
-    assert recipe(open_data(torch.rand(11, 3, 4, 4))).data.shift == 0
+    assert not recipe(open_data(torch.rand(11, 2))).data.shift
+    assert not recipe(open_data(torch.rand(11, 3, 4, 4))).data.shift
 
 
 def test_a_run_of_few_pictures_is_told_how_they_were_moved(tmp_path, capsys):
@@ -146,9 +146,11 @@ def test_a_run_of_few_pictures_is_told_how_they_were_moved(tmp_path, capsys):
     assert config.data.shift == 1 and load(run.path).config.data.augmentations == 2
     mine = tmp_path / "mine.toml"
     mine.write_text("[data]\nshift = 0\n")
-    for tokens, shift in ((["--config", str(mine)], 0), ([], 1)):
+    for tokens, shift in (["--config", str(mine)], 0), (["--data.shift", "0"], 0), ([], 1):
         assert run_command(["train", "digits", "--data.limit", "20", "--dry-run", *tokens]) == 0
-        assert tomllib.loads(capsys.readouterr().out)["data"]["shift"] == shift
+        out, said = capsys.readouterr()
+        assert tomllib.loads(out)["data"]["shift"] == shift
+        assert ("they are moved" in said) == (shift == 1)
 
 
 # --- Width ---------------------------------------------------------------------------------------

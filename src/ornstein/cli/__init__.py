@@ -84,7 +84,7 @@ def run_command(tokens: Sequence[str]) -> int:
     """
     try:
         with _noticing():
-            app(list(tokens), exit_on_error=False, print_error=False)
+            app(with_rows_ended(list(tokens)), exit_on_error=False, print_error=False)
         return 0
     except BrokenPipeError:  # whoever read our output has stopped, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -95,6 +95,30 @@ def run_command(tokens: Sequence[str]) -> int:
         code, line = _verdict(error)
     say(f"ornstein: {line}")
     return code
+
+
+def with_rows_ended(tokens: list[str]) -> list[str]:
+    """``--guidance 5 2 RUN`` as ``--guidance 5 --guidance 2 RUN``: what is no number ends a row."""
+    if not any(tokens[:1] == [command.__name__] for command in COMMANDS):
+        return tokens
+    arguments = app[tokens[0]].assemble_argument_collection()
+    rows = {name for a in arguments if a.parameter.n_tokens == -1 for name in a.names}
+    found, row = list[str](), ""
+    for token in tokens:
+        if row and _is_number(token):
+            found += [token] if found[-1] == row else [row, token]
+        else:
+            row = token if token in rows else ""
+            found.append(token)
+    return found
+
+
+def _is_number(token: str) -> bool:
+    try:
+        float(token)
+    except ValueError:
+        return False
+    return True
 
 
 @contextmanager

@@ -4,7 +4,7 @@
 
 import os
 import tomllib
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,7 +17,30 @@ from ..tasks.options import AdaptOptions, checked
 from .machine import FLAT, Flag, Machine, training
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from ..runs.config import RunConfig
+
+
+class Said:
+    """Options that know which of them were said, though it be what they are by default."""
+
+    said: dict[str, Any]
+
+    def __new__(cls, **said: Any) -> "Self":
+        made = super().__new__(cls)
+        object.__setattr__(made, "said", said)
+        return made
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaidOfData(Said, DataOptions):
+    """How the data are read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaidOfLatents(Said, AutoencoderConfig):
+    """What the latents of an autoencoder are."""
 
 
 def train(
@@ -43,8 +66,8 @@ def train(
     track: Flag = False,
     dry_run: Flag = False,
     adapt: Annotated[AdaptOptions, FLAT] = AdaptOptions(),
-    options: Annotated[DataOptions, Parameter(name="data")] = DataOptions(),
-    autoencoder: Annotated[AutoencoderConfig, Parameter(name="autoencoder")] = AutoencoderConfig(),
+    options: Annotated[SaidOfData, Parameter(name="data")] = SaidOfData(),
+    autoencoder: Annotated[SaidOfLatents, Parameter(name="autoencoder")] = SaidOfLatents(),
     machine: Annotated[Machine, FLAT] = Machine(),
 ) -> None:
     """Train a model of DATA in the time you have.
@@ -82,10 +105,9 @@ def train(
     from ..train import train as fit
 
     adapt = checked(AdaptOptions, asdict(adapt))
-    given, make, word = given or options.given, make or options.make, adapt.word or options.word
-    options = replace(options, given=given, make=make, word=word)
+    read_as = options.said | _said({"given": given, "make": make, "word": adapt.word})
     flags = {"net": {"size": size}, "train": {"memory": memory}, "seed": seed}
-    changes = _changes(config, flags, options, autoencoder)
+    changes = _changes(config, flags | {"data": read_as, "autoencoder": autoencoder.said})
     if mean is not None:
         changes["mean"] = str(mean.resolve())
     if latent is not None:
@@ -95,10 +117,10 @@ def train(
     wanted = None
     place = str(config or "the command line")
     if adapt.learn != "all" or adapt.base is not None:
-        wanted = _going_on(adapt, options, changes, place)
+        wanted = _going_on(adapt, DataOptions(**read_as), changes, place)
     elif data is not None and (changes or recipe != "auto" or dry_run):
         wanted = _configure(data, recipe, minutes, machine.device, changes, place)
-    if autoencoder != AutoencoderConfig() and wanted and wanted.net.kind != "autoencoder":
+    if autoencoder.said and wanted and wanted.net.kind != "autoencoder":
         raise UsageError("--autoencoder says what its latents are: add --recipe autoencoder.")
     if dry_run:
         from ..runs.folder import RunFolder
@@ -138,13 +160,8 @@ def train(
     machine.result({"run": run.path, "seen": facts["seen"]}, lines)
 
 
-def _changes(
-    file: Path | None,
-    flags: dict[str, Any],
-    options: DataOptions,
-    autoencoder: AutoencoderConfig,
-) -> dict[str, Any]:
-    """What shall differ from the recipe: the file first, then the flags."""
+def _changes(file: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
+    """What shall differ from the recipe: what the file says, and above it the flags."""
     changes: dict[str, Any] = {}
     if file is not None:
         try:
@@ -153,11 +170,7 @@ def _changes(
             raise UsageError(f"{file} cannot be read ({error.strerror}).") from None
         except ValueError as error:
             raise UsageError(f"{file} is not TOML: {error}. Mend or remove the line.") from None
-    tables = dict[str, Any]()
-    for name, chosen in (("data", options), ("autoencoder", autoencoder)):
-        default = asdict(type(chosen)())
-        tables[name] = {k: v for k, v in asdict(chosen).items() if v != default[k]}
-    return _merged(changes, _said(flags | tables))
+    return _merged(changes, _said(flags))
 
 
 def _said(flags: dict[str, Any]) -> dict[str, Any]:

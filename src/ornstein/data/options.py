@@ -25,7 +25,8 @@ class DataOptions:
             copies are what a model learns by heart.
         balance: Show all classes equally often in training.
         flip: Mirror half of the pictures, left to right.
-        shift: Move pictures by up to so many pixels each way; the edge pixels are repeated.
+        shift: Move pictures by up to so many pixels each way; the edge pixels are repeated. None
+            leaves it to the recipe, which moves few pictures; 0 leaves them where they are.
         validation: Share held out from training, of each class.
         label: Name of the column (of metadata or a CSV) or of the array (of an npz) with classes.
         word: What all examples are, whatever their files say: one class of this name.
@@ -50,7 +51,7 @@ class DataOptions:
     duplicates: Literal["keep", "drop"] = "keep"
     balance: bool = False
     flip: bool = False
-    shift: Annotated[int, Interval(ge=0, le=64)] = 0
+    shift: Annotated[int | None, Interval(ge=0, le=64)] = None
     validation: Annotated[float, Interval(ge=0, le=0.5)] = 0.1
     label: Annotated[str, Len(1, 200)] = "label"
     word: Annotated[str | None, Len(1, 200)] = None

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Weight = Annotated[float, Interval(ge=-100, le=100)]
 Steps = Annotated[int, Interval(ge=1, le=100_000)]
+ROW = Parameter(n_tokens=-1)
+"""Numbers one after the other, as in --guidance 5 2: what is no number ends them."""
 Margins = tuple[int, int, int, int]
 """Left, top, right, bottom."""
 TimeGridName = Literal["uniform", "straight", "log-snr", "karras", "stride", "fitted"]
@@ -81,8 +83,7 @@ class SampleOptions(DrawOptions):
     """
 
     guidance: Annotated[  # pyright: ignore[reportIncompatibleVariableOverride] (a row of them)
-        Annotated[tuple[Weight, ...], Len(1)] | Weight | None,
-        Parameter(consume_multiple=True, n_tokens=-1),
+        Annotated[tuple[Weight, ...], Len(1)] | Weight | None, ROW
     ] = None
     count: Annotated[int, Interval(ge=1, le=10_000_000), Parameter(alias="-n")] = 16
     examples: Annotated[str, Len(1, 40)] | None = None
@@ -379,10 +380,8 @@ class DistillOptions:
     """
 
     method: Literal["flow-map", "mean-flow", "progressive"] | None = None
-    steps: Annotated[tuple[Steps, ...], Len(1, 16), Parameter(consume_multiple=True)] = (4, 2, 1)
-    guidance: Annotated[tuple[Weight, ...] | None, Len(1, 2), Parameter(consume_multiple=True)] = (
-        None
-    )
+    steps: Annotated[tuple[Steps, ...], Len(1, 16), ROW] = (4, 2, 1)
+    guidance: Annotated[tuple[Weight, ...] | None, Len(1, 2), ROW] = None
     seen: Annotated[int | None, Interval(ge=1, le=10**13)] = None
     count: Annotated[int, Interval(ge=100, le=1_000_000)] = 1000
     seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0

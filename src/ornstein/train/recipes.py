@@ -85,7 +85,7 @@ def asked_for(by: Literal["words", "embeddings"], size: int) -> RunConfig:
 
 
 def varied(data: Dataset) -> DataOptions:
-    """How the data are read: as they say; but few pictures are moved, if they are not yet.
+    """How the data are read: as they say; but few pictures are moved, if they do not say.
 
     By up to an eighth of their side each way, of which the network is told, so that what it draws
     is not. A network that sees each of a hundred digits fifty times begins to learn them by heart;
@@ -94,13 +94,13 @@ def varied(data: Dataset) -> DataOptions:
     Source: the eighth: Karras et al. (2020), https://arxiv.org/abs/2006.06676, appendix B.
     """
     options, side = data.options, min(data.codec.shape[1:], default=0)
-    still = not options.shift and data.given is None and data.patches is None
-    if len(data) >= FEW or side < 8 or not (still and len(data.codec.shape) == 3):
+    undecided = options.shift is None and data.given is None and data.patches is None
+    if len(data) >= FEW or side < 8 or not (undecided and len(data.codec.shape) == 3):
         return options
     most = min(64, side // 8)
     warnings.warn(
         f"{len(data):,} pictures are few, and soon known by heart: they are moved by up to {most} "
-        f"pixel{'s' * (most > 1)} in training; [data] shift = 0 in a --config leaves them.",
+        f"pixel{'s' * (most > 1)} in training; --data.shift 0 leaves them where they are.",
         Notice,
         stacklevel=3,
     )
