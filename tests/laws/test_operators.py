@@ -7,9 +7,9 @@ from PIL import Image
 from scipy import fft, ndimage, signal
 from torch.testing import assert_close
 
-from ornstein.core import measure, operators, rounding
+from ornstein.core import combine, measure, operators, rounding
+from ornstein.core.combine import Compose, Slice, Stack, Through
 from ornstein.core.measure import (
-    Compose,
     Diagonal,
     Filter,
     FourierMask,
@@ -17,10 +17,7 @@ from ornstein.core.measure import (
     Mask,
     Matrix,
     Operator,
-    Slice,
-    Stack,
     Tangent,
-    Through,
 )
 from ornstein.core.operators import OPERATORS, PhaseRetrieval, Units
 from ornstein.core.rounding import BlockCosine, Quantise
@@ -123,7 +120,7 @@ def dot(u, v):
 def test_every_operator_stands_in_the_list():
     own = {
         v
-        for module in (measure, operators, rounding)
+        for module in (combine, measure, operators, rounding)
         for v in vars(module).values()
         if isinstance(v, type) and issubclass(v, Operator)
     }

@@ -9,16 +9,8 @@ import torch
 from torch import Tensor
 
 from ..rng import generator
-from .measure import (
-    Compose,
-    Filter,
-    FourierMask,
-    LinearOperator,
-    Mask,
-    Matrix,
-    Operator,
-    Separable,
-)
+from .combine import Compose
+from .measure import Filter, FourierMask, LinearOperator, Mask, Matrix, Operator, Separable
 from .rounding import jpeg, quantise
 
 Shape = tuple[int, ...]

@@ -8,7 +8,8 @@ from math import pi, sqrt
 import torch
 from torch import Tensor
 
-from .measure import Compose, LinearOperator, Operator, Separable, Spectrum, Stack
+from .combine import Compose, Stack
+from .measure import LinearOperator, Operator, Separable, Spectrum
 
 Shape = tuple[int, ...]
 Table = tuple[tuple[int, ...], ...]

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.combine import Stack
 from ..core.denoise import Denoiser
 from ..core.measure import LinearOperator, Mask, Stack
 from ..core.operators import downsample

@@ -9,16 +9,8 @@ import torch
 from torch import Tensor
 
 from ..core import operators
-from ..core.measure import (
-    Compose,
-    Diagonal,
-    FourierMask,
-    LinearOperator,
-    Mask,
-    Operator,
-    Separable,
-    Through,
-)
+from ..core.combine import Compose, Through
+from ..core.measure import Diagonal, FourierMask, LinearOperator, Mask, Operator, Separable
 from ..core.operators import Units
 from ..core.posterior import Measured
 from ..core.rounding import Quantise
