@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..core.combine import Stack
 from ..core.denoise import Denoiser
-from ..core.measure import LinearOperator, Mask, Stack
+from ..core.measure import LinearOperator, Mask
 from ..core.operators import downsample
 from ..core.posterior import PosteriorDenoiser
 from ..core.sample import Sampler, encode
