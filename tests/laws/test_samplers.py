@@ -16,6 +16,7 @@ from ornstein.core import noise
 from ornstein.core.denoise import PREDICTIONS, Denoiser, NetDenoiser, reverse_variances
 from ornstein.core.exact import GaussianDenoiser
 from ornstein.core.measured import MeasuredSampler
+from ornstein.core.recurrence import recurrence
 from ornstein.core.sample import (
     RK45,
     SAMPLERS,
@@ -625,3 +626,31 @@ def test_a_sampler_that_draws_noise_cannot_encode(sampler):
     truth = mixture()
     with pytest.raises(ValueError, match="only a deterministic sampler can encode"):
         encode(sampler, truth, normal(2, 2), UniformGrid()(VE, 4))
+
+
+# --- As a recurrence -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["ve", "cosine", "flow"])
+@each(FLOWS)
+def test_every_deterministic_sampler_is_a_recurrence(sampler, path):
+    denoiser = mixture(PATHS[path])
+    times = LogSNRGrid(log_snr_min=-9.0, log_snr_max=9.0)(denoiser.schedule, 9)
+    x = start(denoiser.schedule, times[0], normal(16, 2, seed=7))
+    loop = recurrence(sampler.plan(denoiser.schedule, times), denoiser.schedule)
+    state = torch.stack([x, *[torch.zeros_like(x)] * (loop.read.shape[1] - 1)])
+    for t, read, keep, add in zip(loop.times, loop.read, loop.keep, loop.add, strict=True):
+        x_hat = denoiser(torch.tensordot(read, state, 1), t)
+        state = torch.tensordot(keep, state, 1) + torch.tensordot(add[:, None], x_hat[None], 1)
+    expected = sampler(denoiser, x, times)
+    assert_close(state[0], expected, rtol=1e-9, atol=1e-9)
+
+
+def test_a_recurrence_carries_no_more_than_the_rule_remembers():
+    """But for x_hat, which Heun's rule looks at twice."""
+    schedule = noise.CosineSchedule()
+    for name, (sampler, _) in DETERMINISTIC.items():
+        if getattr(sampler, "start_up", "ramp") == "ramp":
+            loop = recurrence(sampler.plan(schedule, UniformGrid()(schedule, 40)), schedule)
+            held = 2 if isinstance(sampler, Heun) else sampler.memory
+            assert loop.add.shape[1] == held, name

@@ -22,17 +22,17 @@ from ornstein.runs.latents import LatentCodec
 from ornstein.runs.model import Vocabulary, build_denoiser
 from ornstein.tasks import export as exporting
 from ornstein.tasks.export import asked_of, export
+from ornstein.tasks.graph import Graph
 from ornstein.tasks.options import DrawOptions, ExportOptions
 from ornstein.tasks.sample import plan
-from ornstein.tasks.unrolled import Unrolled
 from untrained import grey_codec, of_random_weights, tiny_model, tiny_student
 
 GUIDANCE = 2.5
 WORDS = Words.learned(["a red 7", "a blue 7"])
 
 
-def unrolled(model, **options):
-    return Unrolled(model, asked_of(model, ExportOptions(**options))).eval()
+def graph_of(model, **options):
+    return Graph(model, asked_of(model, ExportOptions(**options))).eval()
 
 
 def in_units(model, x):
@@ -69,7 +69,7 @@ def test_a_graph_is_the_sampler_with_its_guidance_and_units(sampler):
     model = tiny_model("mlp")
     options = ExportOptions(sampler=sampler, steps=4, guidance=GUIDANCE)
     with torch.no_grad():
-        found = unrolled(model, **vars(options))(*inputs(model))
+        found = graph_of(model, **vars(options))(*inputs(model))
     expected = drawn(model, options, *inputs(model))
     assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
@@ -85,7 +85,7 @@ def test_a_graph_knows_every_schedule_and_prediction_and_leaves_a_variance_out()
     model = replace(model, config=config, denoiser=denoiser)
     options = ExportOptions(sampler="ddim", steps=3, guidance=GUIDANCE)
     with torch.no_grad():
-        found = unrolled(model, **vars(options))(*inputs(model))
+        found = graph_of(model, **vars(options))(*inputs(model))
     expected = drawn(model, options, *inputs(model))
     assert_close(found, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
 
@@ -93,7 +93,7 @@ def test_a_graph_knows_every_schedule_and_prediction_and_leaves_a_variance_out()
 def test_a_graph_of_a_student_looks_ahead_and_guides_at_one_call():
     model, weight = tiny_student("mlp"), 2.0
     noise, label, attributes = inputs(model)
-    graph, calls = unrolled(model, guidance=weight), []
+    graph, calls = graph_of(model, guidance=weight), []
     graph.net.register_forward_hook(lambda *a: calls.append(1))
     with torch.no_grad():
         found = graph(noise, label, attributes)
@@ -142,7 +142,7 @@ def test_a_graph_guides_as_the_run_is_told_to(reads, options):
     )
     assert (plain - expected).abs().max() > 1e-2
     with torch.no_grad():
-        found = unrolled(reads, **same, **options)(unit_noise(reads, 2), *told_graph)
+        found = graph_of(reads, **same, **options)(unit_noise(reads, 2), *told_graph)
     assert_close(found, expected, rtol=0, atol=1e-4 * expected.abs().max().item())
 
 
@@ -150,7 +150,7 @@ def test_a_graph_guides_as_the_run_itself_says_if_nothing_is_said(reads):
     own = SampleConfig(steps=3, guidance=7.0, guidance_parallel=0.0)
     model = replace(reads, config=replace(reads.config, sample=own))
     expected = in_units(model, ou.sample(model, 2, text="a red 7").x)
-    graph = unrolled(model)
+    graph = graph_of(model)
     assert (graph.weight, graph.parallel) == (7.0, 0.0)
     label, age = torch.full((2,), -1), torch.full((2, 1), torch.nan)
     with torch.no_grad():
@@ -170,7 +170,7 @@ def test_a_graph_of_a_run_with_an_encoder_of_others_is_told_what_that_says(monke
     model = of_random_weights(tiny_model("mlp").config, tiny_model("mlp").codec, words)
     same = {"sampler": "ddim", "steps": 2, "guidance": GUIDANCE}
     expected = in_units(model, ou.sample(model, 3, text=list(known), **same).x)
-    graph = unrolled(model, **same)
+    graph = graph_of(model, **same)
     assert graph.inputs == ["noise", "text"]
     with torch.no_grad():
         found = graph(unit_noise(model, 3), said.float())
@@ -187,7 +187,7 @@ def test_a_graph_of_stable_diffusion_is_told_what_its_encoder_says(stable):
     """And is guided by its 7.5: with a text to go away from, into pictures of its VAE."""
     texts, same = ["red cat", "blue"], {"sampler": "ddim", "steps": 2, "negative": "cat"}
     drawn = ou.sample(stable, 2, text=texts, **same)
-    graph = unrolled(stable, **same)
+    graph = graph_of(stable, **same)
     assert (graph.inputs, graph.weight, len(graph.calls)) == (["noise", "text"], 7.5, 2)
     with torch.no_grad():
         found = graph(unit_noise(stable, 2), stable.words.tensor(texts))
@@ -214,7 +214,7 @@ def test_a_graph_of_a_network_of_diffusers_hears_the_numbers_of_its_steps(tmp_pa
     model = ou.load_diffusers(pipelines.ddpm(tmp_path, num_class_embeds=3))
     same = {"sampler": "ddim", "steps": 3}
     expected = in_units(model, ou.sample(model, 2, label=2, **same).x)
-    graph = unrolled(model, **same)
+    graph = graph_of(model, **same)
     assert [round(call.heard) for call in graph.calls] == [999, 666, 332]
     with torch.no_grad():
         found = graph(unit_noise(model, 2), torch.tensor([2, 2]))
@@ -234,7 +234,7 @@ def test_a_graph_of_the_recipe_for_diffusers_hears_them_too():
     model = of_random_weights(config, grey_codec((1, 8, 8)), Vocabulary())
     expected = in_units(model, ou.sample(model, 2, sampler="ddim", steps=3).x)
     with torch.no_grad():
-        found = unrolled(model, sampler="ddim", steps=3)(unit_noise(model, 2))
+        found = graph_of(model, sampler="ddim", steps=3)(unit_noise(model, 2))
     assert_close(found, expected, rtol=0, atol=1e-4 * expected.abs().max().item())
 
 
@@ -261,7 +261,7 @@ def test_a_graph_of_a_run_on_latents_ends_in_the_pictures(on_latents):
     denoiser = ClassifierFree(on_latents.denoiser, GUIDANCE).given(label=label, attributes=age)
     x = steps(denoiser, start(denoiser.schedule, steps.times[0], noise))
     with torch.no_grad():
-        found = unrolled(on_latents, **vars(options))(noise, label, attributes)
+        found = graph_of(on_latents, **vars(options))(noise, label, attributes)
     assert found.shape == (2, 1, 7, 6)
     assert_close(found, 5 + 6 * codec.decoded(x), rtol=1e-4, atol=1e-4)
 
@@ -306,6 +306,34 @@ def test_a_file_of_onnx_draws_what_the_run_draws_for_any_batch(tmp_path):
         assert np.abs(session.run(None, named)[0] - expected).max() <= 1e-4 * scale
 
 
+def nodes(graph):
+    """Of a graph of ONNX, those of its loops included."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            yield from nodes(attribute.g)
+
+
+@pytest.mark.slow
+def test_a_file_of_many_guided_steps_holds_the_network_twice(reads, tmp_path):
+    """Once with its text and once without, in one loop: as few steps do."""
+    pytest.importorskip("onnxscript")
+    onnx = pytest.importorskip("onnx")
+    how = {"guidance": 7.0, "guidance_parallel": 0.0, "sampler": "dpm++2m"}
+    done = export(reads, tmp_path / "a.onnx", steps=32, **how)
+    assert (done.calls, done.difference <= 1e-4) == (32, True)
+    graph, called = graph_of(reads, steps=1, **how), []
+    for part in graph.net.modules():
+        if isinstance(part, (torch.nn.Conv1d, torch.nn.Conv2d)):
+            part.register_forward_hook(lambda *a: called.append(1))
+    with torch.no_grad():
+        graph(*graph.examples(reads, asked_of(reads, ExportOptions(steps=1, **how)), 1))
+    kinds = [node.op_type for node in nodes(onnx.load(done.path).graph)]
+    assert (kinds.count("Scan"), kinds.count("Conv")) == (1, len(called))
+    assert done.size < 3 * sum(p.nbytes for p in reads.denoiser.parameters())
+    assert __file__.rpartition("/tests/")[0].encode() not in done.path.read_bytes()
+
+
 def test_a_file_that_draws_something_else_than_the_run_is_not_left(tmp_path, monkeypatch):
     """As what a file draws is compared with sampling, a graph that guides otherwise is no copy."""
     model = tiny_model("mlp")
@@ -315,7 +343,7 @@ def test_a_file_that_draws_something_else_than_the_run_is_not_left(tmp_path, mon
 
     def run_again(path, inputs):
         with torch.no_grad():
-            return unrolled(model, guidance=GUIDANCE + 0.1)(*inputs).numpy()
+            return graph_of(model, guidance=GUIDANCE + 0.1)(*inputs).numpy()
 
     monkeypatch.setitem(exporting.FORMATS, "torch", (write, run_again))
     with pytest.raises(ModelFileError, match=r"something else than the run, by 0\."):

@@ -341,18 +341,23 @@ class Thresholded(Denoiser):
         if not (low < high).all():
             raise ValueError(f"each range must go from low to high, got {low} and {high}")
         self.denoiser, self.schedule = denoiser, denoiser.schedule
-        self.middle, self.reach, self.quantile = (low + high) / 2, (high - low) / 2, quantile
+        self.low, self.high, self.quantile = low, high, quantile
 
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
         return self.moments(x_t, t, **cond)[0]
 
     def moments(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> tuple[Tensor, Tensor | None]:
         x_hat, v = self.denoiser.moments(x_t, t, **cond)
-        shape = (-1, *(1 for _ in x_t.shape[2:]))
-        middle, half = (w.to(x_hat).view(shape) for w in (self.middle, self.reach))
-        out = (x_hat - middle) / half
-        most = align(out.abs().flatten(1).quantile(self.quantile, 1).clamp_min(1), out)
-        return middle + half * out.clamp(-most, most) / most, v
+        return limited(x_hat, self.low, self.high, self.quantile), v
+
+
+def limited(x_hat: Tensor, low: Tensor, high: Tensor, quantile: float) -> Tensor:
+    """`x_hat` brought back into a range ``(C,)``; see `Thresholded`."""
+    shape = (-1, *(1 for _ in x_hat.shape[2:]))
+    middle, half = (w.to(x_hat).view(shape) for w in ((low + high) / 2, (high - low) / 2))
+    out = (x_hat - middle) / half
+    most = align(out.abs().flatten(1).quantile(quantile, 1).clamp_min(1), out)
+    return middle + half * out.clamp(-most, most) / most
 
 
 def _weight(weight: float | Tensor) -> Tensor:

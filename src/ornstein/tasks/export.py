@@ -18,9 +18,9 @@ from ..interop.written import write_diffusers
 from ..runs.model import Model
 from ..runs.quick import plain
 from .asking import conditions
+from .graph import Graph
 from .options import DrawOptions, ExportOptions, checked
 from .sample import Run, draw, opened, plan
-from .unrolled import Unrolled
 
 TOLERANCE = 1e-4  # of the data's standard deviation: what differs by more is no copy
 SUFFIX = {"onnx": ".onnx", "torch": ".pt2"}
@@ -62,8 +62,8 @@ def export(
     those, and ``text``, if it reads texts: ``(B, L)``, int64, of pieces as `Words.tensor` numbers
     them; where an encoder of another library reads them, ``(B, L, D)``, float32, what that says
     of each. It gives floats ``(B, C, *S)`` in the units of the data, not yet rounded; of a run on
-    latents through the decoder, in another shape than the noise. Steps are laid one after the
-    other, so that tracing takes as long as so many calls, and more.
+    latents through the decoder, in another shape than the noise. The loop is one of the graph,
+    which takes no longer to trace for more steps.
 
     Args:
         run: The run, or its folder.
@@ -84,7 +84,7 @@ def export(
     if chosen.to == "diffusers":
         return _as_folder(model, out, chosen)
     asked = asked_of(model, chosen)
-    graph = Unrolled(model, asked).eval()
+    graph = Graph(model, asked).eval()
     if out is None:
         if model.run is None:
             raise UsageError("This model has no run folder to write to: say where, with `out`.")
@@ -150,7 +150,7 @@ def asked_of(model: Model, options: ExportOptions) -> DrawOptions:
     )
 
 
-def _drawn(model: Model, graph: Unrolled, asked: DrawOptions) -> np.ndarray:
+def _drawn(model: Model, graph: Graph, asked: DrawOptions) -> np.ndarray:
     """What the run draws from the noise that the graph will be tried on, in units of the data."""
     (denoiser, steps), noise = plan(model, asked), graph.examples(model, asked, TRIED)[0]
 
@@ -167,16 +167,24 @@ def _drawn(model: Model, graph: Unrolled, asked: DrawOptions) -> np.ndarray:
 # --- Files ---------------------------------------------------------------------------------------
 
 
-def _dynamic(graph: Unrolled) -> dict[str, Any]:
+def _dynamic(graph: Graph) -> dict[str, Any]:
     """That the batch may be of any size."""
     batch = torch.export.Dim("batch", max=graph.most)
     noise, *told = ({0: batch} for _ in graph.inputs)
     return {"noise": noise, "told": tuple(told)}
 
 
-def _write_torch(graph: Unrolled, inputs: tuple[Tensor, ...], path: Path, about: str) -> None:
+def _traced(graph: Graph, inputs: tuple[Tensor, ...]) -> torch.export.ExportedProgram:
     traced = torch.export.export(graph, inputs, dynamic_shapes=_dynamic(graph), strict=False)
-    torch.export.save(traced, path, extra_files={"ornstein.json": about})
+    for part in traced.graph_module.modules():
+        if isinstance(part, torch.fx.GraphModule):
+            for node in part.graph.nodes:  # each knows its lines of code, a thousand, by their place
+                node.meta.pop("stack_trace", None)
+    return traced
+
+
+def _write_torch(graph: Graph, inputs: tuple[Tensor, ...], path: Path, about: str) -> None:
+    torch.export.save(_traced(graph, inputs), path, extra_files={"ornstein.json": about})
 
 
 def _run_torch(path: Path, inputs: tuple[Tensor, ...]) -> np.ndarray:
@@ -184,12 +192,11 @@ def _run_torch(path: Path, inputs: tuple[Tensor, ...]) -> np.ndarray:
         return torch.export.load(path).module()(*inputs).cpu().numpy()
 
 
-def _write_onnx(graph: Unrolled, inputs: tuple[Tensor, ...], path: Path, about: str) -> None:
+def _write_onnx(graph: Graph, inputs: tuple[Tensor, ...], path: Path, about: str) -> None:
     program = torch.onnx.export(
-        graph,
-        inputs,
+        _traced(graph, inputs),
+        (),
         dynamo=True,
-        dynamic_shapes=_dynamic(graph),
         input_names=graph.inputs,
         output_names=["examples"],
         verbose=False,
@@ -210,7 +217,7 @@ FORMATS = {"onnx": (_write_onnx, _run_onnx), "torch": (_write_torch, _run_torch)
 """How a graph is written, and what is in the file run again."""
 
 
-def _about(model: Model, graph: Unrolled, options: ExportOptions) -> dict[str, Any]:
+def _about(model: Model, graph: Graph, options: ExportOptions) -> dict[str, Any]:
     """What a program that opens the file has to know."""
     return {
         "run": None if model.run is None else str(model.run.identity.get("id", "")),

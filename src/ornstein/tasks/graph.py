@@ -1,18 +1,26 @@
-"""A sampler with all its steps laid out: noise and conditions in, data in their own units out."""
+"""A sampler as one graph with one loop: noise and conditions in, data in their own units out."""
 
-from collections import deque
 from collections.abc import Callable
 from copy import copy
+from itertools import groupby
 from math import hypot
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch._higher_order_ops import scan
 
 from ..core.denoise import LOG_SNR_LIMIT, Denoiser, flow_time
-from ..core.guide import ClassifierFree, LearnedGuidance, Thresholded, away, steered, weight_at
-from ..core.noise import Schedule
-from ..core.sample import Plan
+from ..core.guide import (
+    ClassifierFree,
+    LearnedGuidance,
+    Thresholded,
+    away,
+    limited,
+    steered,
+    weight_at,
+)
+from ..core.recurrence import recurrence
 from ..core.trajectory import instants
 from ..errors import UsageError
 from ..interop.diffusers import Foreign
@@ -32,7 +40,7 @@ class Call(NamedTuple):
     """All that one call of the network needs to know of its time, as numbers.
 
     ``x_hat = skip x_t + out F(inp x_t, heard)``; `heard` is the log-SNR, or what the clock of the
-    network makes of it; `span` is how far to look, None for networks that know no such thing;
+    network makes of it; `span` is how far to look, 0 for networks that know no such thing;
     `weight` is that of guidance.
     """
 
@@ -40,12 +48,22 @@ class Call(NamedTuple):
     skip: float
     out: float
     heard: float
-    span: float | None
+    span: float
     weight: float
 
 
-class Unrolled(nn.Module):
+class Stretch(NamedTuple):
+    """Calls one after the other that are all guided, at two calls of the network, or all not."""
+
+    guided: bool
+    calls: slice
+
+
+class Graph(nn.Module):
     """A deterministic sampler of a fixed number of calls, as a function of noise and conditions.
+
+    Its loop is one of the graph, which holds the network once, or twice where it is guided; so
+    are those of guidance within an interval, one for each stretch.
 
     Args:
         model: The run.
@@ -66,6 +84,10 @@ class Unrolled(nn.Module):
     std: Tensor
     centre: Tensor
     width: Tensor
+    told: Tensor
+    read: Tensor
+    keep: Tensor
+    add: Tensor
 
     def __init__(self, model: Model, asked: DrawOptions) -> None:
         super().__init__()
@@ -74,9 +96,10 @@ class Unrolled(nn.Module):
             told = "given pictures beside the noise" if model.given else "told embeddings"
             raise UsageError(f"A run that is {told} cannot be exported.")
         rule, self.plan = plan(model, asked)
+        self.quantile = asked.threshold
         if isinstance(rule, Thresholded):
             rule = rule.denoiser
-        self.shape, self.schedule = model.shape, denoiser.schedule
+        self.shape, self.range = model.shape, codec.range or ()
         self.inputs = ["noise"]
         self.inputs += ["label"] if words.classes else []
         self.inputs += ["attributes"] if words.attributes else []
@@ -84,20 +107,28 @@ class Unrolled(nn.Module):
         self.variance = denoiser.variance_steps is not None
         self.told_weight = model.config.distill.told_guidance
         self.weight, self.parallel, self.rescale, self.negative = _guidance(rule)
-        self.range, self.quantile = codec.range, asked.threshold
         self.net, clock = _without_clock(denoiser.net)
+        loop = recurrence(self.plan, denoiser.schedule)
+        self.looks = denoiser.ahead and loop.until[0] is not None
         self.calls = [
-            _call(model, clock, rule, *time) for time in called(self.plan, denoiser.schedule)
+            _call(model, clock, rule, t, until)
+            for t, until in zip(loop.times, loop.until, strict=True)
         ]
+        self.stretches = _stretches([c.weight != 1 and not self.told_weight for c in self.calls])
         [first] = instants(denoiser.schedule, self.plan.times[:1])
         self.first = hypot(first.alpha, first.sigma)
         wide = (-1, *(1 for _ in model.shape[1:]))
         self.decoder = Decoder(codec) if isinstance(codec, LatentCodec) else nn.Identity()
-        numbers = {"mean": codec.data.mean, "std": codec.data.std}
+        numbers = {
+            "mean": torch.tensor(codec.data.mean).view(wide),
+            "std": torch.tensor(codec.data.std).view(wide),
+            "centre": torch.tensor(words.means),
+            "width": torch.tensor(words.stds),
+            "told": torch.tensor(self.calls),
+            **{name: getattr(loop, name).float() for name in ("read", "keep", "add")},
+        }
         for name, values in numbers.items():
-            self.register_buffer(name, torch.tensor(values).view(wide).to(model.device))
-        self.register_buffer("centre", torch.tensor(words.means, device=model.device))
-        self.register_buffer("width", torch.tensor(words.stds, device=model.device))
+            self.register_buffer(name, values.to(model.device))
         foreign = any(isinstance(part, Foreign | ForeignAutoencoder) for part in self.modules())
         self.most = MOST_FOREIGN if foreign else MOST
 
@@ -105,12 +136,44 @@ class Unrolled(nn.Module):
         cond = dict(zip(self.inputs[1:], told, strict=True))
         if "attributes" in cond:
             cond["attributes"] = (cond["attributes"] - self.centre) / self.width
-        denoiser, past, x = Placed(self, cond), deque(maxlen=self.plan.memory), self.first * noise
-        if self.quantile is not None and self.range is not None:
-            denoiser = Thresholded(denoiser, *self.range, self.quantile)
-        for step in self.plan.transitions:  # the loop of `Plan`, which would switch gradients off
-            x = step(denoiser, x, past, refuse_noise)
-        return self.mean + self.std * self.decoder(x)
+        nothing = [torch.zeros_like(noise)] * (self.read.shape[1] - 1)
+        state = torch.stack([self.first * noise, *nothing])
+        for stretch in self.stretches:
+            state = self._through(stretch, state, cond)
+        return self.mean + self.std * self.decoder(state[0])
+
+    def _through(self, stretch: Stretch, state: Tensor, cond: dict[str, Tensor]) -> Tensor:
+        """The state ``(R, B, C, *S)`` after the calls of a stretch; see `core.recurrence`."""
+
+        def call(state: Tensor, row: tuple[Tensor, ...]) -> tuple[Tensor, tuple[()]]:
+            read, keep, add, told = row
+            x_hat = self._x_hat(torch.tensordot(read, state, 1), told, cond, stretch.guided)
+            return torch.tensordot(keep, state, 1) + add.view(-1, *(1,) * x_hat.ndim) * x_hat, ()
+
+        rows = tuple(each[stretch.calls] for each in (self.read, self.keep, self.add, self.told))
+        if torch.compiler.is_exporting():
+            return scan(call, state, rows)[0]
+        for row in zip(*rows, strict=True):
+            state = call(state, row)[0]
+        return state
+
+    def _x_hat(self, x_t: Tensor, told: Tensor, cond: dict[str, Tensor], guided: bool) -> Tensor:
+        """What the guided network answers, all in all."""
+        x_hat = self._answer(x_t, told, cond)
+        if guided:
+            reference = self._answer(x_t, told, steered(cond, self.negative, x_t.shape[0]))
+            weight = told[-1].view((1,) * x_t.ndim)
+            x_hat = away(x_hat, reference, weight, self.parallel, self.rescale)
+        return x_hat if self.quantile is None else limited(x_hat, *self.range, self.quantile)
+
+    def _answer(self, x_t: Tensor, told: Tensor, cond: dict[str, Tensor]) -> Tensor:
+        """What the network answers to conditions, by the numbers of a `Call`."""
+        inp, skip, out, heard, span, weight = told.unbind()
+        more = {"span": span} if self.looks else {}
+        more |= {"guidance": weight} if self.told_weight else {}
+        more = {name: value.expand(x_t.shape[0]) for name, value in more.items()}
+        F = self.net(inp * x_t, heard.expand(x_t.shape[0]), **cond, **more)
+        return skip * x_t + out * (F.chunk(2, 1)[0] if self.variance else F)
 
     def examples(self, model: Model, asked: DrawOptions, count: int) -> tuple[Tensor, ...]:
         """What it takes to draw what is asked, from `count` draws of noise."""
@@ -144,70 +207,7 @@ class Decoder(nn.Module):
         return whole[(..., *(slice(n) for n in self.space))]
 
 
-class Placed(Denoiser):
-    """The guided network of an `Unrolled`, by the places of its calls: a graph has no times."""
-
-    def __init__(self, graph: Unrolled, cond: dict[str, Tensor]) -> None:
-        super().__init__()
-        self.graph, self.cond, self.calls = [graph], cond, iter(graph.calls)
-        self.schedule = graph.schedule
-
-    def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
-        call, [graph] = next(self.calls), self.graph
-        x_hat = self._answer(x_t, call, self.cond)
-        if call.weight == 1 or graph.told_weight:
-            return x_hat
-        other = steered(self.cond, graph.negative, x_t.shape[0])
-        reference = self._answer(x_t, call, other)
-        weight = x_t.new_full((1,) * x_t.ndim, call.weight)
-        return away(x_hat, reference, weight, graph.parallel, graph.rescale)
-
-    def _answer(self, x_t: Tensor, call: Call, cond: dict[str, Tensor]) -> Tensor:
-        [graph] = self.graph
-
-        def each(value: float) -> Tensor:
-            return x_t.new_full((x_t.shape[0],), value)
-
-        told = {} if call.span is None else {"span": each(call.span)}
-        told |= {"guidance": each(call.weight)} if graph.told_weight else {}
-        F = graph.net(call.inp * x_t, each(call.heard), **cond, **told)
-        return call.skip * x_t + call.out * (F.chunk(2, 1)[0] if graph.variance else F)
-
-
 # --- What is known beforehand --------------------------------------------------------------------
-
-
-def called(steps: Plan, schedule: Schedule) -> list[tuple[Tensor, Tensor | None]]:
-    """The times at which a plan calls its denoiser, one after the other; and how far to look.
-
-    Raises:
-        UsageError: If it adapts them to what it sees, or draws noise.
-    """
-    if steps.calls is None:
-        raise UsageError("A sampler that adapts its steps cannot be exported: take another.")
-    watch, past = Watch(schedule), deque(maxlen=steps.memory)
-    x = torch.zeros(1, 1, device=steps.times.device)
-    for step in steps.transitions:
-        x = step(watch, x, past, refuse_noise)
-    return watch.calls
-
-
-class Watch(Denoiser):
-    """Remembers at which times it was called, and to look until when."""
-
-    def __init__(self, schedule: Schedule) -> None:
-        super().__init__()
-        self.schedule, self.calls = schedule, list[tuple[Tensor, Tensor | None]]()
-
-    def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
-        self.calls.append((t.reshape(-1)[:1], cond.get("until")))
-        return x_t
-
-
-def refuse_noise(like: Tensor) -> Tensor:
-    """The noise of a sampler that must draw none."""
-    raise UsageError("The sampler draws noise, which a graph cannot: take ddim or dpm++2m.")
-
 
 Guidance = tuple[float, float, float, Any]
 """Weight, parallel share, rescaling, and the conditions that differ in the reference."""
@@ -222,6 +222,14 @@ def _guidance(rule: Denoiser) -> Guidance:
     return 1.0, 1.0, 0.0, None
 
 
+def _stretches(guided: list[bool]) -> list[Stretch]:
+    found, last = list[Stretch](), 0
+    for kind, calls in groupby(guided):
+        first, last = last, last + len(list(calls))
+        found.append(Stretch(kind, slice(first, last)))
+    return found
+
+
 def _call(
     model: Model,
     clock: Callable[[Tensor], Tensor],
@@ -229,9 +237,9 @@ def _call(
     t: Tensor,
     until: Tensor | None,
 ) -> Call:
-    schedule = model.denoiser.schedule
+    schedule, t = model.denoiser.schedule, t[None]
     inp, skip, out = (c.item() for c in model.denoiser.prediction(*schedule(t)))
-    log_snr, span, weight = schedule.log_snr(t), None, 1.0
+    log_snr, span, weight = schedule.log_snr(t), 0.0, 1.0
     if model.denoiser.ahead and until is not None:
         span = (flow_time(log_snr) - flow_time(schedule.log_snr(until))).item()
     if isinstance(rule, ClassifierFree | LearnedGuidance):
