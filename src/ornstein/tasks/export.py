@@ -178,7 +178,7 @@ def _traced(graph: Graph, inputs: tuple[Tensor, ...]) -> torch.export.ExportedPr
     traced = torch.export.export(graph, inputs, dynamic_shapes=_dynamic(graph), strict=False)
     for part in traced.graph_module.modules():
         if isinstance(part, torch.fx.GraphModule):
-            for node in part.graph.nodes:  # each knows its lines of code, a thousand, by their place
+            for node in part.graph.nodes:  # of this machine, as long as the network for each
                 node.meta.pop("stack_trace", None)
     return traced
 
