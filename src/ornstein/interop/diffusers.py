@@ -7,14 +7,14 @@ prediction, and the clock by which the network is told the noise level:
     flow matching, shift s  log-SNR moved by -2 log s; the network is told T sigma
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from functools import partial
-from math import log
+from math import exp, log, prod
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..core.denoise import (
     Coefficients,
@@ -30,22 +30,16 @@ from ..data.image import ImageCodec, fits_png
 from ..data.names import shown
 from ..data.options import DataOptions
 from ..errors import ModelFileError, UsageError
-from ..runs.config import RunConfig, SampleConfig
+from ..runs.config import DistillConfig, RunConfig, SampleConfig
 from ..runs.latents import LatentCodec
 from ..runs.model import Model, Vocabulary
+from .foreign import NETWORKS, Clock, Family, Foreign, family_of
 from .latents import ForeignAutoencoder
 from .pipeline import Pipeline, find, needed
-from .texts import PipelineReader
+from .texts import ENCODERS, LONGEST, PipelineReader, TextEncoder
 
-NETWORKS = ("UNet2DModel", "UNet2DConditionModel", "DiTTransformer2DModel", "Transformer2DModel")
 AUTOENCODERS = ("AutoencoderKL", "VQModel")
-ENCODERS = ("CLIPTextModel",)
-UNKNOWN = ("addition_embed_type", "encoder_hid_dim_type", "time_cond_proj_dim", "class_embed_type")
-
-MASKED = 1e4  # taken off the attention to what a mask of diffusers hides
-
-Clock = Callable[[Tensor], Tensor]
-"""What a network is told in place of the log-SNR ``(B,)``."""
+GUIDANCE = (1.0, 100.0)  # of networks that guide themselves, and do not say what they have learned
 
 
 def load_diffusers(
@@ -71,75 +65,34 @@ def load_diffusers(
     pipeline = find(place)
     network = pipeline.part(NETWORKS)
     coder = pipeline.part(AUTOENCODERS, needed=False)
-    encoder = pipeline.part(ENCODERS, needed=False)
-    pipeline.refuse_others((network, coder, encoder))
+    encoders = pipeline.every(ENCODERS)
+    pipeline.refuse_others((network, coder, *encoders))
     assert network is not None
-    schedule, prediction, clock = schedule_of(pipeline)
     net = pipeline.load(network).to(device).eval()
-    _refuse_unknown(pipeline, net)
-    if (encoder is None) != (net.__class__.__name__ != "UNet2DConditionModel"):
-        raise ModelFileError(f"{shown(pipeline.path)}: its network and its text encoder disagree.")
-    reader = None if encoder is None else PipelineReader.opened(pipeline, encoder)
+    family = family_of(pipeline, net)
     autoencoder = None if coder is None else pipeline.load(coder).to(device).eval()
-    codec = _codec(pipeline, net, autoencoder, size)
-    nothing = None if reader is None else reader.nothing
-    foreign = Foreign(net, clock, codec.shape[0], nothing, _none(net))
+    codec = _codec(pipeline, net, family, autoencoder, size)
+    squares = prod(n // family.patch(net.config) for n in codec.shape[1:])
+    schedule, prediction, clock = schedule_of(pipeline, squares)
+    reader = _reader(pipeline, net, family, encoders)
+    foreign = Foreign(
+        net,
+        family,
+        clock,
+        codec.shape[0],
+        codec.coder.factor if isinstance(codec, LatentCodec) else 1,
+        nothing=reader.nothing if reader else None,
+        layout=reader.layout if reader else None,
+    )
     denoiser = NetDenoiser(foreign, schedule, prediction).to(device).eval().requires_grad_(False)
-    guidance = 7.5 if reader else 4.0 if foreign.none is not None else 1.0  # as diffusers has it
     config = RunConfig(
         source="array",
         data=DataOptions(size=min(codec.data.shape[1:])),
-        sample=SampleConfig(guidance=guidance),
+        sample=SampleConfig(guidance=_guidance(pipeline, foreign)),
+        distill=DistillConfig(guidance=GUIDANCE if foreign.guided else (1.0, 1.0)),
     )
-    words = Vocabulary(classes=_classes(pipeline, net))
+    words = Vocabulary(classes=_classes(pipeline, foreign.classes))
     return Model(denoiser, codec, words, config, reader=reader)
-
-
-class Foreign(nn.Module):
-    """A network of diffusers, called as ours are.
-
-    Args:
-        net: Of one of the classes `NETWORKS`.
-        clock: What it is told in place of the log-SNR.
-        channels: Of x; what it puts out beyond them, a variance, is left out.
-        nothing: What it hears for no text ``(1, L, D)``, if it reads.
-        none: The number by which it knows no class, if it does.
-    """
-
-    def __init__(
-        self, net: Any, clock: Clock, channels: int, nothing: Tensor | None, none: int | None
-    ) -> None:
-        super().__init__()
-        self.net, self.clock, self.channels, self.none = net, clock, channels, none
-        self.register_buffer("nothing", nothing, persistent=False)
-        self.classes = classes_of(net)
-
-    def forward(
-        self,
-        x: Tensor,
-        log_snr: Tensor,
-        *,
-        label: Tensor | None = None,
-        text: Tensor | None = None,
-        emphasis: Tensor | None = None,
-    ) -> Tensor:
-        step, told = self.clock(log_snr).to(x), {}
-        if isinstance(self.nothing, Tensor):
-            heard = self.nothing if text is None else text.to(x)
-            told["encoder_hidden_states"] = heard.expand(x.shape[0], -1, -1)
-            if emphasis is not None:  # of which diffusers adds -MASKED (1 - mask) to the attention
-                told["encoder_attention_mask"] = 1 + emphasis.to(x).log() / MASKED
-        elif self.classes:
-            label = torch.full((len(x),), -1, device=x.device) if label is None else label
-            told["class_labels"] = self._numbers(label)
-        return self.net(x, step, **told).sample[:, : self.channels]
-
-    def _numbers(self, label: Tensor) -> Tensor:
-        if self.none is not None:
-            return torch.where(label < 0, self.none, label)
-        if not torch.compiler.is_exporting() and (label < 0).any():
-            raise UsageError("This network knows no example without a class: give a label.")
-        return label
 
 
 # --- What the scheduler says ---------------------------------------------------------------------
@@ -159,6 +112,7 @@ TABLE_KEYS = (
     "trained_betas",
     "rescale_betas_zero_snr",
 )
+LINE = {"base_shift": 0.5, "max_shift": 1.15, "base_image_seq_len": 256, "max_image_seq_len": 4096}
 LEAST_ALPHA_BAR = 1e-13  # of a table that ends without signal: networks hear of log-SNRs above -30
 
 
@@ -168,16 +122,23 @@ def predict_raw_flow(alpha: Tensor, sigma: Tensor) -> Coefficients:
     return Coefficients(one, one, -sigma)
 
 
-def schedule_of(pipeline: Pipeline) -> tuple[Schedule, Prediction, Clock]:
+def schedule_of(pipeline: Pipeline, squares: int = 1) -> tuple[Schedule, Prediction, Clock]:
     """The noise schedule of a pipeline, its prediction, and its network's clock.
+
+    Args:
+        pipeline: Whose scheduler it is.
+        squares: That its network sees at once: a shift may follow from how many there are.
 
     Raises:
         ModelFileError: If its scheduler cannot be mapped.
     """
     kind, config = pipeline.parts.get("scheduler", "none"), pipeline.config("scheduler")
     steps = config.get("num_train_timesteps", 1000)
+    if config.get("invert_sigmas"):
+        raise ModelFileError(f"{shown(pipeline.path)} has invert_sigmas, which cannot be mapped.")
     if kind in FLOWS or config.get("use_flow_sigmas"):
-        shift = config.get("shift" if kind in FLOWS else "flow_shift") or 1.0
+        fixed = config.get("shift" if kind in FLOWS else "flow_shift") or 1.0
+        shift = shift_of(config, squares) if config.get("use_dynamic_shifting") else fixed
         return FlowSchedule(shift=-2 * log(shift)), predict_raw_flow, partial(flow_clock, steps)
     if not kind.startswith(TABLES) or not kind.endswith("Scheduler"):
         raise ModelFileError(
@@ -199,6 +160,18 @@ def schedule_of(pipeline: Pipeline) -> tuple[Schedule, Prediction, Clock]:
     return schedule, PREDICTIONS[prediction], partial(number_of, schedule, len(schedule.alpha_bar))
 
 
+def shift_of(config: Mapping[str, Any], squares: int) -> float:
+    """The shift s for so many squares: ``log s`` is linear in them, or s itself.
+
+    Source: Esser et al. (2024), https://arxiv.org/abs/2403.03206, section 5.3.2, for its purpose;
+    the line is that of Flux.
+    """
+    given = {key: config.get(key) for key in LINE}
+    low, high, first, last = (LINE[key] if v is None else v for key, v in given.items())
+    mu = low + (high - low) * (squares - first) / (last - first)
+    return mu if config.get("time_shift_type") == "linear" else exp(mu)
+
+
 def flow_clock(steps: int, log_snr: Tensor) -> Tensor:
     """``T sigma``, whatever the shift."""
     return torch.sigmoid(-log_snr.double() / 2) * steps
@@ -214,59 +187,76 @@ def _table(config: dict[str, Any]) -> tuple[float, ...]:
     return tuple(scheduler.alphas_cumprod.double().clamp_min(LEAST_ALPHA_BAR).tolist())
 
 
-# --- What the network is -------------------------------------------------------------------------
+# --- What else there is --------------------------------------------------------------------------
 
 
-def classes_of(net: Any) -> int:
-    """How many classes a network can be told; 0 for none."""
-    embedded = "num_embeds_ada_norm" if _is_transformer(net) else "num_class_embeds"
-    return net.config.get(embedded) or 0
+def _reader(
+    pipeline: Pipeline, net: Any, family: Family, encoders: Sequence[str]
+) -> PipelineReader | None:
+    """The text encoders, if the network hears texts."""
+    if bool(family.join) != bool(encoders):
+        raise ModelFileError(
+            f"{shown(pipeline.path)}: its network {'hears' if family.join else 'knows no'} texts, "
+            f"and it has {len(encoders) or 'no'} text encoders."
+        )
+    if family.join is None:
+        return None
+    width, whole = family.hears(net.config)
+    readers = [TextEncoder.opened(pipeline, part, family.masked) for part in encoders]
+    try:
+        reader = PipelineReader(
+            readers,
+            family.join,
+            (pipeline.default("max_sequence_length") or LONGEST, width),
+            weighs=family.weighs,
+            silent=family.silent and pipeline.index.get("force_zeros_for_empty_prompt", True),
+        )
+    except ValueError:
+        there = ", ".join(f"{part} ({pipeline.parts[part]})" for part in encoders)
+        raise ModelFileError(
+            f"{shown(pipeline.path)}: its {net.__class__.__name__} is not told what its text "
+            f"encoders say: {shown(there, 300)}."
+        ) from None
+    said = reader.layout
+    if (said.width, said.whole) != (width, whole):
+        raise ModelFileError(
+            f"{shown(pipeline.path)}: its network hears {width} numbers of each piece of a text "
+            f"and {whole} of the whole, but its text encoders say {said.width} and {said.whole}."
+        )
+    return reader
 
 
-def _is_transformer(net: Any) -> bool:
-    return net.__class__.__name__.endswith("Transformer2DModel")
+def _guidance(pipeline: Pipeline, net: Foreign) -> float:
+    """The weight that diffusers takes if nobody says one."""
+    if net.layout is None and net.none is None:
+        return 1.0
+    taught = net.family.packed and not net.guided  # to take few steps: what it is told is dropped
+    weight = pipeline.default("true_cfg_scale" if taught else "guidance_scale")
+    return 1.0 if weight is None else float(weight)
 
 
-def _none(net: Any) -> int | None:
-    """The class that is none: a transformer has learned one beyond its classes."""
-    return classes_of(net) if _is_transformer(net) else None
-
-
-def _classes(pipeline: Pipeline, net: Any) -> tuple[str, ...]:
+def _classes(pipeline: Pipeline, count: int) -> tuple[str, ...]:
     names = pipeline.index.get("id2label")
     names = names if isinstance(names, dict) else {}
-    return tuple(str(names.get(str(i), i)) for i in range(classes_of(net)))
+    return tuple(str(names.get(str(i), i)) for i in range(count))
 
 
-def _refuse_unknown(pipeline: Pipeline, net: Any) -> None:
-    name, config = net.__class__.__name__, net.config
-    for key in UNKNOWN:
-        if config.get(key) is not None:
-            raise ModelFileError(
-                f"{shown(pipeline.path)}: its {name} has {key} = {shown(config[key])}, which "
-                "cannot be mapped."
-            )
-    if name == "UNet2DConditionModel" and classes_of(net):
-        raise ModelFileError(f"{shown(pipeline.path)}: classes beside texts cannot be mapped.")
-    if _is_transformer(net) and config.get("norm_type") != "ada_norm_zero":
-        raise ModelFileError(
-            f"{shown(pipeline.path)}: of its transformers only DiT can be mapped, with norm_type = "
-            f"ada_norm_zero, not {shown(config.get('norm_type'))}."
-        )
-
-
-def _codec(pipeline: Pipeline, net: Any, autoencoder: Any, size: int | None) -> Codec:
+def _codec(
+    pipeline: Pipeline, net: Any, family: Family, autoencoder: Any, size: int | None
+) -> Codec:
     """Of pictures of 8 bits in [-1, 1], or of the latents of such pictures."""
     coder = ForeignAutoencoder(autoencoder) if autoencoder else None
     factor = coder.factor if coder else 1
-    sample_size = net.config.get("sample_size")
-    if size is None and sample_size is None:
+    side = net.config.get("sample_size") or family.side
+    if size is not None:
+        least = factor * family.patch(net.config)
+        if size % least:
+            raise UsageError(f"size = {size} must be a multiple of {least}, as it is built.")
+        side = size // factor
+    if side is None:
         raise UsageError(f"{shown(pipeline.path)} does not say of what size: give `size`.")
-    if size is not None and size % factor:
-        raise UsageError(f"size = {size} must be a multiple of {factor}, as the VAE is built.")
-    inner = sample_size if size is None else size // factor
-    high, wide = (inner, inner) if isinstance(inner, int) else inner
-    channels = net.config.in_channels
+    high, wide = (side, side) if isinstance(side, int) else side
+    channels = family.channels(net.config)
     if coder is None:
         return eight_bits(channels, high, wide)
     config = coder.net.config
@@ -276,11 +266,13 @@ def _codec(pipeline: Pipeline, net: Any, autoencoder: Any, size: int | None) -> 
             f"{config.latent_channels}; one that is given more than noise cannot be "
             "mapped."
         )
+    shift = config.get("latents_mean") or (config.get("shift_factor") or 0.0,) * channels
+    scale = config.get("latents_std") or (1.0,) * channels
     return LatentCodec(
         shape=(channels, high, wide),
         dtype="float32",
-        mean=(config.get("shift_factor") or 0.0,) * channels,
-        std=(1 / config.scaling_factor,) * channels,
+        mean=tuple(shift),
+        std=tuple(one / config.scaling_factor for one in scale),
         inner=eight_bits(config.in_channels, high * factor, wide * factor),
         coder=coder,
     )

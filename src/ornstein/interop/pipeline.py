@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from ..runs.disk import read_object
 MOST = 8 * 2**20  # bytes of a JSON file
 INDEX = "model_index.json"
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
-BESIDE = ("scheduler", "tokenizer", "feature_extractor", "safety_checker", "image_encoder")
+TOKENIZERS = ("tokenizer", "tokenizer_2", "tokenizer_3")
+BESIDE = ("scheduler", *TOKENIZERS, "feature_extractor", "safety_checker", "image_encoder")
 
 CONVERT = (
     'convert it, in a place that holds nothing you would miss: python -c "from diffusers import '
@@ -69,6 +71,19 @@ class Pipeline:
             )
         return found[0] if found else None
 
+    def every(self, known: Collection[str]) -> list[str]:
+        """The names of all parts that are of a `known` class, in the order of their names."""
+        return sorted(name for name, kind in self.parts.items() if kind in known)
+
+    def default(self, argument: str) -> Any:
+        """What the class of the whole takes in diffusers for an argument; None if it has none."""
+        diffusers = needed("diffusers")
+        whole = getattr(diffusers, self.name, None)
+        if not (isinstance(whole, type) and issubclass(whole, diffusers.DiffusionPipeline)):
+            return None
+        known = signature(whole.__call__).parameters.get(argument)
+        return None if known is None or known.default is Parameter.empty else known.default
+
     def refuse_others(self, mapped: Collection[str | None]) -> None:
         """Refuse a pipeline with parts that are neither `mapped` nor beside the point."""
         if others := [name for name in self.parts if name not in (*mapped, *BESIDE)]:
@@ -76,7 +91,7 @@ class Pipeline:
             raise ModelFileError(
                 f"{shown(self.path)} is a {shown(self.name)}, which cannot be mapped: nothing is "
                 f"known of its part {shown(others[0])} ({shown(kind)}). Mapped are pipelines of "
-                "one network, with a VAE and a CLIP text encoder if they have them."
+                "one network, with a VAE and text encoders (CLIP, T5, LDMBert) if they have them."
             )
 
     def load(self, part: str) -> Any:
@@ -145,6 +160,12 @@ def needed(library: str) -> Any:
             import transformers
 
             return transformers
+        if library == "latent_diffusion":  # a folder of diffusers, with an encoder of its own
+            from diffusers.pipelines import (  # pyright: ignore[reportMissingImports]
+                latent_diffusion,
+            )
+
+            return latent_diffusion
     except ImportError as error:
         raise UsageError(
             f"{library} cannot be imported ({shown(error)}): pip install 'ornstein[hub]'."
