@@ -286,8 +286,11 @@ class Foreign(nn.Module):
         """What is said of texts, and how much of each piece is attended to."""
         if self.layout is None:
             return None, None
-        table = self.nothing if text is None else text.to(x)
+        table = self.nothing
         assert isinstance(table, Tensor)
+        if text is not None:  # all NaN where it is hidden
+            silent = text.isnan().flatten(1).all(1).view(-1, 1, 1)
+            table = torch.where(silent, table, text.to(x))
         said, mask = self.layout.said(table.expand(x.shape[0], -1, -1)), None
         if self.family.masked:
             mask = 1 - said.pieces[..., 0].isnan().to(x)
