@@ -23,12 +23,11 @@ if TYPE_CHECKING:
     from .interop.diffusers import load_diffusers as load_diffusers
     from .interop.hub import pull as pull
     from .interop.hub import push as push
+    from .interop.place import load as load
     from .rng import Streams as Streams
-    from .runs.adapters import merge as merge
     from .runs.config import RunConfig as RunConfig
     from .runs.folder import RunFolder as RunFolder
     from .runs.model import Model as Model
-    from .runs.model import load as load
     from .runs.quick import quick as quick
     from .tasks.augment import Augmented as Augmented
     from .tasks.augment import augment as augment
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from .tasks.edit import edit as edit
     from .tasks.export import Exported as Exported
     from .tasks.export import export as export
+    from .tasks.merge import merge as merge
     from .tasks.restore import restore as restore
     from .tasks.restored import Restored as Restored
     from .tasks.sample import Samples as Samples
@@ -78,8 +78,8 @@ _HOME = {
     "augment": "tasks.augment",
     "classify": "tasks.classify",
     "detect": "tasks.detect",
-    "load": "runs.model",
-    "merge": "runs.adapters",
+    "load": "interop.place",
+    "merge": "tasks.merge",
     "load_diffusers": "interop.diffusers",
     "open_data": "data.open",
     "profile_data": "data.profile",

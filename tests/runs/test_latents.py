@@ -16,7 +16,7 @@ from ornstein.evaluate.evaluation import evaluate, write
 from ornstein.evaluate.measures.bits import measure_bits, why_none
 from ornstein.interop.hub import files_of
 from ornstein.rng import normal
-from ornstein.runs.adapters import merge
+from ornstein.tasks.merge import merge
 from ornstein.runs.config import AutoencoderConfig, NetConfig, RunConfig, TrainConfig
 from ornstein.runs.folder import RunFolder
 from ornstein.runs.latents import KEPT, encoded, latents_of, measured

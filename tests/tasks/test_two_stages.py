@@ -11,7 +11,7 @@ from captioned import captioned_folder
 from ornstein.data import open_data
 from ornstein.errors import UsageError
 from ornstein.rng import generator, normal
-from ornstein.runs.adapters import merge
+from ornstein.tasks.merge import merge
 from ornstein.runs.config import (
     AutoencoderConfig,
     EmbeddingConfig,

@@ -22,7 +22,7 @@ def merge(
         out: The run folder to write.
     """
     machine.start(f"Merging {', '.join([str(run), *machine.adapter])}")
-    from ..runs.adapters import merge as write
+    from ..tasks.merge import merge as write
 
     merged = write(run, machine.adapter, out=out)
     lines = [f"Run: {merged.path}", f"Sample it: ornstein sample {merged.path}"]

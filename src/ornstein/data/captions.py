@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -137,6 +137,21 @@ class Words:
         return text[offsets[self.length - 1][1] :]
 
 
+class Reads(Protocol):
+    """By what texts are read: `Words`, a `Reader`, or the encoder of another library's pipeline.
+
+    What it makes of them is the condition ``text``, and of their emphasis ``emphasis``.
+    """
+
+    @property
+    def length(self) -> int: ...
+    @property
+    def nothing(self) -> Tensor: ...
+    def tensor(self, texts: Iterable[str]) -> Tensor: ...
+    def emphasis(self, spans: Sequence[tuple[str, float]]) -> Tensor: ...
+    def unread(self, text: str) -> str: ...
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Captions:
     """The captions of each example of a dataset.
@@ -146,7 +161,7 @@ class Captions:
         texts: Of each of the N examples; none where it is empty.
     """
 
-    words: Words | Reader
+    words: Reads
     texts: tuple[tuple[str, ...], ...] = field(repr=False)
 
     @classmethod
@@ -156,6 +171,11 @@ class Captions:
         every = [text for row in rows for text in row]
         words = Words.learned(every) if encoder is None else Reader.opened(encoder, every)
         return cls(words=words, texts=rows)
+
+    @property
+    def kept(self) -> Words | Reader | None:
+        """The words, where a run keeps them: who is lent with a network stays where that is."""
+        return self.words if isinstance(self.words, Words | Reader) else None
 
     def __len__(self) -> int:
         return len(self.texts)

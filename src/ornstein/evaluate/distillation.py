@@ -370,9 +370,10 @@ class Gate:
 def can_look_ahead(model: Model) -> bool:
     """Whether a network like its own can be told how far to look.
 
-    One of the kind unet2d hears the number of a step alone.
+    Those of other libraries, and the kind unet2d, hear the number of a step alone.
     """
-    return model.config.net.kind != "unet2d" and not model.config.denoiser.variance_steps
+    kind, learned = model.config.net.kind, model.config.denoiser.variance_steps
+    return kind not in ("unet2d", "diffusers") and not learned
 
 
 def refuse(model: Model, chosen: DistillOptions) -> None:
@@ -405,7 +406,7 @@ def refuse(model: Model, chosen: DistillOptions) -> None:
         )
     low, high = guidance_of(model, chosen)
     known = model.vocabulary
-    told = (known.classes, known.attributes, known.words, known.context, known.embedding)
+    told = (known.classes, known.attributes, model.words, known.context, known.embedding)
     if (low, high) != (1, 1) and not any(told):
         raise UsageError(f"guidance = {chosen.guidance}: this run has no condition to go to.")
     if not low <= high:

@@ -284,7 +284,8 @@ def _drawn(
     if words.classes and held_out.label is not None:
         named = [c if c in words.classes else "any" for c in [*held_out.classes, "any"]]
         values["label"] = tuple(named[held_out.label[i]] for i in order)  # -1 is the last
-    if words.words is not None and held_out.captions is not None and options.text is None:
+    reads = model.reader or words.words
+    if reads is not None and held_out.captions is not None and options.text is None:
         first = held_out.captions.first
         values["text"] = tuple(first[i] for i in order)
     if options.given is not None:

@@ -1,17 +1,25 @@
-"""A pipeline of diffusers as a run of ours that has yet to begin: our network, with its weights.
+"""A pipeline of diffusers as a run of ours that has yet to begin.
 
-The opposite of `written`: what a training goes on from needs a network of ours, by its
-configuration alone, where `load_diffusers` keeps that of diffusers.
+Its network is one of ours with its weights where there is one that is the same: such a run needs
+its pipeline no more. Else it stays that of diffusers, and the run goes by its pipeline for all but
+the weights: what the network is, its autoencoder, its encoders of texts.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..core.denoise import Prediction, predict_data, predict_noise, predict_velocity
+from ..core.denoise import (
+    WEIGHTINGS,
+    NetDenoiser,
+    Prediction,
+    predict_data,
+    predict_noise,
+    predict_velocity,
+)
 from ..core.noise import TableSchedule
 from ..data.names import shown
 from ..data.options import DataOptions
@@ -25,8 +33,10 @@ from ..runs.config import (
     TimesConfig,
     TrainConfig,
 )
-from ..runs.model import Model, Vocabulary, build_denoiser, build_schedule
-from .diffusers import eight_bits, schedule_of
+from ..runs.latents import LatentCodec
+from ..runs.model import LENDERS, Model, Vocabulary, build_denoiser, build_schedule
+from .diffusers import eight_bits, load_diffusers, schedule_of
+from .foreign import Foreign
 from .pipeline import BESIDE, Pipeline, find
 
 NETWORK = "UNet2DModel"
@@ -45,7 +55,7 @@ FIXED: dict[str, Any] = {
     "class_embed_type": None,
     "num_class_embeds": None,
 }
-"""What networks of ours are always like; dropout is left out."""
+"""What a network of ours is always like; dropout is left out."""
 
 LOSSES: dict[Prediction, DenoiserConfig] = {
     predict_noise: DenoiserConfig(prediction="noise", weighting="simple"),
@@ -53,6 +63,10 @@ LOSSES: dict[Prediction, DenoiserConfig] = {
     predict_velocity: DenoiserConfig(prediction="velocity", weighting="balanced"),
 }
 """Of each prediction, whose error counts as it is."""
+
+RATE = 1e-4  # of learning, as the training script of diffusers
+LARGE = TrainConfig(learning_rate=RATE / 2, ema=(0.05,), ema_snapshots=1)
+"""Of networks with a billion weights: one average, kept once."""
 
 NEAR = 1e-4  # relative, between two tables of log-SNR: diffusers adds up theirs in float32
 
@@ -65,35 +79,62 @@ def adopted(place: str | Path) -> Model:
 
     Raises:
         UsageError: If nothing is there.
-        ModelFileError: If a network of ours cannot be what its network is, or its weights are
-            pickled.
+        ModelFileError: If nothing of ours can be what it is, or its weights are pickled.
     """
     pipeline = Pipeline(find(place).path.resolve())
     parts = {name: kind for name, kind in pipeline.parts.items() if name not in BESIDE}
-    if list(parts.values()) != [NETWORK]:
-        raise ModelFileError(
-            f"{shown(pipeline.path)} is made of {shown(', '.join(parts.values()), 300)}; only a "
-            f"pipeline of pixels, with one {NETWORK} and nothing else, can be gone on from."
-        )
-    [part] = parts
+    if list(parts.values()) == [NETWORK]:
+        [part] = parts
+        net = pipeline.load(part)
+        if layout := layout_of(net.config):
+            return _ours(pipeline, net, *layout)
+    return _kept(pipeline)
+
+
+LENDERS["diffusers"] = adopted
+
+
+def _kept(pipeline: Pipeline) -> Model:
+    """With the network of diffusers."""
+    model = load_diffusers(pipeline.path)
+    table, prediction, _ = schedule_of(pipeline)
+    schedule, place, net = _betas(pipeline, table), str(pipeline.path), model.denoiser.net
+    assert isinstance(net, Foreign)
+    loss = LOSSES[prediction]
+    config = replace(
+        model.config,
+        source=place,
+        latent=place if isinstance(model.codec, LatentCodec) else "",
+        net=NetConfig(kind="diffusers", pipeline=place),
+        schedule=schedule,
+        denoiser=loss,
+        times=TimesConfig(name="uniform"),
+        train=replace(
+            LARGE,
+            condition_dropout=0.0 if net.classes and net.none is None else LARGE.condition_dropout,
+        ),
+    )
+    denoiser = NetDenoiser(net, build_schedule(schedule), prediction, WEIGHTINGS[loss.weighting])
+    denoiser.eval().requires_grad_(False)
+    return replace(model, denoiser=denoiser, config=config, pipeline=pipeline.path)
+
+
+def _ours(pipeline: Pipeline, net: Any, size: int, depth: int, layout: Layout) -> Model:
+    """With a network of ours in the place of `net`."""
     table, prediction, _ = schedule_of(pipeline)
     schedule = _betas(pipeline, table)
-    net = pipeline.load(part)
-    try:
-        size, depth, layout = layout_of(net.config)
-        channels, sides = net.config.in_channels, _sides(net.config)
-        given = {k: v for k, v in asdict(layout).items() if v != getattr(OURS, k)}
-        config = RunConfig(
-            source=str(pipeline.path),
-            data=DataOptions(size=min(sides)),
-            net=NetConfig(kind="unet2d", size=size, depth=depth, options=given),
-            schedule=schedule,
-            denoiser=LOSSES[prediction],
-            times=TimesConfig(name="uniform"),
-            train=TrainConfig(learning_rate=1e-4),  # as the training script of diffusers
-        )
-    except ValueError as error:
-        raise ModelFileError(f"{shown(pipeline.path)}: its network has {error}") from None
+    channels, side = net.config.in_channels, net.config.sample_size
+    sides = (side, side) if isinstance(side, int) else tuple(side)
+    given = {k: v for k, v in asdict(layout).items() if v != getattr(OURS, k)}
+    config = RunConfig(
+        source=str(pipeline.path),
+        data=DataOptions(size=min(sides)),
+        net=NetConfig(kind="unet2d", size=size, depth=depth, options=given),
+        schedule=schedule,
+        denoiser=LOSSES[prediction],
+        times=TimesConfig(name="uniform"),
+        train=TrainConfig(learning_rate=RATE),
+    )
     denoiser = build_denoiser(config, (channels, *sides), Vocabulary())
     denoiser.net.load_state_dict(net.state_dict())
     denoiser.eval().requires_grad_(False)
@@ -101,11 +142,10 @@ def adopted(place: str | Path) -> Model:
     return Model(denoiser, codec, Vocabulary(), config, pipeline=pipeline.path)
 
 
-def layout_of(config: Mapping[str, Any]) -> tuple[int, int, Layout]:
+def layout_of(config: Mapping[str, Any]) -> tuple[int, int, Layout] | None:
     """Size, depth and layout by which `UNet2D` is what a UNet2DModel of this configuration is.
 
-    Raises:
-        ValueError: Naming the attribute by which none is.
+    None if it is nothing of that kind.
     """
     widths = tuple(config["block_out_channels"])
     must = {**FIXED, "out_channels": config["in_channels"]}
@@ -115,14 +155,11 @@ def layout_of(config: Mapping[str, Any]) -> tuple[int, int, Layout]:
     attends = ["Attn" in kind for kind in down]
     must["down_block_types"] = tuple("Attn" * one + "DownBlock2D" for one in attends)
     must["up_block_types"] = tuple("Attn" * one + "UpBlock2D" for one in reversed(attends))
-    for name, value in must.items():
-        there = config.get(name, value)
-        if (tuple(there) if isinstance(there, list) else there) != value:
-            raise ValueError(_differs(name, there, f"{name} = {value}"))
-    if config["in_channels"] not in (1, 3):
-        raise ValueError(_differs("in_channels", config["in_channels"], "1 or 3"))
-    if widths[0] % 8:
-        raise ValueError(_differs("block_out_channels", widths, "multiples of 8"))
+    there = {name: config.get(name, value) for name, value in must.items()}
+    there |= {k: tuple(value) for k, value in there.items() if isinstance(value, list)}
+    known = config["in_channels"] in (1, 3) and config["sample_size"] is not None
+    if there != must or not known or widths[0] % 8:
+        return None
     layout = Layout(
         widths=widths,
         attended=tuple(i for i, one in enumerate(attends) if one),
@@ -134,19 +171,6 @@ def layout_of(config: Mapping[str, Any]) -> tuple[int, int, Layout]:
         shift=float(config["freq_shift"]),
     )
     return widths[0], config["layers_per_block"], layout
-
-
-def _differs(name: str, there: object, can: str) -> str:
-    return f"{name} = {shown(str(there))}; one with {can} can be gone on from."
-
-
-def _sides(config: Mapping[str, Any]) -> tuple[int, int]:
-    match config["sample_size"]:
-        case int() as side:
-            return side, side
-        case [int() as high, int() as wide]:
-            return high, wide
-    raise ValueError(_differs("sample_size", config["sample_size"], "a size"))
 
 
 def _betas(pipeline: Pipeline, table: object) -> ScheduleConfig:

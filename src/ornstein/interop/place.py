@@ -1,31 +1,43 @@
 """What a path is: a run of ours, a pipeline of diffusers, or one of them on the Hub."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from ..runs.adapters import Adapter, worn
 from ..runs.model import Model, load
+from .adopted import adopted
+from .diffusers import load_diffusers
 from .hub import MARK, fetched
 from .pipeline import INDEX
 
+__all__ = ["load", "open_model"]
 
-def open_model(place: str | Path, *, device: str | torch.device = "cpu") -> Model:
+
+def open_model(
+    place: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    adapters: Sequence[Adapter] = (),
+) -> Model:
     """The model at a place.
 
     Args:
         place: A run folder; a folder with a ``model_index.json``; or ``hf:user/name``, which is
             fetched once.
         device: Where to put the network.
+        adapters: What to put on, one after the other.
 
     Raises:
-        UsageError: If it is none of these.
+        UsageError: If it is none of these, or an adapter was learned on something else.
         StorageError: If a run has no checkpoint that verifies.
         ModelFileError: If it cannot be mapped, or its weights are refused.
     """
     if str(place).startswith(MARK):
         place = fetched(str(place))
     if (Path(place) / INDEX).is_file():
-        from .diffusers import load_diffusers
-
+        if adapters:
+            return worn(adopted(place).to(device), adapters)
         return load_diffusers(place, device=device)
-    return load(place, device=device)
+    return load(place, device=device, adapters=adapters)

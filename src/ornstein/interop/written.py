@@ -1,6 +1,7 @@
-"""Runs of ours that diffusers opens: of a network that it has built in, in a folder of its kind."""
+"""Runs that diffusers opens: of a network that it has built in, in a folder of its kind."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,8 @@ from ..nets import UNet2D
 from ..rng import normal
 from ..runs.model import Model
 from .diffusers import PREDICTIONS, load_diffusers
-from .pipeline import INDEX, needed
+from .foreign import NETWORKS, Foreign
+from .pipeline import INDEX, PICKLES, Pipeline, needed
 
 Table = DDPMSchedule | CosineTableSchedule
 
@@ -54,7 +56,10 @@ def as_published(data: Dataset) -> Dataset:
 
 
 def write_diffusers(model: Model, folder: Path) -> tuple[int, float]:
-    """Write a run as a folder that `DDPMPipeline.from_pretrained` opens, and open it again.
+    """Write a run as a folder that diffusers opens, and open it again.
+
+    A run that goes on with a network of diffusers becomes its pipeline, with the network as it is
+    now; one of ours a `DDPMPipeline`.
 
     Returns:
         Its bytes; and the largest difference between where a few steps of DDIM end by the run and
@@ -66,6 +71,8 @@ def write_diffusers(model: Model, folder: Path) -> tuple[int, float]:
         ModelFileError: If diffusers makes something else of it.
     """
     net, schedule = model.denoiser.net, model.denoiser.schedule
+    if isinstance(net, Foreign):
+        return _given_back(model, net, folder)
     if not (isinstance(net, UNet2D) and isinstance(schedule, Table)):
         raise UsageError(
             "Only a network that diffusers has built in can be written for it, as it opens no "
@@ -83,19 +90,43 @@ def write_diffusers(model: Model, folder: Path) -> tuple[int, float]:
         "unet/config.json": net.config,
     }
     size = _write(folder, objects, {f"unet/{WEIGHTS}": net.state_dict()})
+    return size, _compared(model, folder, "unet")
+
+
+def _given_back(model: Model, net: Foreign, folder: Path) -> tuple[int, float]:
+    """The pipeline that a run goes by, with the network as it is now, and what that predicts."""
+    if not model.config.net.pipeline:
+        raise UsageError("This is a pipeline of diffusers already: copy its folder.")
+    pipeline = Pipeline(Path(model.config.net.pipeline))
+    part = pipeline.part(NETWORKS)
+    assert part is not None
+    config, scheduler = pipeline.config("scheduler"), "scheduler/scheduler_config.json"
+    try:
+        left_out = shutil.ignore_patterns(part, ".*", *(f"*{kind}" for kind in PICKLES))
+        shutil.copytree(pipeline.path, folder, ignore=left_out, dirs_exist_ok=True)
+        net.net.save_pretrained(folder / part, max_shard_size="1TB")
+        changed = config | {"prediction_type": _prediction(model)}
+        write_bytes(folder / scheduler, json.dumps(changed, indent=2).encode())
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be written ({error.strerror or error}).") from None
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return size, _compared(model, folder, part)
+
+
+def _compared(model: Model, folder: Path, part: str) -> float:
+    """By how much diffusers draws something else from a folder; not by more than `TOLERANCE`."""
     difference = _difference(model, load_diffusers(folder, device=model.device))
     if not difference <= TOLERANCE:
-        (folder / "unet" / WEIGHTS).unlink()
+        (folder / part / WEIGHTS).unlink()
         raise ModelFileError(
             f"By diffusers the run draws something else, by {difference:.2g} of half the range of "
             "the data: its weights were removed again from what was written."
         )
-    return size, difference
+    return difference
 
 
 def _scheduler(model: Model, schedule: Table) -> dict[str, Any]:
     """The table of betas; nothing is clipped, as by our samplers."""
-    [prediction] = [name for name, p in PREDICTIONS.items() if p is model.denoiser.prediction]
     betas: dict[str, Any] = {"beta_schedule": "squaredcos_cap_v2"}
     if isinstance(schedule, DDPMSchedule):
         kind = "linear" if schedule.power == 1 else "scaled_linear"
@@ -105,10 +136,16 @@ def _scheduler(model: Model, schedule: Table) -> dict[str, Any]:
         "_class_name": "DDPMScheduler",
         "num_train_timesteps": schedule.steps,
         **betas,
-        "prediction_type": prediction,
+        "prediction_type": _prediction(model),
         "variance_type": "fixed_small",
         "clip_sample": False,
     }
+
+
+def _prediction(model: Model) -> str:
+    """What the network predicts, in the words of diffusers."""
+    [name] = [name for name, p in PREDICTIONS.items() if p is model.denoiser.prediction]
+    return name
 
 
 def _write(
@@ -131,5 +168,8 @@ def _write(
 def _difference(model: Model, again: Model) -> float:
     x = normal((2, *model.shape), "written").float().to(model.device)
     times = torch.linspace(1, 0, STEPS + 1, dtype=torch.float64, device=model.device)
-    one, other = (SAMPLERS["ddim"](each.denoiser, x, times) for each in (model, again))
+    told = model.vocabulary.tensors(2, "0" if model.vocabulary.classes else None)
+    told = {name: value.to(model.device) for name, value in told.items()}
+    denoisers = (each.denoiser.given(**told) for each in (model, again))
+    one, other = (SAMPLERS["ddim"](denoiser, x, times) for denoiser in denoisers)
     return float((one - other).abs().max())

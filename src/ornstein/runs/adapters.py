@@ -6,7 +6,7 @@ branch alone stays beside the network.
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from hashlib import sha256
 from math import isfinite
 from pathlib import Path
@@ -21,10 +21,17 @@ from ..errors import ModelFileError, UsageError
 from ..nets import Controlled
 from ..nets.adapters import grown
 from .config import RunConfig
-from .embedding import KEPT as ENCODER
 from .folder import RunFolder
-from .latents import keep_autoencoder
-from .model import WEIGHTS, Model, Vocabulary, build_denoiser, chosen_weights, load, read_words
+from .model import (
+    LENDERS,
+    WEIGHTS,
+    Model,
+    Vocabulary,
+    build_denoiser,
+    chosen_weights,
+    load,
+    read_words,
+)
 
 Adapter = str | Path | tuple[str | Path, float]
 """An adapter's folder, with its strength; as text ``FOLDER:STRENGTH``. 1 if it is not said."""
@@ -35,8 +42,9 @@ TABLES = ("net.inputs.label", "net.inputs.text.word")
 
 def base_facts(model: Model) -> dict[str, Any]:
     """What a run remembers of the model that it goes on from."""
-    if model.pipeline is not None:
-        return {"pipeline": model.pipeline.name, "sha256": _digest(model.denoiser.state_dict())}
+    if (pipeline := model.pipeline) is not None:
+        bare = LENDERS["diffusers"](str(pipeline)) if model.adapters else model
+        return {"pipeline": pipeline.name, "sha256": _digest(bare.denoiser.state_dict())}
     if model.run is None:
         raise UsageError("Only a run that lies in a folder can be gone on from: give the folder.")
     seal = model.run.checkpoint(model.seen).sealed.seals[WEIGHTS]
@@ -82,7 +90,12 @@ def load_adapted(
     config = replace(model.config, **own, adapt=config.adapt)
     seen = checkpoint.seen if seen is None else seen
     on = tuple(one for one in model.adapters if one[0] != folder.identity["id"])
-    return replace(model, run=folder, seen=seen, config=config, adapters=on)
+    return replace(model, run=folder, seen=seen, config=config, adapters=on, pipeline=None)
+
+
+def worn(model: Model, adapters: Sequence[Adapter]) -> Model:
+    """`model` with adapters on, one after the other."""
+    return _with(model, [(RunFolder.open(place), s) for place, s in map(parsed, adapters)])
 
 
 def _with(model: Model, adapters: Sequence[tuple[RunFolder, float]]) -> Model:
@@ -92,18 +105,20 @@ def _with(model: Model, adapters: Sequence[tuple[RunFolder, float]]) -> Model:
 
 
 def load_base(folder: RunFolder, config: RunConfig) -> Model:
-    """The model that the adapter in `folder` was learned on.
+    """The run, or the pipeline, that the adapter in `folder` was learned on.
 
     Raises:
         UsageError: If it is no longer where it was.
     """
     place = Path(config.adapt.base)
-    if not (place / "run.json").is_file():
+    if (place / "run.json").is_file():
+        return load(place, seen=config.adapt.seen)
+    if not place.is_dir():
         raise UsageError(
             f"{shown(place)}, the base of {shown(folder.path)}, is no longer there: put it back, "
             f"or say where it is with --adapter {shown(folder.path)} after the base."
         )
-    return load(place, seen=config.adapt.seen)
+    return LENDERS["diffusers"](str(place))
 
 
 def put_on(
@@ -206,10 +221,9 @@ def _identity(adapter: RunFolder) -> dict[str, Any]:
 def _refuse_another_base(model: Model, adapter: RunFolder, config: RunConfig) -> None:
     known, here = _identity(adapter), base_facts(model)
     if known.get("sha256") != here["sha256"]:
-        assert model.run is not None
         raise UsageError(
             f"{shown(adapter.path)} was learned on {shown(config.adapt.base)} at "
-            f"{shown(known.get('seen'))} examples, not on {shown(model.run.path)} at {model.seen}: "
+            f"{shown(known.get('seen', 0))} examples, not on {shown(model.place)} at {model.seen}: "
             "an adapter fits the weights that it was learned on, and no others."
         )
 
@@ -231,38 +245,3 @@ def parsed(adapter: Adapter) -> tuple[Path, float]:
     if not isfinite(strength) or abs(strength) > 100:
         raise UsageError(f"The strength {strength} of {shown(place)} must lie in [-100, 100].")
     return place, strength
-
-
-def merge(run: str | Path, adapters: Sequence[Adapter] = (), *, out: str | Path) -> RunFolder:
-    """Write a run with adapters as a run of its own, which needs neither.
-
-    Args:
-        run: The run folder; or an adapter's, to write it with its base.
-        adapters: What to put on.
-        out: The new run folder.
-
-    Raises:
-        UsageError: If there is nothing to merge, or a control branch, which is no weights of the
-            network; or if there is something at `out`.
-    """
-    model = load(run, adapters=adapters)
-    assert model.run is not None
-    if isinstance(model.denoiser.net, Controlled):
-        raise UsageError("A control branch cannot be merged: it stays beside the network.")
-    named = [parsed(adapter) for adapter in adapters]
-    if not named and "base" not in model.run.identity:
-        raise UsageError(f"There is nothing to merge into {shown(run)}: name an --adapter.")
-    kept = ("codec", "given", "encoder", "fingerprint", "examples", "held_out", "threads")
-    identity = {k: v for k, v in model.run.identity.items() if k in kept} | {
-        "vocabulary": asdict(model.vocabulary),
-        "parameters": sum(p.numel() for p in model.denoiser.parameters()),
-        "merged": [[RunFolder.open(place).identity["id"], strength] for place, strength in named],
-    }
-    config = replace(model.config, adapt=replace(model.config.adapt, learn="all"))
-    folder = RunFolder.create(out, config_toml=config.to_toml(), identity=identity)
-    with folder.lock():
-        keep_autoencoder(folder, model.codec)
-        if model.encoder is not None:
-            folder.keep(ENCODER, model.encoder.tensors())
-        folder.save(model.seen, {WEIGHTS: model.denoiser.state_dict()}, {})
-    return folder

@@ -31,13 +31,18 @@ class NetConfig:
         depth: Blocks: for each level of a U-Net, in all for the others; 0 for the default.
         levels: Of the kind unet, the finest first: width over `size`, and blocks; then as the last.
         options: Of the kind unet2d: what differs from the defaults of `nets.unet2d.Layout`.
+        pipeline: Of the kind diffusers: the folder of the pipeline whose network this is, with its
+            autoencoder and its encoders of texts.
     """
 
-    kind: Literal["mlp", "unet", "dit", "unet2d", "autoencoder", "contrastive"] = "unet"
+    kind: Literal["mlp", "unet", "dit", "unet2d", "diffusers", "autoencoder", "contrastive"] = (
+        "unet"
+    )
     size: Annotated[int, Interval(ge=8, le=2048)] = 32
     depth: Annotated[int, Interval(ge=0, le=64)] = 0
     levels: Annotated[tuple[Level, ...], Len(1, 16)] = ((1, 2), (2, 2), (2, 2), (4, 2))
     options: dict[str, Number | tuple[int, ...]] = field(default_factory=dict)
+    pipeline: Annotated[str, Len(0, 4096)] = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data.codec import Codec, measure
 from ..data.dataset import Dataset
@@ -71,6 +71,11 @@ class LatentCodec(Codec):
         return self.inner
 
     def of_size(self, space: tuple[int, ...]) -> "LatentCodec":
+    def to(self, device: str | torch.device) -> "LatentCodec":
+        """The same, with its autoencoder there."""
+        assert isinstance(self.coder, nn.Module)
+        return replace(self, coder=self.coder.to(device))
+
         """The same for data of another size ``(*S)``."""
         points = tuple(-(-n // self.coder.factor) for n in space)
         inner = replace(self.inner, shape=(self.inner.shape[0], *space))
@@ -129,22 +134,22 @@ class LatentCodec(Codec):
     # --- JSON
 
     def to_dict(self) -> dict[str, Any]:
-        net = self.coder
-        if not isinstance(net, Autoencoder):
-            raise ValueError("expected an autoencoder of ours, which a file can describe")
+        net, described = self.coder, None  # another library's lies in the folder it is lent from
+        if isinstance(net, Autoencoder):
+            described = {
+                "size": net.size,
+                "depth": net.depth,
+                "factor": net.factor,
+                "channels": net.channels,
+                "levels": net.levels,
+            }
         return {
             "kind": self.kind,
             "mean": self.mean,
             "std": self.std,
             "error": self.error,
             "data": self.inner.to_dict(),
-            "autoencoder": {
-                "size": net.size,
-                "depth": net.depth,
-                "factor": net.factor,
-                "channels": net.channels,
-                "levels": net.levels,
-            },
+            "autoencoder": described,
         }
 
 
@@ -248,9 +253,9 @@ def read_latents(
 
 def keep_autoencoder(folder: RunFolder, codec: Codec) -> None:
     """Keep the weights of `codec` in the run whose data it encodes, if it is one of latents."""
-    if isinstance(codec, LatentCodec) and KEPT not in folder.kept_names():
-        assert isinstance(codec.coder, Autoencoder)
-        folder.keep(KEPT, codec.coder.state_dict())
+    coder = codec.coder if isinstance(codec, LatentCodec) else None
+    if isinstance(coder, Autoencoder) and KEPT not in folder.kept_names():
+        folder.keep(KEPT, coder.state_dict())
 
 
 def _filled(
@@ -328,9 +333,8 @@ def encoded(data: Dataset, codec: LatentCodec) -> Dataset:
             f"{shown(data.source)} holds {data.codec.shape} of {data.codec.dtype}, but the "
             f"autoencoder was trained on {own.shape} of {own.dtype}: bring the data to that."
         )
-    units = replace(data.codec, mean=own.mean, std=own.std)
-    assert isinstance(codec.coder, Autoencoder)
-    codec = _codec(units, codec.coder, codec.mean, codec.std, codec.error)
+    codec = codec.of_size(data.codec.shape[1:])
+    codec = replace(codec, inner=replace(data.codec, mean=own.mean, std=own.std))
     moves = bool(options.flip or options.shift)
     if given is not None:
         block = codec.coder.factor if moves else _block(given.codec.shape[1:], codec)

@@ -23,7 +23,7 @@ from ..errors import ModelFileError, StorageError, UsageError
 from ..nets import NETS, Conditions, Controlled, MonotoneCurve, Uncertainty
 from ..nets.unet2d import Layout
 from .checkpoint import WEIGHTS, Checkpoint
-from .config import RunConfig, ScheduleConfig, TimesConfig
+from .config import NetConfig, RunConfig, ScheduleConfig, TimesConfig
 from .embedding import Encoder, read_encoder
 from .folder import RunFolder
 from .latents import LatentCodec, read_latents
@@ -179,6 +179,11 @@ class Model:
         return Path("samples") if self.run is None else self.run.samples
 
     @property
+    def to(self, device: str | torch.device) -> Model:
+        """The same, with its network and its autoencoder there."""
+        codec = self.codec.to(device) if isinstance(self.codec, LatentCodec) else self.codec
+        return replace(self, denoiser=self.denoiser.to(device), codec=codec)
+
     def folder(self) -> RunFolder:
         """The run. Raises `UsageError` if the model is another library's."""
         if self.run is None:
@@ -187,6 +192,27 @@ class Model:
 
 
 def load(
+LENDERS: dict[str, Callable[[str], Model]] = {}
+"""By the kind of a network of another library, what opens the folder that it is lent from.
+
+`interop`, which alone knows such folders, says so here.
+"""
+
+
+def lent(config: NetConfig) -> Model:
+    """The model whose network, codec and reader a run goes by that has no network of ours.
+
+    Raises:
+        UsageError: If it is no longer there.
+    """
+    if not Path(config.pipeline).is_dir():
+        raise UsageError(
+            f"{shown(config.pipeline)} is no longer there, whose network the run goes on with: put "
+            "it back."
+        )
+    return LENDERS[config.kind](config.pipeline)
+
+
     run: str | Path,
     *,
     seen: int | None = None,
@@ -230,9 +256,14 @@ def load(
         choice: dict[str, Any] = {"seen": seen, "sigma_rel": sigma_rel, "device": device}
         return load_adapted(folder, config, adapters, **choice)
     checkpoint, weights = chosen_weights(folder, seen, sigma_rel)
-    codec, given, vocabulary = read_words(folder, device)
-    _refuse_to_build(config, codec.shape, vocabulary, checkpoint)
-    denoiser = build_denoiser(config, codec.shape, vocabulary)
+    if config.net.pipeline:
+        lender = lent(config.net).to(device)
+        codec, given, vocabulary, reader = lender.codec, None, lender.vocabulary, lender.reader
+        denoiser = build_denoiser(config, codec.shape, vocabulary, lender.denoiser.net)
+    else:
+        codec, given, vocabulary = read_words(folder, device)
+        _refuse_to_build(config, codec.shape, vocabulary, checkpoint)
+        denoiser, reader = build_denoiser(config, codec.shape, vocabulary), None
     try:
         denoiser.load_state_dict(weights or checkpoint.load(WEIGHTS))
     except RuntimeError as error:
@@ -241,7 +272,17 @@ def load(
     denoiser.to(device).eval().requires_grad_(False)
     seen = checkpoint.seen if seen is None else seen
     encoder = read_encoder(folder, device) if config.embedding.encoder else None
-    model = Model(denoiser, codec, vocabulary, config, seen, folder, given, encoder=encoder)
+    model = Model(
+        denoiser,
+        codec,
+        vocabulary,
+        config,
+        seen,
+        folder,
+        given,
+        encoder=encoder,
+        reader=reader,
+    )
     if config.mean:
         from .residual import around
 
@@ -291,6 +332,9 @@ def read_words(
         raise ModelFileError(f"{folder.path / 'run.json'} disagrees with itself on what is given.")
     if codec.get("kind") == LatentCodec.kind:
         return read_latents(folder, codec, device), given, vocabulary
+        net = RunConfig.from_toml(folder.config_toml).net
+        if net.pipeline:
+            return lent(net).to(device).codec, given, vocabulary
     return Codec.from_dict(codec), given, vocabulary
 
 
@@ -324,11 +368,15 @@ def _adapter() -> TypeAdapter[Vocabulary]:
 
 
 def build_denoiser(
-    config: RunConfig, shape: tuple[int, ...], vocabulary: Vocabulary
+    config: RunConfig,
+    shape: tuple[int, ...],
+    vocabulary: Vocabulary,
+    net: nn.Module | None = None,
 ) -> NetDenoiser:
     """The untrained denoiser that `config` describes, for examples of `shape` ``(C, *S)``.
 
-    The initial weights are a function of ``config.seed`` alone; the global random state is kept.
+    The initial weights are a function of ``config.seed`` alone; the global random state is kept. A
+    network that is there already may be given.
     """
     c, steps = config.denoiser, config.denoiser.variance_steps
     bound = c.weighting == "variational" and config.times.name == "uniform"
@@ -340,7 +388,7 @@ def build_denoiser(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         schedule = build_schedule(config.schedule)
-        net = build_net(config, shape, vocabulary)
+        net = build_net(config, shape, vocabulary) if net is None else net
         uncertainty = Uncertainty() if c.uncertainty else None
     if c.prediction == "mean":
         prediction = PredictMean(schedule=schedule, steps=getattr(schedule, "steps", 1000))
@@ -367,6 +415,8 @@ def build_denoiser(
 def build_net(config: RunConfig, shape: tuple[int, ...], vocabulary: Vocabulary) -> nn.Module:
     """The network alone."""
     options: dict[str, Any] = {"depth": config.net.depth} if config.net.depth else {}
+    if config.net.pipeline:
+        return _lent_net(config)
     if config.net.kind == "unet":
         options["levels"] = config.net.levels
     if config.net.kind != "mlp":
@@ -400,6 +450,14 @@ def build_net(config: RunConfig, shape: tuple[int, ...], vocabulary: Vocabulary)
 
 
 def _clock(config: ScheduleConfig) -> Callable[[Tensor], Tensor]:
+def _lent_net(config: RunConfig) -> nn.Module:
+    """The network of another library, with the weights that it has there."""
+    net: Any = lent(config.net).denoiser.net
+    if config.train.memory == "low":
+        net.net.enable_gradient_checkpointing()
+    return net.requires_grad_(True).train()
+
+
     """By which a network of another library hears the noise: the number of a step."""
     schedule = build_schedule(config)
     if not isinstance(schedule, noise.DDPMSchedule | noise.CosineTableSchedule):

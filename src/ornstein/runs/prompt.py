@@ -1,35 +1,20 @@
 """What a person asks for in words: texts with emphasis, put together."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from ..data.captions import Reads
 from ..errors import UsageError
 
 AND = re.compile(r"\s+AND\s+")
 NOT = re.compile(r"NOT\s+")
 STRESSED = re.compile(r"\(([^():]+):([^():]*)\)")
 LEAST, MOST = 0.01, 100.0  # emphasis
-
-
-class Reads(Protocol):
-    """By what texts are read: `Words`, a `Reader`, or the encoder of another library's pipeline.
-
-    What it makes of them is the condition ``text``, and of their emphasis ``emphasis``.
-    """
-
-    @property
-    def length(self) -> int: ...
-    @property
-    def nothing(self) -> Tensor: ...
-    def tensor(self, texts: Iterable[str]) -> Tensor: ...
-    def emphasis(self, spans: Sequence[tuple[str, float]]) -> Tensor: ...
-    def unread(self, text: str) -> str: ...
 
 
 @dataclass(frozen=True)

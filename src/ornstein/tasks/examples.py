@@ -137,6 +137,8 @@ def training_data(model: Model, data: Dataset | None = None) -> tuple[Dataset, D
             f"The data {shown(config.source)} are not those that {model.run.path} was trained on, "
             "so what it never saw is not known: put them back, or train again."
         )
+    if data.captions is not None and model.reader is not None:
+        data = replace(data, captions=replace(data.captions, words=model.reader))
     train, held_out = data.split(config.data.validation, config.seed)
     if model.encoder is not None:
         role = config.embedding.role

@@ -436,7 +436,7 @@ class ExportOptions:
         to: onnx, for ONNX Runtime; torch, for `torch.export.load`; diffusers, a folder without a
             sampler, of a run by --recipe diffusers.
         sampler: Rule for one transition, which draws no noise.
-        steps: Steps of the time grid, laid one after the other in the graph.
+        steps: Steps of the time grid.
         time_grid: Where the steps lie; what `ornstein tune` has fitted is taken if there is such.
         guidance: Weight of classifier-free guidance; 1 is none, at half the calls.
         guidance_parallel: Share that is kept of the part of guidance that makes what is there

@@ -25,7 +25,7 @@ from ..rng import Streams, generator
 from ..runs.adapters import Adapter
 from ..runs.fitted import kept_rule
 from ..runs.folder import RunFolder
-from ..runs.model import GRIDS, Model, load
+from ..runs.model import GRIDS, Model
 from ..runs.provenance import provenance, stamp
 from ..runs.sized import sized
 from .asking import (
@@ -337,16 +337,14 @@ def opened(
     Args:
         run: The run, or where it lies; or a pipeline of diffusers.
         device: Where to put it.
-        adapters: What to put on a run that is not loaded yet.
+        adapters: What to put on what is not loaded yet.
     """
     if isinstance(run, Model):
         return run
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     place = run.path if isinstance(run, RunFolder) else run
-    if adapters:
-        return load(place, device=device, adapters=adapters)
-    return open_model(place, device=device)
+    return open_model(place, device=device, adapters=adapters)
 
 
 def maker(model: Model, seed: int, prior: Model | None = None) -> Made | None:

@@ -71,10 +71,10 @@ def adaptation(
     if base.run is None and base.pipeline is None:
         raise UsageError("Only a run that lies in a folder can be gone on from: give the folder.")
     place, config = base.place, base.config
-    if base.run is None and learn != "all":
+    if config.net.pipeline and learn in ("words", "control"):
         raise UsageError(
-            f"{shown(place)} is a pipeline of diffusers, and an adapter adds to a run of ours: go "
-            "on with all of its weights first."
+            f"{shown(place)} has a network of another library: it learns no new words, and takes "
+            "no control branch. Go on with --lora, or with all of its weights."
         )
     if predict and learn != "all":
         raise UsageError("To predict something else takes all weights: leave --predict out.")
@@ -90,7 +90,7 @@ def adaptation(
     if learn == "control" and (base.given is not None or config.net.kind == "mlp"):
         why = "is given pictures already" if base.given else "draws points, not pictures"
         raise UsageError(f"{place} {why}: it takes no control branch.")
-    if like and base.vocabulary.words is None:
+    if like and (base.reader or base.vocabulary.words) is None:
         base.vocabulary.label(like)
     adapt = AdaptConfig(
         base=place, seen=base.seen, learn=learn, rank=rank, targets=tuple(targets), like=like
@@ -193,6 +193,8 @@ def in_words_of(base: Model, data: Dataset, adapt: AdaptConfig) -> Dataset:
         if adapt.learn != "control":
             classes += [name for name in data.classes if name not in classes]
         number = {name: i for i, name in enumerate(classes)}
+    if classes and base.config.net.pipeline:
+        _refuse_new_classes(base, data)
         lookup = torch.tensor([*(number.get(name, -1) for name in data.classes), -1])
         label = torch.full((len(data),), -1) if data.label is None else lookup[data.label]
     fresh = len(classes) > len(known.classes) or (captions and captions.words != known.words)
@@ -220,15 +222,28 @@ def _captions(base: Model, data: Dataset, adapt: AdaptConfig) -> Captions | None
     """The captions of the data in the words of the run, and the word that all of them are.
 
     A new word is a piece of its own, and stands before what else is said.
+def _refuse_new_classes(base: Model, data: Dataset) -> None:
+    """A network of another library has a fixed number of classes, and perhaps none besides."""
+    known, hears_none = base.vocabulary.classes, base.config.train.condition_dropout > 0
+    new = [name for name in data.classes if name not in known]
+    if new or (not hears_none and (data.label is None or (data.label < 0).any())):
+        what = f"the class {shown(new[0])!r}" if new else "examples without a class"
+        raise DataError(
+            f"{shown(data.source)} holds {what}, but {shown(base.place)} knows {shown(known[0])!r} "
+            f"to {shown(known[-1])!r} and no others: name the folders of the data so."
+        )
+
+
     """
-    if (words := base.vocabulary.words) is None:
+    if (words := base.reader or base.vocabulary.words) is None:
         return None
     texts = data.captions.texts if data.captions else ((),) * len(data)
     if (word := data.options.word) is not None:
-        if isinstance(words, Reader):
+        if not isinstance(words, Words):
+            who = words.encoder if isinstance(words, Reader) else base.place
             raise UsageError(
-                f"{shown(words.encoder)} reads the texts of this run, and learns no word: say what "
-                "is new in captions, and learn with --lora."
+                f"The encoder of {shown(who)} reads the texts of this run, and learns no word: say "
+                "what is new in captions, and learn with --lora."
             )
         word = word.lower()
         if adapt.learn != "control" and word not in words.added:
@@ -307,8 +322,8 @@ def drawn(base: Model, name: str, seed: int) -> Tensor:
     plan, schedule = base.config.sample, base.denoiser.schedule
     times = GRIDS[plan.grid](schedule, plan.steps)
     known, parts = base.vocabulary, list[Tensor]()
-    if known.words is not None:
-        told = {"text": known.words.tensor([name] * ROOM)}
+    if (words := base.reader or known.words) is not None:
+        told = {"text": words.tensor([name] * ROOM)}
     else:
         told = {"label": torch.full((ROOM,), known.label(name))}
     with torch.no_grad():
@@ -402,7 +417,7 @@ def go_on_from(base: Model, denoiser: NetDenoiser, config: RunConfig) -> None:
 def _label_like(base: Model, adapt: AdaptConfig) -> list[int]:
     """The classes that new ones begin as the mean of."""
     known = base.vocabulary
-    named = adapt.like and known.words is None
+    named = adapt.like and (base.reader or known.words) is None
     return [known.label(adapt.like)] if named else list(range(len(known.classes)))
 
 

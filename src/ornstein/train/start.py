@@ -27,8 +27,8 @@ from ..runs.embedding import (
     read_encoder,
 )
 from ..runs.folder import RunFolder
-from ..runs.latents import KEPT, encoded, keep_autoencoder, latents_of
-from ..runs.model import load, read_words
+from ..runs.latents import KEPT, LatentCodec, encoded, keep_autoencoder, latents_of
+from ..runs.model import Model, load, read_words
 from ..runs.residual import left_by
 from .adapt import base_of, check_same_base, in_words_of, keep_memory, recall
 from .budget import settle
@@ -190,9 +190,10 @@ def read(
             names.
     """
     options, seed = (config.data, config.seed) if config else (None, 0)
-    data = open_data(source, options)
+    data, base = open_data(source, options), None
     if config is not None and config.adapt.base:
-        data = in_words_of(base_of(config), data, config.adapt)
+        base = base_of(config)
+        data = in_words_of(base, data, config.adapt)
     if config is not None and config.net.kind == "unet2d":
         data = as_published(data)
     if begun is None and data.captions is not None:
@@ -213,12 +214,21 @@ def read(
             what = "A mean is added to" if config.mean else "An autoencoder learns"
             raise UsageError(f"{what} the data themselves: leave --latent out.")
         own = begun.path if begun and KEPT in kept else None
-        before = own or config.distill.teacher or config.adapt.base
-        codec = latents_of(before or config.latent, device)
+        codec = _latents(config, base, own, device)
         return encoded(train, codec), encoded(held, codec)
     if config is not None and config.mean:
         return left_by(load(config.mean, device=device), train, held)
     return train, held
+
+
+def _latents(
+    config: RunConfig, base: Model | None, own: Path | None, device: torch.device
+) -> LatentCodec:
+    """The codec of a run on latents, which may keep it as its own, or goes on with another's."""
+    if base is not None and base.config.net.pipeline and isinstance(base.codec, LatentCodec):
+        return base.codec.to(device)
+    before = own or config.distill.teacher or config.adapt.base
+    return latents_of(before or config.latent, device)
 
 
 def begin(
@@ -285,7 +295,7 @@ def _told_as_in(folder: RunFolder, data: Dataset) -> Dataset:
     _, given, vocabulary = read_words(folder)
     if (data.given is None) != (given is None):
         raise DataError(f"{folder.path} and its data disagree on what is given: start a new run.")
-    if (data.captions is None) != (vocabulary.words is None):
+    if ((data.captions and data.captions.kept) is None) != (vocabulary.words is None):
         raise DataError(f"{folder.path} and its data disagree on captions: start a new run.")
     if data.given is not None and given is not None:
         if given.shape != data.given.codec.shape:

@@ -251,7 +251,7 @@ def vocabulary_of(data: Dataset) -> Vocabulary:
         stds=known.std if known else (),
         context=data.given.channels if data.given else 0,
         block=data.given.block if data.given else 1,
-        words=data.captions.words if data.captions else None,
+        words=data.captions.kept if data.captions else None,
         embedding=data.embedded.values.shape[1] if data.embedded else 0,
     )
 

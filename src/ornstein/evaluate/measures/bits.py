@@ -105,8 +105,8 @@ def told(model: Model, data: Dataset, indices: Tensor) -> tuple[Tensor, dict[str
                 raw = some.attributes.values[:, some.attributes.names.index(name)]
                 columns[:, i] = (raw - words.means[i]) / words.stds[i]
         cond["attributes"] = columns
-    if some.captions is not None and words.words is not None:
-        cond["text"] = words.words.tensor(some.captions.first)
+    if some.captions is not None and (reads := model.reader or words.words) is not None:
+        cond["text"] = reads.tensor(some.captions.first)
     if some.given is not None and model.given is not None:
         cond["context"] = context_from(model, some.given.stored.numpy())
     return x.to(model.device), {name: value.to(model.device) for name, value in cond.items()}
