@@ -13,6 +13,7 @@ from torch.testing import assert_close
 from ornstein.core import noise
 from ornstein.core.denoise import Denoiser, reverse_variances
 from ornstein.core.exact import GaussianDenoiser
+from ornstein.core.multistep import LARGE
 from ornstein.core.sample import (
     RK45,
     AdamsBashforth,
@@ -148,6 +149,19 @@ def test_adams_bashforth_has_the_weights_of_the_textbook_on_equal_steps():
         expected = expected + h * sum(a * b for a, b in zip(w, u[-len(w) :], strict=True))
     got = AdamsBashforth(order=3)(truth, x, UniformGrid()(FLOW, 10))
     assert_close(got, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("schedule", [noise.FlowSchedule(), noise.CosineSchedule()])
+def test_memory_that_is_used_again_changes_nothing_that_was_given_out(schedule):
+    plan = AdamsBashforth(order=3).plan(schedule, UniformGrid()(schedule, 8))
+    denoiser, x = mixture(schedule), normal(LARGE // 2, 2)
+    given, kept = list[torch.Tensor](), list[torch.Tensor]()
+    plan(denoiser, x, on_step=lambda x_s, s: (given.append(x_s), kept.append(x_s.clone())))
+    past, plain = deque(maxlen=plan.memory), x
+    for i, step in enumerate(plan.transitions):  # with gradients, no memory is used again
+        plain = step(denoiser, plain, past, torch.randn_like)
+        assert torch.equal(given[i], kept[i]) and torch.equal(given[i], plain)
+    assert len({one.data_ptr() for one in given}) == len(given)
 
 
 @pytest.mark.parametrize("variance", ["small", "large"])

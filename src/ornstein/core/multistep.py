@@ -304,11 +304,28 @@ class StraightStep:
     def __call__(self, denoiser: Denoiser, x_t: Tensor, past: Past, noise: Draw) -> Tensor:
         x_hat = denoiser(x_t, self.t)
         slope = x_t - x_hat if self.size == 1 else torch.sub(x_t, x_hat, alpha=self.size)
-        x_s = torch.add(x_t, slope, alpha=self.newest)
+        if x_t.numel() < LARGE:
+            x_s = torch.add(x_t, slope, alpha=self.newest)
+        else:
+            x_s = torch.add(x_t, slope, alpha=self.newest, out=spare(past))
         for weight, before in zip(self.older, past):  # noqa: B905 (more may be remembered)
             x_s.add_(before, alpha=weight)
         past.appendleft(slope)
         return x_s.add_(x_s, alpha=self.beyond) if self.beyond else x_s
+
+
+LARGE = 2**15  # numbers: 128 KiB, for which GNU's allocator may ask the system each time
+
+
+def spare(past: Past) -> Tensor | None:
+    """The memory of the oldest slope, if all that are remembered and one's own are one too many.
+
+    A step that takes two large tensors from the allocator and gives two back takes three times as
+    long as one that takes one.
+    """
+    if len(past) != past.maxlen or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return None
+    return past.pop()
 
 
 def straight_step(
