@@ -35,7 +35,9 @@ from ornstein.evaluate.measures.scenes import (
     plain,
     requests,
 )
+from ornstein.runs.checkpoint import WEIGHTS
 from ornstein.runs.config import RunConfig
+from ornstein.runs.folder import RunFolder
 from ornstein.runs.model import Model
 from ornstein.tasks.examples import training_data
 from ornstein.tasks.sample import sample
@@ -102,12 +104,27 @@ def show(model: Model, asked: list[Request]) -> None:
 
 
 def trained(config: RunConfig, place: Path) -> Path:
-    """The run at `place`, trained unless it is there; beside it stand the seconds it took."""
-    if not (place / "run.json").is_file():
-        begin = time.process_time()
+    """The run at `place`, trained to its end if it is not; beside it stand the seconds it took.
+
+    A training that is stopped, by SIGINT or SIGTERM, ends the script, and the next one goes on.
+    """
+    clock, begun = place.with_suffix(".json"), (place / "run.json").is_file()
+    if begun and _seen(place) >= config.train.seen:
+        return place
+    spent, begin = json.loads(clock.read_text()) if begun else 0, time.process_time()
+    if begun:
+        ou.train(out=place, resume=True, device="cpu")
+    else:
         ou.train("scenes", config=config, out=place, device="cpu")
-        place.with_suffix(".json").write_text(json.dumps(round(time.process_time() - begin)))
+    clock.write_text(json.dumps(round(spent + time.process_time() - begin)))
+    if _seen(place) < config.train.seen:
+        raise SystemExit(f"{place} was stopped: the same command goes on.")
     return place
+
+
+def _seen(place: Path) -> int:
+    checkpoint = RunFolder.open(place).latest(WEIGHTS)
+    return checkpoint.seen if checkpoint else 0
 
 
 def table() -> None:

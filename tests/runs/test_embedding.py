@@ -75,12 +75,16 @@ def test_embeddings_have_length_1_and_what_networks_see_mean_0_and_variance_1(pl
     assert encoder.of_texts([""]).isnan().all()
 
 
-def test_a_decoder_is_told_the_picture_and_a_prior_the_caption_and_what_it_says(places, sides):
+def test_both_roles_hear_the_caption_beside_the_embedding_of_the_picture_or_of_it(
+    places, sides
+):
     encoder, some = encoder_of(places / "encoder"), torch.arange(4)
     x, cond = embedded(sides[0], encoder, "decoder").batch(some)
     assert_close(x, sides[0].batch(some)[0])
     pictures = encoder.of_pictures(sides[0].stored[:4])
-    assert_close(cond, {"embedding": encoder.pictures.standard(pictures)})
+    first = [row[0] for row in sides[0].captions.texts[:4]]
+    seen = encoder.pictures.standard(pictures)
+    assert_close(cond, {"text": encoder.words.tensor(first), "embedding": seen})
     prior = embedded(sides[0], encoder, "prior")
     x, cond = prior.batch(some, torch.full((4, 4), 0.9))
     assert_close(encoder.of_x(x), pictures)

@@ -11,7 +11,6 @@ from captioned import captioned_folder
 from ornstein.data import open_data
 from ornstein.errors import UsageError
 from ornstein.rng import generator, normal
-from ornstein.tasks.merge import merge
 from ornstein.runs.config import (
     AutoencoderConfig,
     EmbeddingConfig,
@@ -24,8 +23,9 @@ from ornstein.runs.model import load
 from ornstein.runs.provenance import read_stamp
 from ornstein.tasks.asking import conditions
 from ornstein.tasks.edit import between, edit
-from ornstein.tasks.embedding import sphere, turned
+from ornstein.tasks.embedding import dealt, sphere, turned
 from ornstein.tasks.examples import training_data
+from ornstein.tasks.merge import merge
 from ornstein.tasks.options import SampleOptions
 from ornstein.tasks.sample import BEST_OF, drawn_by, sample
 from ornstein.train import train
@@ -105,13 +105,26 @@ def test_the_prior_draws_what_the_text_says(prior, decoder):
     assert right.float().mean() > 0.7
 
 
-def test_a_prior_hears_the_words_and_what_they_say_as_a_whole(prior):
-    told = conditions(prior, SampleOptions(text=("red left", "blue right")), range(2))
-    x_t, t = normal((2, *prior.shape), "x_t"), torch.full((2,), 0.5, dtype=torch.float64)
-    both = prior.denoiser(x_t, t, **told)
-    for name, value in told.items():
-        other = prior.denoiser(x_t, t, **(told | {name: value.flip(0)}))
-        assert (other - both).norm(dim=1).min() > 0.05
+def test_each_stage_hears_the_words_and_an_embedding(prior, decoder):
+    asked = SampleOptions(text=("red left", "blue right"))
+    heard = drawn_by(prior, decoder, asked)
+    for model, told in (
+        (prior, conditions(prior, asked, range(2))),
+        (decoder, conditions(decoder, asked, range(2), heard=heard)),
+    ):
+        assert set(told) == {"text", "embedding"}
+        x_t, t = normal((2, *model.shape), "x_t"), torch.full((2,), 0.5, dtype=torch.float64)
+        both = model.denoiser(x_t, t, **told)
+        for name, value in told.items():
+            other = model.denoiser(x_t, t, **(told | {name: value.flip(0)}))
+            assert (other - both).flatten(1).norm(dim=1).min() > 0.05
+
+
+def test_a_decoder_hears_an_embedding_alone_or_a_text_alone(decoder, pictures):
+    alone = conditions(decoder, SampleOptions(text=("red left",)), range(2))
+    assert set(alone) == {"text"}
+    heard = dealt(decoder.encoder, decoder.encoder.of_pictures(pictures[:2]))
+    assert set(conditions(decoder, SampleOptions(), range(2), heard=heard)) == {"embedding"}
 
 
 def test_of_two_that_the_prior_draws_the_nearer_one_is_taken(prior, decoder):
@@ -126,7 +139,7 @@ def test_of_two_that_the_prior_draws_the_nearer_one_is_taken(prior, decoder):
     assert (both.max(1).values > both.min(1).values).all()
 
 
-def test_without_a_prior_a_text_stands_for_the_picture_and_a_prior_needs_none(prior, decoder):
+def test_a_decoder_needs_no_prior_and_a_prior_no_text(prior, decoder):
     direct = sample(decoder, 2, text=("red left",), steps=2).x
     staged = sample(decoder, 2, text=("red left",), prior=prior, steps=2).x
     free = sample(decoder, 2, prior=prior, steps=2).x
@@ -143,7 +156,7 @@ def test_runs_that_do_not_go_together_are_refused(runs, prior, decoder):
     with pytest.raises(UsageError, match="prior is no decoder: train one"):
         sample(prior, 1, prior=prior)
     with pytest.raises(UsageError, match="hears of a text as a whole"):
-        sample(decoder, 1, text=("red AND left",), steps=1)
+        sample(decoder, 1, prior=prior, text=("red AND left",), steps=1)
     with pytest.raises(UsageError, match="hears of a text as a whole"):
         sample(decoder, 1, prior=prior, text=("(red:2) left",), steps=1)
 

@@ -8,6 +8,7 @@ import torch
 from ornstein.core.noise import FlowSchedule
 from ornstein.core.times import UniformTimes
 from ornstein.data import DataOptions, open_data
+from ornstein.data.captions import Captions
 from ornstein.train.device import World
 from ornstein.train.draws import Batch, draw, without
 from train.tiny import labelled_points
@@ -70,6 +71,21 @@ def test_conditions_are_hidden_at_the_rate_asked_for_and_change_nothing_else():
     assert abs(share - 0.3) < 4 * (0.21 / 2000) ** 0.5
     kept = hidden.cond["label"] >= 0
     assert torch.equal(plain.cond["label"][kept], hidden.cond["label"][kept])
+
+
+def test_a_text_is_hidden_with_all_else_or_at_a_share_of_its_own():
+    data, count = labelled_points(), 2000
+    captions = Captions.of([("some text",)] * len(data))
+    data, indices = replace(data, captions=captions), data.order(3, range(count))
+    shares = []
+    for silent in (0.0, 0.5):
+        how = {"seed": 3, "seen": 0, "hide": 0.3, "silent": silent}
+        cond = draw(data, indices, SCHEDULE, TIMES, **how).cond
+        untold, unlabelled = (cond["text"] == -1).all(1), cond["label"] == -1
+        shares.append([part.double().mean() for part in (untold, unlabelled, untold & unlabelled)])
+    assert shares[0][0] == shares[0][1] == shares[0][2] == shares[1][1]
+    assert abs(shares[1][0] - 0.5) < 4 * (0.25 / count) ** 0.5
+    assert abs(shares[1][2] - 0.15) < 4 * (0.1275 / count) ** 0.5  # neither knows of the other
 
 
 def test_a_hidden_attribute_is_nan_and_an_augmentation_is_told():

@@ -33,9 +33,7 @@ def scenes(monkeypatch):
     nothing = Embedded(values=torch.zeros(0, 6), count=torch.zeros(0, dtype=torch.int64))
     monkeypatch.setattr(recipes, "latents_of", lambda place: codec)
     monkeypatch.setattr(recipes, "encoder_of", lambda place: None)
-    monkeypatch.setattr(
-        recipes, "embedded", lambda data, *_: replace(data, captions=None, embedded=nothing)
-    )
+    monkeypatch.setattr(recipes, "embedded", lambda data, *_: replace(data, embedded=nothing))
     return data
 
 

@@ -240,12 +240,15 @@ class EmbeddingConfig:
         encoder: The run of the encoder that this one goes by; empty if it goes by none.
         role: A decoder draws pictures, told their embedding; a prior draws embeddings, told that
             of a text.
+        silent: Share of examples whose caption a decoder is not told, so that it goes by an
+            embedding alone as well.
     """
 
     numbers: Annotated[int, Interval(ge=2, le=4096)] = 64
     coarse: Annotated[float, Interval(ge=0, le=100)] = 2.0
     encoder: str = ""
     role: Role = "decoder"
+    silent: Share = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -306,8 +306,9 @@ def captioned(data: Dataset) -> Dataset:
 def embedded(data: Dataset, encoder: Encoder, role: Role) -> Dataset:
     """`data` as a decoder or a prior sees them, encoded once and kept in memory.
 
-    To a decoder, pictures and the embedding of each. To a prior, the embeddings of the pictures
-    that have captions, the captions and their embeddings. Nothing else is told.
+    To a decoder, pictures, the embedding of each, and their captions, if there are any. To a
+    prior, the embeddings of the pictures that have captions, the captions and their embeddings.
+    Nothing else is told.
 
     Raises:
         DataError: If the data are of another kind than the encoder was trained on.
@@ -329,7 +330,8 @@ def embedded(data: Dataset, encoder: Encoder, role: Role) -> Dataset:
         )
     data = captioned(data) if role == "prior" else data
     told, device = data.captions, data.stored.device
-    alone = replace(data, label=None, classes=[], attributes=None, captions=None)
+    told = None if told is None else replace(told, words=encoder.words)
+    alone = replace(data, label=None, classes=[], attributes=None, captions=told)
     pictures = encoder.of_pictures(data.stored)
     if role == "decoder":
         values = encoder.pictures.standard(pictures)
@@ -345,7 +347,6 @@ def embedded(data: Dataset, encoder: Encoder, role: Role) -> Dataset:
         alone,
         codec=points_of(encoder),
         stored=pictures.to(device),
-        captions=replace(told, words=encoder.words),
         embedded=Embedded(values=values[rows], count=count).to(device),
     )
 

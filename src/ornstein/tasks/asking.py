@@ -36,7 +36,8 @@ def conditions(
 ) -> dict[str, Tensor]:
     """The conditions of the examples `indices`; labels and texts are dealt out by index.
 
-    What is `heard` stands for the texts.
+    What is `heard` takes the place of what an encoder says of the texts; a run that reads them
+    is told them too.
 
     Raises:
         UsageError: If they do not suit the run.
@@ -47,11 +48,11 @@ def conditions(
     if labels is not None:
         labels = [labels[i % len(labels)] for i in indices]
     told = model.vocabulary.tensors(len(indices), labels, options.attributes)
-    if heard is not None:
-        told["embedding"] = heard(indices)
-    elif prompts := prompts_of(options):
+    if (prompts := prompts_of(options)) and (heard is None or model.vocabulary.words is not None):
         asked = [prompts[i % len(prompts)] for i in indices]
         told |= texts(model, asked, terms_of(prompts))
+    if heard is not None:
+        told["embedding"] = heard(indices)
     if context is not None:
         told["context"] = context(indices)
         if share := options.given_noise:
@@ -91,15 +92,14 @@ def texts(model: Model, prompts: Sequence[Prompt], terms: int = 0) -> dict[str, 
     """
     if model.words is None:
         raise UsageError("This run was trained without captions: leave --text out.")
-    if model.encoder is None:
+    reads = model.vocabulary.words is not None
+    if model.encoder is None or (reads and model.config.embedding.role == "decoder"):
         return told_by(prompts, model.words, terms)
     if terms or any(weight != 1 for p in prompts for _, weight in p.terms[0].spans):
         raise UsageError("This run hears of a text as a whole: leave AND, NOT and emphasis out.")
     said = [prompt.terms[0].text for prompt in prompts]
     told = {"embedding": model.encoder.texts.standard(model.encoder.of_texts(said))}
-    if model.vocabulary.words is None:
-        return told
-    return told | {"text": model.vocabulary.words.tensor(said)}
+    return told | ({"text": model.words.tensor(said)} if reads else {})
 
 
 def warn_of_unread(model: Model, options: DrawOptions) -> None:

@@ -131,9 +131,13 @@ def options_of(base: Model, options: DataOptions) -> DataOptions:
 
 def _codec_of(base: Model) -> Codec:
     """Of the data that a run learns from: a prior's are pictures, as its encoder sees them."""
-    if base.encoder is not None and base.config.embedding.role == "prior":
+    if base.encoder is not None and _is_prior(base):
         return base.encoder.codec
     return base.codec.data
+
+
+def _is_prior(base: Model) -> bool:
+    return base.encoder is not None and base.config.embedding.role == "prior"
 
 
 def base_of(config: RunConfig) -> Model:
@@ -212,7 +216,7 @@ def in_words_of(base: Model, data: Dataset, adapt: AdaptConfig) -> Dataset:
         codec=own,
         label=label,
         classes=classes,
-        captions=data.captions if base.encoder else captions,
+        captions=data.captions if _is_prior(base) else captions,
         attributes=_attributes(base, data),
         given=_given(base, data, adapt),
     )

@@ -105,7 +105,8 @@ class Denoising(Aim):
         self.times = self.lessons.times if self.lessons else build_times(config.times)
 
     def draw(self, data: Dataset, indices: Tensor, seen: int, share: slice) -> Batch:
-        seed, hide = self.config.seed, self.config.train.condition_dropout
+        seed, by = self.config.seed, self.config.embedding
+        decodes = bool(by.encoder) and by.role == "decoder"
         schedule = self.denoiser.schedule
         shared = self.lessons.shared if self.lessons else 1
         batch = draw(
@@ -115,7 +116,8 @@ class Denoising(Aim):
             self.times,
             seed=seed,
             seen=seen,
-            hide=hide,
+            hide=self.config.train.condition_dropout,
+            silent=by.silent if decodes else 0.0,
             share=share,
             shared=shared,
         )

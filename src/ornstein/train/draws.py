@@ -52,6 +52,7 @@ def draw(
     seed: int,
     seen: int,
     hide: float = 0.0,
+    silent: float = 0.0,
     share: slice | None = None,
     shared: int = 1,
 ) -> Batch:
@@ -69,6 +70,8 @@ def draw(
         seed: Of the run.
         seen: Where training stands.
         hide: Share of examples whose conditions are hidden, for guidance.
+        silent: Share of those whose text is hidden, if that is decided by itself; if it is 0, the
+            text is hidden with all else.
         share: The examples wanted, of the B; all by default.
         shared: At how many noise levels each example is seen with the same noise; see `turns`.
     """
@@ -89,10 +92,12 @@ def draw(
     u = low_discrepancy(generator(seed, "times", seen).random(), count)[share].to(x.device)
     with torch.no_grad():
         t = times(u, schedule)
-    if hide and cond:
-        hidden = torch.from_numpy(generator(seed, "hidden", seen).random(count) < hide)[turn][share]
-        cond = without(cond, hidden.to(x.device))
-    return Batch(x, t, eps, cond)
+    text = {"text": cond.pop("text")} if silent and "text" in cond else {}
+    for part, why, often in ((cond, "hidden", hide), (text, "silent", silent)):
+        if part and often:
+            hidden = generator(seed, why, seen).random(count) < often
+            part |= without(part, torch.from_numpy(hidden)[turn][share].to(x.device))
+    return Batch(x, t, eps, cond | text)
 
 
 def turns(count: int, shared: int) -> Tensor:

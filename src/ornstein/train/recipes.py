@@ -53,10 +53,10 @@ def auto(data: Dataset, minutes: float | None, gpu: bool) -> RunConfig:
     pixels = prod(data.codec.shape[1:])
     short = minutes is not None and minutes < SHORT
     if isinstance(data.codec, LatentCodec) and pixels <= 256:
-        if data.captions is not None:
-            return asked_for("words", 64 if short else 80)
         if data.embedded is not None:
             return asked_for("embeddings", 64 if short else 80)
+        if data.captions is not None:
+            return asked_for("words", 64 if short else 80)
     small = short or pixels <= 256
     return RunConfig(
         net=NetConfig(kind="unet", size=32 if small else 64),
