@@ -3,7 +3,16 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from ornstein.nets.blocks import Attention, Linear, attend, heads_of, normalise
+from ornstein.nets import UNet
+from ornstein.nets.blocks import (
+    Attention,
+    Convolution,
+    Linear,
+    answering,
+    attend,
+    heads_of,
+    normalise,
+)
 
 
 @pytest.mark.parametrize("lead", [(7,), (16, 16), (8192,), (4, 32, 64), (3, 3333)])
@@ -16,6 +25,39 @@ def test_linear_is_linear_however_it_runs(lead):
     wanted = torch.autograd.grad(expected, [x, layer.weight, layer.bias], upstream)
     got = torch.autograd.grad(layer(x), [x, layer.weight, layer.bias], upstream.float())
     assert_close(got, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (1, 1)])
+def test_a_convolution_is_one_however_it_runs(count, kernel, stride):
+    """And so are its derivatives, of which the operator that it asks has not all."""
+    torch.manual_seed(0)
+    layer = answering(Convolution(64, 64, kernel, stride, kernel // 2), "cpu")
+    x, direction = torch.randn(2, count, 48, 48, 64).movedim(-1, 2)
+    how = (stride, kernel // 2)
+    expected = F.conv2d(x.double(), layer.weight.double(), layer.bias.double(), *how)
+    with torch.no_grad():
+        assert_close(layer(x).double(), expected, rtol=1e-4, atol=1e-4)
+        slope = torch.func.jvp(layer, (x,), (direction,))[1]
+    wanted = F.conv2d(direction.double(), layer.weight.double(), None, *how)
+    assert_close(slope.double(), wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 16), (1, 64), (1, 8, 8, 8)])
+def test_a_network_answers_the_same_to_the_last_bit_however_its_kernels_lie(shape):
+    torch.manual_seed(0)
+    net = UNet(shape, size=8).eval()
+    for p in net.parameters():
+        torch.nn.init.normal_(p, std=0.1)
+    x, log_snr = torch.randn(2, *shape), torch.zeros(2)
+    with torch.no_grad():
+        before = net(x, log_snr)
+        names = {name: value.clone() for name, value in net.state_dict().items()}
+        assert torch.equal(answering(net, "cpu")(x, log_snr), before)
+    kernels = [p for p in net.parameters() if p.ndim > 3]
+    assert any(not p.is_contiguous() for p in kernels)
+    assert not any(p.requires_grad for p in kernels)
+    assert all(torch.equal(names[name], value) for name, value in net.state_dict().items())
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.bfloat16, 0.03)])

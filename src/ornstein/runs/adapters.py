@@ -20,6 +20,7 @@ from ..data.names import shown
 from ..errors import ModelFileError, UsageError
 from ..nets import Controlled
 from ..nets.adapters import grown
+from ..nets.blocks import answering
 from .config import RunConfig
 from .folder import RunFolder
 from .model import (
@@ -156,7 +157,7 @@ def put_on(
     except (ValueError, RuntimeError) as error:
         reason = shown(str(error).splitlines()[-1].strip(), 200)
         raise ModelFileError(f"{shown(adapter.path)} does not fit its base: {reason}.") from None
-    denoiser.to(model.device).eval().requires_grad_(False)
+    answering(denoiser, model.device)
     beside = given if config.adapt.learn == "control" else model.given
     on = (*model.adapters, (adapter.identity["id"], strength))
     return replace(

@@ -16,6 +16,7 @@ from ..data.names import shown
 from ..data.room import parts, room
 from ..errors import DataError, ModelFileError, StorageError, UsageError
 from ..nets.autoencoder import Autoencoder
+from ..nets.blocks import answering
 from .checkpoint import WEIGHTS
 from .config import AutoencoderConfig, NetConfig, RunConfig
 from .folder import RunFolder
@@ -266,7 +267,7 @@ def _filled(
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise ModelFileError(f"{folder.path}: the autoencoder's weights: {reason}") from None
-    return net.to(device).eval().requires_grad_(False)
+    return answering(net, device)
 
 
 def _codec(

@@ -21,6 +21,7 @@ from ..data.names import shown
 from ..data.reader import Reader
 from ..errors import ModelFileError, StorageError, UsageError
 from ..nets import NETS, Conditions, Controlled, MonotoneCurve, Uncertainty
+from ..nets.blocks import answering
 from ..nets.unet2d import Layout
 from .checkpoint import WEIGHTS, Checkpoint
 from .config import NetConfig, RunConfig, ScheduleConfig, TimesConfig
@@ -269,7 +270,7 @@ def lent(config: NetConfig) -> Model:
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise ModelFileError(f"{folder.path}: weights and config.toml disagree: {reason}") from None
-    denoiser.to(device).eval().requires_grad_(False)
+    answering(denoiser, device)
     seen = checkpoint.seen if seen is None else seen
     encoder = read_encoder(folder, device) if config.embedding.encoder else None
     model = Model(
