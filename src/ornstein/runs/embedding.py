@@ -367,14 +367,13 @@ def points_of(encoder: Encoder) -> PointsCodec:
 
 def keep_measured(folder: RunFolder, data: Dataset, net: Contrastive) -> None:
     """Keep what the embeddings of the training data are like."""
-    assert data.captions is not None
     some = data.subset(torch.arange(min(ENOUGH, len(data))))
-    assert some.captions is not None
+    assert some.captions is not None and some.captions.kept is not None
     nothing = Scale(torch.zeros(net.numbers), torch.ones(net.numbers))
     encoder = Encoder(
         net=net,
         codec=data.codec,
-        words=data.captions.words,
+        words=some.captions.kept,
         pictures=nothing,
         texts=nothing,
         run="",

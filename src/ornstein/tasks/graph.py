@@ -96,10 +96,11 @@ class Graph(nn.Module):
             told = "given pictures beside the noise" if model.given else "told embeddings"
             raise UsageError(f"A run that is {told} cannot be exported.")
         rule, self.plan = plan(model, asked)
-        self.quantile = asked.threshold
         if isinstance(rule, Thresholded):
             rule = rule.denoiser
-        self.shape, self.range = model.shape, codec.range or ()
+        self.shape, self.limits = model.shape, None
+        if codec.range is not None and asked.threshold is not None:
+            self.limits = (*codec.range, asked.threshold)
         self.inputs = ["noise"]
         self.inputs += ["label"] if words.classes else []
         self.inputs += ["attributes"] if words.attributes else []
@@ -164,7 +165,7 @@ class Graph(nn.Module):
             reference = self._answer(x_t, told, steered(cond, self.negative, x_t.shape[0]))
             weight = told[-1].view((1,) * x_t.ndim)
             x_hat = away(x_hat, reference, weight, self.parallel, self.rescale)
-        return x_hat if self.quantile is None else limited(x_hat, *self.range, self.quantile)
+        return x_hat if self.limits is None else limited(x_hat, *self.limits)
 
     def _answer(self, x_t: Tensor, told: Tensor, cond: dict[str, Tensor]) -> Tensor:
         """What the network answers to conditions, by the numbers of a `Call`."""
