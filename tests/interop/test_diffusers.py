@@ -289,9 +289,16 @@ def test_an_unconditional_latent_pipeline_is_mapped_too(tmp_path):
         norm_num_groups=4,
         latent_channels=3,
     )
-    net, scheduler = pipelines.unet(channels=3), diffusers.DDIMScheduler()
+    scheduler = diffusers.DDIMScheduler(clip_sample=False, timestep_spacing="trailing")
+    net = pipelines.unet(channels=3)
     folder = pipelines.write(tmp_path, "LDMPipeline", scheduler, unet=net, vqvae=coder)
-    assert sample(load_diffusers(folder), 2, steps=2).arrays.shape == (2, 8, 8, 3)
+    model, x = load_diffusers(folder), noise(2, 3, 8, 8)
+    drawn = SAMPLERS["ddim"](model.denoiser, x, times_of(scheduler, 5))
+    with torch.no_grad():
+        latents = theirs(scheduler, lambda x, t: net(x, t).sample, x, 5)
+        expected = coder.decode(latents / coder.config.scaling_factor).sample
+    close(model.codec.decoded(drawn), expected)
+    assert sample(model, 2, steps=2).arrays.shape == (2, 8, 8, 3)
 
 
 # --- What is refused -----------------------------------------------------------------------------
@@ -361,7 +368,11 @@ def test_what_is_not_there_is_asked_for_by_name(tmp_path):
 
 def test_a_label_is_asked_for_where_no_class_is_not_known(tmp_path):
     model = load_diffusers(pipelines.ddpm(tmp_path, num_class_embeds=3))
-    assert sample(model, 2, label=2, steps=2).arrays.shape == (2, 8, 8)
+    scheduler = diffusers.DDIMScheduler(clip_sample=False, timestep_spacing="trailing")
+    x, net, label = noise(2, 1, 8, 8), model.denoiser.net.net, torch.tensor([2, 0])
+    expected = theirs(scheduler, lambda x, t: net(x, t, class_labels=label).sample, x, 5)
+    ours = model.denoiser.given(label=label)
+    close(SAMPLERS["ddim"](ours, x, times_of(scheduler, 5)), expected)
     with pytest.raises(UsageError, match="give a label"):
         sample(model, 2, steps=2)
 

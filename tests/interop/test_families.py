@@ -1,6 +1,7 @@
 """Pipelines told texts by several encoders: sampled as diffusers does, and taken by every task."""
 
 import json
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -267,6 +268,37 @@ def test_a_tokenizer_that_is_not_known_is_named(tmp_path):
     folder = changed(pipelines.stable(tmp_path), tokenizer=["transformers", "AutoTokenizer"])
     with pytest.raises(ModelFileError, match="AutoTokenizer of its text_encoder is not one of"):
         load_diffusers(folder)
+
+
+def test_a_tokenizer_without_its_words_is_refused(tmp_path):
+    """Transformers makes one of nothing, which knows no word."""
+    folder = pipelines.pixart(tmp_path, side=4)
+    (folder / "tokenizer" / "tokenizer.json").unlink()
+    with pytest.raises(ModelFileError, match="tokenizer holds no vocabulary"):
+        load_diffusers(folder)
+    (folder / "tokenizer" / "spiece.model").write_bytes(b"")
+    if find_spec("sentencepiece") is None:
+        with pytest.raises(UsageError, match="pip install sentencepiece"):
+            load_diffusers(folder)
+
+
+def test_a_transformer_is_of_the_family_that_its_norm_says(tmp_path):
+    folder = pipelines.pixart(tmp_path, side=4)
+    changed(folder, transformer=["diffusers", "Transformer2DModel"])  # as it was published
+    model = load_diffusers(folder)
+    assert model.shape == (4, 4, 4) and model.words.length == 120
+    other = diffusers.Transformer2DModel(2, 4, in_channels=4, norm_num_groups=2)
+    other.save_pretrained(folder / "transformer")
+    with pytest.raises(ModelFileError, match="ada_norm_zero or ada_norm_single, not layer_norm"):
+        load_diffusers(folder)
+
+
+def test_latents_have_the_mean_and_the_deviation_that_their_autoencoder_says(tmp_path):
+    mean, std = [0.1, -0.2, 0.3, 0.0], [2.0, 1.0, 0.5, 1.5]
+    folder = changed(pipelines.large(tmp_path), "vae", latents_mean=mean, latents_std=std)
+    codec = load_diffusers(folder).codec
+    assert codec.mean == tuple(mean)
+    assert codec.std == tuple(2 * one for one in std)  # over a scaling_factor of 1 / 2
 
 
 def test_sizes_that_squares_do_not_fill_are_refused(folders):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,8 @@ from .pipeline import Pipeline, needed
 
 ENCODERS = ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel", "LDMBertModel")
 TOKENIZERS = ("CLIPTokenizer", "T5Tokenizer", "BertTokenizer")
+SENTENCES = "spiece.model"
+VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", SENTENCES)
 LONGEST = 512  # pieces, for an encoder of any length of which its pipeline says nothing
 REMEMBERED = 32  # texts, of megabytes each where the encoders are large
 
@@ -192,13 +195,14 @@ def _tokenizer(pipeline: Pipeline, part: str) -> Any:
             f"of {', '.join(TOKENIZERS)}."
         )
     folder = pipeline.path / name
+    there = [file for file in VOCABULARIES if (folder / file).is_file()]
+    if not there:  # of which transformers makes a tokenizer that knows nothing
+        raise ModelFileError(f"{shown(folder)} holds no vocabulary ({', '.join(VOCABULARIES)}).")
+    if there == [SENTENCES] and find_spec("sentencepiece") is None:
+        raise UsageError(f"{shown(folder / SENTENCES)} needs: pip install sentencepiece protobuf.")
     try:
         return getattr(needed("transformers"), kind).from_pretrained(folder, local_files_only=True)
-    except ImportError:
-        raise UsageError(
-            f"{shown(folder)} is written for sentencepiece: pip install sentencepiece protobuf."
-        ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         reason = shown(" ".join(str(error).split()), 200)
         raise ModelFileError(f"{shown(folder)} cannot be loaded: {reason}.") from None
 
