@@ -135,12 +135,14 @@ def over(found: Sequence[float], teacher: Sequence[float]) -> dict[str, float]:
     return asdict(told)
 
 
-def quality(name: str, seed: int, methods: Sequence[str]) -> dict[str, Any]:
-    """All figures of one seed."""
+def quality(name: str, seed: int, methods: Sequence[str], found: dict[str, Any]) -> dict[str, Any]:
+    """All figures of one seed: those found before of its teacher, and of students by `methods`."""
     model, seconds = teacher_of(name, seed)
-    own = above_floor(name, model, 16)
-    found: dict[str, Any] = {"teacher": {"above_floor": own, "seconds": seconds}}
-    found["untaught"] = {n: over(above_floor(name, model, n), own) for n in STEPS}
+    if "untaught" not in found:
+        own = above_floor(name, model, 16)
+        found["teacher"] = {"above_floor": own, "seconds": seconds}
+        found["untaught"] = {n: over(above_floor(name, model, n), own) for n in STEPS}
+    own = found["teacher"]["above_floor"]
     for method in methods:
         students, seconds = students_of(name, seed, method)
         figures = {n: over(above_floor(name, students[n], n), own) for n in STEPS}
@@ -233,9 +235,9 @@ def main() -> None:
         result["time"] = times()
     elif arguments.what != "table":
         for seed in arguments.seeds:
-            found = quality(arguments.what, seed, arguments.methods)
             kept = result.setdefault(arguments.what, {}).setdefault(str(seed), {})
-            kept.update(json.loads(json.dumps(found)))
+            quality(arguments.what, seed, arguments.methods, kept)
+            result = json.loads(json.dumps(result))
             keep(result)
     keep(result)
     put(PAGE, "distillation", table(json.loads(RESULTS.read_text())))

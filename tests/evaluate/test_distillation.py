@@ -10,9 +10,9 @@ import torch
 from captioned import captioned_folder
 from ornstein.data import DataOptions
 from ornstein.errors import UsageError
-from ornstein.evaluate.distillation import Distances, Grade, distill, ratio
+from ornstein.evaluate.distillation import Distances, Grade, distill, lesson_plan, ratio
 from ornstein.rng import generator
-from ornstein.runs.config import NetConfig, RunConfig, TrainConfig
+from ornstein.runs.config import DistillConfig, NetConfig, RunConfig, TrainConfig
 from ornstein.runs.model import load
 from ornstein.tasks.examples import training_data
 from ornstein.tasks.sample import sample
@@ -110,6 +110,18 @@ def test_all_are_told_what_held_out_examples_are_told(make, name, tmp_path):
         assert grade.better == (grade.folder is not None)
         if grade.folder is not None:
             assert sample(grade.folder, 2).arrays.dtype == "uint8"
+
+
+def test_a_student_of_texts_draws_by_words(tmp_path):
+    config = load(texts(tmp_path).path).config
+    plan = DistillConfig(method="flow-map", teacher=str(tmp_path / "run"))
+    student = load(
+        train(config.source, config=lesson_plan(config, plan, 2, 64), out=tmp_path / "student").path
+    )
+    one, other, again = (
+        sample(student, 2, text=said).x for said in ("red left", "blue right", "red left")
+    )
+    assert torch.equal(one, again) and not torch.equal(one, other)
 
 
 def test_too_few_held_out_examples_to_grade_by_are_refused(tmp_path):

@@ -100,7 +100,8 @@ def test_compiling_without_a_gpu_is_refused_with_a_remedy():
 
 
 @pytest.mark.slow
-def test_a_compiled_network_draws_the_same():
-    model = tiny_model("mlp")
+@pytest.mark.parametrize("make", [tiny_model, tiny_student])
+def test_a_compiled_network_draws_the_same(make):
+    model = make("mlp")
     compiled = rewired(model, bf16=False, compiler="eager")
     assert torch.equal(sample(compiled, 3).x, sample(model, 3).x)

@@ -14,11 +14,18 @@ from ornstein.core.guide import ClassifierFree
 from ornstein.core.noise import FlowSchedule
 from ornstein.core.sample import SAMPLERS, encode
 from ornstein.core.times import low_discrepancy
-from ornstein.data import DataOptions
+from ornstein.data import DataOptions, open_data
 from ornstein.errors import UsageError
 from ornstein.evaluate.distillation import distill, lesson_plan
 from ornstein.rng import generator
-from ornstein.runs.config import DenoiserConfig, DistillConfig, ScheduleConfig
+from ornstein.runs.config import (
+    DenoiserConfig,
+    DistillConfig,
+    NetConfig,
+    RunConfig,
+    ScheduleConfig,
+    TrainConfig,
+)
 from ornstein.runs.model import load
 from ornstein.runs.quick import quick
 from ornstein.tasks.sample import sample
@@ -26,6 +33,7 @@ from ornstein.train import train
 from ornstein.train.device import World
 from ornstein.train.draws import Batch, draw
 from ornstein.train.lessons import DRAWS, Departures, Halves, Shown, Slopes, Teacher
+from ornstein.train.memory import examples_at_once
 from ornstein.train.recipes import ahead
 from ornstein.train.training import Training
 from train.tiny import labelled_points, points, tiny_config
@@ -213,6 +221,18 @@ def test_loss_and_gradient_vanish_at_the_flow_map_of_a_gaussian(kind, weight):
     assert (loss.max() < small**2) == (abs(gradient) < small) == (weight == 1)
 
 
+@pytest.mark.parametrize("kind", [Shown, Slopes])
+def test_long_leaps_do_not_drown_short_ones(kind):
+    """The gradient of each error is as large as that of its logarithm, until it is small."""
+    teacher = Teacher(mixture(FlowSchedule()), 1.0, 1.0, False)
+    errors = torch.tensor([1e-3, 0.3, 3.0, 30.0], dtype=F64, requires_grad=True)
+    kind(teacher, {}, 4).weigh(errors.square()).sum().backward()
+    assert errors.grad is not None
+    pull = errors.grad * errors.detach()
+    assert_close(pull[1:], torch.full_like(pull[1:], 2.0), rtol=0.05, atol=0)
+    assert pull[0] < 1e-3
+
+
 @pytest.mark.parametrize("told", [False, True])
 def test_a_teacher_is_guided_by_the_weight_that_the_student_is_told(told):
     """Where classes are Gaussians: ``u + w (c - u)``, each in closed form."""
@@ -300,6 +320,26 @@ def test_gradients_of_two_processes_add_up_to_those_of_one(method, teacher):
         assert_close(whole, first + second, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("method", ["flow-map", "mean-flow"])
+def test_a_student_in_little_memory_learns_the_same(method, monkeypatch, tmp_path):
+    """One example at a time, its blocks and those of its teacher computed anew."""
+    data, gradients = open_data("digits", DataOptions(limit=40)), []
+    for memory in ("plenty", "low"):
+        train_ = TrainConfig(seen=16, batch=16, precision="f32", memory=memory, clip=1e9)
+        net = NetConfig(size=8, depth=1)
+        config = RunConfig(source="digits", data=data.options, net=net, train=train_)
+        run = train("digits", config=config, out=tmp_path / memory)
+        monkeypatch.setattr(examples_at_once, "__defaults__", (1,))
+        plan = DistillConfig(method=method, teacher=str(run.path))
+        training = Training(lesson_plan(config, plan, 4, seen=16), data)
+        assert training.denoiser.net.recompute == (memory == "low")
+        assert training.micro == (1 if memory == "low" else 8)
+        training.update()
+        gradients.append([p.grad for p in training.weights])
+    for whole, pieces in zip(*gradients, strict=True):
+        assert_close(whole, pieces, rtol=1e-3, atol=1e-5)
+
+
 class Alone(World):
     """One of two processes, its messages never sent."""
 
@@ -331,8 +371,6 @@ def test_a_student_resumes_bit_for_bit(plan, tmp_path):
 
 
 def _data(plan):
-    from ornstein.data import open_data
-
     data = open_data("swiss-roll", plan.data)
     return data.split(plan.data.validation, plan.seed)[0]
 

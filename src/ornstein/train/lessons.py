@@ -28,6 +28,7 @@ SHARED = 4  # lessons on each path that a teacher shows
 DRAWS = 3  # random numbers that a lesson takes for each example
 EARLIEST = 1e-3  # flow time at which one begins
 SHORTEST = 1e-3  # in flow time; below it the answer is a quotient of roundings
+SMALL = 3e-3  # losses below it count as they are
 
 
 class Lessons(ABC):
@@ -252,6 +253,9 @@ class Shown(Lessons):
             x_hat[left] = halved(ahead, y[left], batch.t[left], until[left])
         return leap(heard, schedule, y, x_hat, until)
 
+    def weigh(self, losses: Tensor) -> Tensor:
+        return over_their_size(losses)
+
     @property
     def _count(self) -> int:
         """Of the teacher's steps."""
@@ -330,11 +334,18 @@ class Slopes(Lessons):
         return leap(batch, schedule, y, mean_flow(look, y, batch.t, until, v), until)
 
     def weigh(self, losses: Tensor) -> Tensor:
-        """Each over its size: a slope is now and then far off.
+        return over_their_size(losses)
 
-        Source: Geng et al. (2025), https://arxiv.org/abs/2505.13447, section 4.3, p = 1.
-        """
-        return losses / (losses.detach() + 1e-2)
+
+def over_their_size(losses: Tensor) -> Tensor:
+    """Losses of leaps, each divided by what it is.
+
+    Long leaps err most, and would be nearly all that is learned, at the cost of the short ones;
+    and a slope is now and then far off.
+
+    Source: Geng et al. (2025), https://arxiv.org/abs/2505.13447, section 4.3, p = 1.
+    """
+    return losses / (losses.detach() + SMALL)
 
 
 def halved(ahead: Denoiser, y: Tensor, t: Tensor, s: Tensor) -> Tensor:
