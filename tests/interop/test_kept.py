@@ -114,7 +114,7 @@ def test_adapters_of_a_pipeline_are_small_and_stack(stable, cats, tmp_path):
     styles = [
         ou.train(
             cats,
-            config=going_on(stable, "low-rank", rank=rank, targets=targets, rate=1e-2),
+            config=going_on(stable, "low-rank", 32, rate=1e-2, rank=rank, targets=targets),
             out=tmp_path / f"style-{rank}",
         ).path
         for rank, targets in ((2, ()), (1, ("to_q", "to_v")))
@@ -132,7 +132,7 @@ def test_adapters_of_a_pipeline_are_small_and_stack(stable, cats, tmp_path):
             2,
             **SAME,
         ).x
-        for strengths in ((1, 0), (0, 1), (1, 1))
+        for strengths in ((1, 0), (1, 1))
     }
     alone = ou.sample(styles[0], 2, **SAME).x
     assert torch.equal(drawn[1, 0], alone)
@@ -145,7 +145,7 @@ def test_adapters_of_a_pipeline_are_small_and_stack(stable, cats, tmp_path):
 
 @pytest.mark.slow
 def test_a_run_from_a_pipeline_teaches_a_student_of_few_steps(whole, tmp_path, capsys):
-    teach = ["distill", str(whole.path), "--steps", "2", "--seen", "32", "--count", "40"]
+    teach = ["distill", str(whole.path), "--steps", "2", "--seen", "32", "--count", "100"]
     assert run_command([*teach, "--guidance", "1", "4", "--out", str(tmp_path)]) == 0
     assert "2 steps" in capsys.readouterr().out
     assert run_command([*teach, "--method", "flow-map"]) == UsageError.exit_code
