@@ -141,6 +141,23 @@ def test_what_is_no_run_or_could_run_is_refused(files, error, words):
         hub.wanted_of(NAME, files)
 
 
+def test_of_a_pipeline_each_part_is_fetched_once():
+    needed = [
+        "model_index.json",
+        "text_encoder/model-00001-of-00002.safetensors",
+        "tokenizer/spiece.model",
+        "unet/diffusion_pytorch_model.safetensors",
+        "vae/diffusion_pytorch_model.fp16.safetensors",  # there in no other precision
+    ]
+    again = [
+        "sd_xl_base_1.0.safetensors",
+        "text_encoder/model.fp16-00001-of-00002.safetensors",
+        "unet/diffusion_pytorch_model.fp16.safetensors",
+        "spare.model",
+    ]
+    assert hub.wanted_of(NAME, [*again, *needed]) == needed
+
+
 def test_a_link_among_what_was_fetched_is_refused(run, there, tmp_path):
     push(run, NAME)
     (there.path / NAME / "more.txt").symlink_to("/etc/hostname")

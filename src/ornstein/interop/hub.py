@@ -19,7 +19,8 @@ from .pipeline import INDEX, PICKLES
 
 MARK = "hf:"
 """How the name of a repository begins where a path could be meant too."""
-READ = (".safetensors", ".toml", ".json", ".jsonl", ".md", ".txt")
+SAFE = ".safetensors"
+READ = (SAFE, ".toml", ".json", ".jsonl", ".md", ".txt", "/spiece.model")
 RUN = "run.json"
 LEFT = ("ema-", "encoder-", "remembered")
 """How the names begin of what a run keeps to learn on or to be judged, and not to be opened."""
@@ -150,13 +151,23 @@ def wanted_of(name: str, files: Sequence[str]) -> list[str]:
         if PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts:
             raise ModelFileError(f"{shown(name)} names {shown(repr(file))}: it is refused.")
     wanted = [file for file in files if file.endswith(READ) and not any(c in file for c in "*?[")]
-    if not any(file.endswith(".safetensors") for file in wanted):
+    if RUN not in files:
+        wanted = _once(wanted)
+    if not any(file.endswith(SAFE) for file in wanted):
         able = next((file for file in files if file.endswith(PICKLES)), None)
         what = f"{shown(able)} is pickled, which can run code" if able else "there are no weights"
         raise ModelFileError(
             f"{shown(name)}: {what}, and nothing in safetensors: ask its author to convert it."
         )
     return wanted
+
+
+def _once(files: Sequence[str]) -> list[str]:
+    """Of a pipeline, each part once: not the whole in one file, nor in less precision beside."""
+    weights = [path for path in map(PurePosixPath, files) if path.suffix == SAFE]
+    full = {path.parent for path in weights if path.name.count(".") == 1}
+    again = {str(p) for p in weights if p.parent in full and p.name.count(".") > 1}
+    return [f for f in files if f not in again and ("/" in f or not f.endswith(SAFE))]
 
 
 def fetched(name: str) -> Path:
