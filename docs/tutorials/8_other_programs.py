@@ -58,6 +58,12 @@ print("opened by diffusers:", type(theirs.unet).__name__, theirs.unet.num_parame
 model = ou.load_diffusers(folder)
 ou.sample(model, 20, sampler="ddim", steps=20).grid(columns=10).save(out / "pipeline.png")
 
+# %% It can be gone on from: here by additions of rank 4, a run of its own that opens its base.
+fours = out / "fours"
+ou.sample(run, 64, label=4).save(fours)
+style = ou.train(fours, config=ou.adaptation(folder, rank=4), seen=3200, out=out / "style")
+ou.sample(style, 20, sampler="ddim", steps=20).grid(columns=10).save(out / "style.png")
+
 # %% And whatever a run can be asked, it can: here, to draw the hidden half of a picture.
 mask = torch.zeros(model.shape[1:], dtype=torch.bool)
 mask[4:] = True

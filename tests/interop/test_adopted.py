@@ -14,6 +14,7 @@ import pipelines
 from ornstein.cli import run_command
 from ornstein.errors import ModelFileError, UsageError
 from ornstein.interop.adopted import adopted, layout_of
+from ornstein.interop.place import open_model
 from ornstein.interop.written import write_diffusers
 from ornstein.nets import UNet2D
 from ornstein.runs.config import NetConfig, RunConfig
@@ -189,6 +190,18 @@ def test_what_predicts_noise_still_does_not_teach_and_an_adapter_predicts_the_sa
         ou.distill(run, (2,))
     with pytest.raises(UsageError, match="leave --predict out"):
         adaptation(run.path, "low-rank", predict="velocity")
+
+
+def test_an_adapter_of_a_pipeline_opens_it_by_itself(ddpm, pictures, tmp_path):
+    config = of_few(adaptation(ddpm, "low-rank", rank=2), 64, learning_rate=1e-2)
+    style = ou.train(pictures, config=config, out=tmp_path / "style")
+    base, same = adopted(ddpm), {"steps": 2, "sampler": "ddim"}
+    alone, worn = (
+        ou.sample(model, 2, **same).x for model in (style, open_model(ddpm, adapters=[style.path]))
+    )
+    assert torch.equal(alone, worn)
+    assert (alone - ou.sample(base, 2, **same).x).abs().max() > 1e-3
+    assert style.identity["base"]["pipeline"] == ddpm.name
 
 
 def test_the_run_goes_on_only_while_its_pipeline_is_what_it_was(tmp_path, pictures):
