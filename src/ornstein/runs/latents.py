@@ -71,12 +71,12 @@ class LatentCodec(Codec):
     def data(self) -> Codec:
         return self.inner
 
-    def of_size(self, space: tuple[int, ...]) -> "LatentCodec":
     def to(self, device: str | torch.device) -> "LatentCodec":
         """The same, with its autoencoder there."""
         assert isinstance(self.coder, nn.Module)
         return replace(self, coder=self.coder.to(device))
 
+    def of_size(self, space: tuple[int, ...]) -> "LatentCodec":
         """The same for data of another size ``(*S)``."""
         points = tuple(-(-n // self.coder.factor) for n in space)
         inner = replace(self.inner, shape=(self.inner.shape[0], *space))

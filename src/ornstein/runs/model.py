@@ -179,12 +179,12 @@ class Model:
         """The folder for what is drawn from it; of what is no run, one where we are."""
         return Path("samples") if self.run is None else self.run.samples
 
-    @property
     def to(self, device: str | torch.device) -> Model:
         """The same, with its network and its autoencoder there."""
         codec = self.codec.to(device) if isinstance(self.codec, LatentCodec) else self.codec
         return replace(self, denoiser=self.denoiser.to(device), codec=codec)
 
+    @property
     def folder(self) -> RunFolder:
         """The run. Raises `UsageError` if the model is another library's."""
         if self.run is None:
@@ -192,7 +192,6 @@ class Model:
         return self.run
 
 
-def load(
 LENDERS: dict[str, Callable[[str], Model]] = {}
 """By the kind of a network of another library, what opens the folder that it is lent from.
 
@@ -214,6 +213,7 @@ def lent(config: NetConfig) -> Model:
     return LENDERS[config.kind](config.pipeline)
 
 
+def load(
     run: str | Path,
     *,
     seen: int | None = None,
@@ -332,10 +332,10 @@ def read_words(
     if vocabulary.context != channels or vocabulary.block < 1:
         raise ModelFileError(f"{folder.path / 'run.json'} disagrees with itself on what is given.")
     if codec.get("kind") == LatentCodec.kind:
-        return read_latents(folder, codec, device), given, vocabulary
         net = RunConfig.from_toml(folder.config_toml).net
         if net.pipeline:
             return lent(net).to(device).codec, given, vocabulary
+        return read_latents(folder, codec, device), given, vocabulary
     return Codec.from_dict(codec), given, vocabulary
 
 
@@ -415,9 +415,9 @@ def build_denoiser(
 
 def build_net(config: RunConfig, shape: tuple[int, ...], vocabulary: Vocabulary) -> nn.Module:
     """The network alone."""
-    options: dict[str, Any] = {"depth": config.net.depth} if config.net.depth else {}
     if config.net.pipeline:
         return _lent_net(config)
+    options: dict[str, Any] = {"depth": config.net.depth} if config.net.depth else {}
     if config.net.kind == "unet":
         options["levels"] = config.net.levels
     if config.net.kind != "mlp":
@@ -450,7 +450,6 @@ def build_net(config: RunConfig, shape: tuple[int, ...], vocabulary: Vocabulary)
         raise UsageError(f"[net] of the configuration does not fit the data: {error}.") from None
 
 
-def _clock(config: ScheduleConfig) -> Callable[[Tensor], Tensor]:
 def _lent_net(config: RunConfig) -> nn.Module:
     """The network of another library, with the weights that it has there."""
     net: Any = lent(config.net).denoiser.net
@@ -459,6 +458,7 @@ def _lent_net(config: RunConfig) -> nn.Module:
     return net.requires_grad_(True).train()
 
 
+def _clock(config: ScheduleConfig) -> Callable[[Tensor], Tensor]:
     """By which a network of another library hears the noise: the number of a step."""
     schedule = build_schedule(config)
     if not isinstance(schedule, noise.DDPMSchedule | noise.CosineTableSchedule):

@@ -193,12 +193,12 @@ def in_words_of(base: Model, data: Dataset, adapt: AdaptConfig) -> Dataset:
             "to that, or begin anew without --from."
         )
     label, classes, captions = None, list(known.classes), _captions(base, data, adapt)
+    if classes and base.config.net.pipeline:
+        _refuse_new_classes(base, data)
     if classes:
         if adapt.learn != "control":
             classes += [name for name in data.classes if name not in classes]
         number = {name: i for i, name in enumerate(classes)}
-    if classes and base.config.net.pipeline:
-        _refuse_new_classes(base, data)
         lookup = torch.tensor([*(number.get(name, -1) for name in data.classes), -1])
         label = torch.full((len(data),), -1) if data.label is None else lookup[data.label]
     fresh = len(classes) > len(known.classes) or (captions and captions.words != known.words)
@@ -222,10 +222,6 @@ def in_words_of(base: Model, data: Dataset, adapt: AdaptConfig) -> Dataset:
     )
 
 
-def _captions(base: Model, data: Dataset, adapt: AdaptConfig) -> Captions | None:
-    """The captions of the data in the words of the run, and the word that all of them are.
-
-    A new word is a piece of its own, and stands before what else is said.
 def _refuse_new_classes(base: Model, data: Dataset) -> None:
     """A network of another library has a fixed number of classes, and perhaps none besides."""
     known, hears_none = base.vocabulary.classes, base.config.train.condition_dropout > 0
@@ -238,6 +234,10 @@ def _refuse_new_classes(base: Model, data: Dataset) -> None:
         )
 
 
+def _captions(base: Model, data: Dataset, adapt: AdaptConfig) -> Captions | None:
+    """The captions of the data in the words of the run, and the word that all of them are.
+
+    A new word is a piece of its own, and stands before what else is said.
     """
     if (words := base.reader or base.vocabulary.words) is None:
         return None
