@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch.nn.functional import pixel_unshuffle
 from torch.testing import assert_close
 
@@ -209,6 +210,21 @@ def test_who_cuts_a_text_is_said_where_others_read_on(folders):
     assert words.unread("red cat") == ""
     assert words.unread("red cat red cat") == "at (by text_encoder, text_encoder_2)"
     assert load_diffusers(folders("large")).words.unread("red cat red cat") == "at"
+
+
+def test_weights_of_half_precision_are_taken_to_float32_under_whichever_name(tmp_path):
+    folder = pipelines.large(tmp_path)
+    whole = load_diffusers(folder)
+    for part in ("unet", "vae", "text_encoder"):
+        [path] = (folder / part).glob("*.safetensors")
+        half = {name: value.half() for name, value in load_file(path).items()}
+        path.unlink()
+        save_file(half, path.with_suffix(".fp16.safetensors"), metadata={"format": "pt"})
+    changed(folder, "text_encoder", dtype="float16")
+    model = load_diffusers(folder)
+    for net in (model.denoiser.net.net, model.codec.coder.net, model.words.encoders[0].net):
+        assert {p.dtype for p in net.parameters()} == {torch.float32}
+    assert_close(ours(model, text="red cat"), ours(whole, text="red cat"), rtol=0, atol=0.05)
 
 
 # --- What the scheduler says ---------------------------------------------------------------------

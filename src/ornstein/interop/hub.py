@@ -15,11 +15,10 @@ from ..data.names import shown
 from ..errors import ModelFileError, StorageError, UsageError
 from ..runs.checkpoint import WEIGHTS
 from ..runs.folder import RunFolder
-from .pipeline import INDEX, PICKLES
+from .pipeline import INDEX, PICKLES, SAFE
 
 MARK = "hf:"
 """How the name of a repository begins where a path could be meant too."""
-SAFE = ".safetensors"
 READ = (SAFE, ".toml", ".json", ".jsonl", ".md", ".txt", "/spiece.model")
 RUN = "run.json"
 LEFT = ("ema-", "encoder-", "remembered")

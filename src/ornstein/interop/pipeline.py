@@ -8,12 +8,15 @@ from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..data.names import shown
 from ..errors import ModelFileError, UsageError
 from ..runs.disk import read_object
 
 MOST = 8 * 2**20  # bytes of a JSON file
 INDEX = "model_index.json"
+SAFE = ".safetensors"
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 TOKENIZERS = ("tokenizer", "tokenizer_2", "tokenizer_3")
 BESIDE = ("scheduler", *TOKENIZERS, "feature_extractor", "safety_checker", "image_encoder")
@@ -102,7 +105,8 @@ class Pipeline:
         """
         folder = self.path / part
         files = sorted(f.name for f in folder.iterdir()) if folder.is_dir() else []
-        if not any(name.endswith(".safetensors") for name in files):
+        weights = [name for name in files if name.endswith(SAFE)]
+        if not weights:
             if able_to_run := [name for name in files if name.endswith(PICKLES)]:
                 raise ModelFileError(
                     f"{shown(folder / able_to_run[0])}"
@@ -114,6 +118,7 @@ class Pipeline:
         kind = getattr(needed(library), self.parts[part])
         quiet = {"low_cpu_mem_usage": False}  # it asks for accelerate, at each call
         options = quiet if library == "diffusers" and find_spec("accelerate") is None else {}
+        options |= {"dtype": torch.float32, "variant": variant_of(weights)}
         try:
             return kind.from_pretrained(
                 folder, use_safetensors=True, local_files_only=True, **options
@@ -121,6 +126,16 @@ class Pipeline:
         except (OSError, ValueError, RuntimeError) as error:
             reason = shown(" ".join(str(error).split()), 200)
             raise ModelFileError(f"{shown(folder)} cannot be loaded: {reason}.") from None
+
+
+def variant_of(files: Collection[str]) -> str | None:
+    """The variant in which weights are there, as ``fp16``; None if they are there as they are.
+
+    >>> variant_of(["model.fp16-00001-of-00002.safetensors"])
+    'fp16'
+    """
+    names = [file.removesuffix(SAFE).partition(".")[2].partition("-")[0] for file in files]
+    return min(names) or None
 
 
 def find(place: str | Path) -> Pipeline:
