@@ -11,12 +11,14 @@ of 1000 steps and that of real held-out digits, its floor.
 import argparse
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from measure import RESULTS
 from torch import Tensor
 
 import ornstein as ou
@@ -86,18 +88,18 @@ def measure(model: Model, rounds: int) -> dict[str, Any]:
     return table
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Quality against denoiser calls.")
     parser.add_argument("--run", type=Path)
     parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/calls.json"))
-    arguments = parser.parse_args()
+    parser.add_argument("--out", type=Path, default=RESULTS / "calls.json")
+    args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        model = opened(arguments.run or trained(Path(folder)), "cpu")
-        result = {"seen": model.seen, "samples": COUNT, "calls": measure(model, arguments.rounds)}
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(result, indent=1, default=float) + "\n")
+        model = opened(args.run or trained(Path(folder)), "cpu")
+        result = {"seen": model.seen, "samples": COUNT, "calls": measure(model, args.rounds)}
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(result, indent=1, default=float) + "\n")
     for calls, row in result["calls"].items():
         cells = [
             f"{name} {r['error']['value']:.3f} {r['frechet']['value']:.2f}"

@@ -10,12 +10,15 @@ import argparse
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 from calls import trained
+from measure import RESULTS, Result, grid
+from pages import put
 
 from ornstein.core.multistep import AdamsBashforth
 from ornstein.core.sample import start
@@ -25,6 +28,7 @@ from ornstein.runs.model import Model
 from ornstein.tasks.sample import opened
 
 STEPS, ORDERS, MANY = (2, 4, 6, 8, 10, 12, 16, 20), (1, 2, 3, 4), 100
+PAGE = Path(__file__).parents[1] / "docs/samplers.md"
 
 
 @torch.no_grad()
@@ -44,12 +48,28 @@ def distances(model: Model, count: int) -> dict[int, dict[int, float]]:
     return found
 
 
-def main() -> None:
+def write_table() -> None:
+    """Into docs/samplers.md."""
+    put(PAGE, "orders", table(json.loads((RESULTS / "orders.json").read_text())))
+
+
+def table(result: Result) -> str:
+    """A row for each number of steps, a column for each order on each run."""
+    runs = result["runs"]
+    head = [f"{run['shape']}, order {order}" for run in runs for order in ORDERS]
+    rows = list[list[str]]()
+    for steps in STEPS:
+        found = [run["rms"][str(steps)].get(str(order)) for run in runs for order in ORDERS]
+        rows.append([str(steps), *("" if value is None else f"{value:.3f}" for value in found)])
+    return grid(("steps", *head), rows)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="The order of a multistep rule, by its steps.")
     parser.add_argument("--runs", nargs="*", type=Path)
     parser.add_argument("--count", type=int, default=100)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results/orders.json")
-    args = parser.parse_args()
+    parser.add_argument("--out", type=Path, default=RESULTS / "orders.json")
+    args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     rows = list[dict[str, object]]()
     with tempfile.TemporaryDirectory() as folder:

@@ -124,14 +124,14 @@ def row(task: Task, seconds: float, seed: int, changes: Sequence[str]) -> dict[s
     }
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Measure what a recipe learns in a given time.")
     parser.add_argument("tasks", nargs="*", default=["digits", "cifar3", "swiss-roll"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--longest", type=float, default=240.0)
     parser.add_argument("--set", nargs="*", default=[], metavar="TABLE.KEY=VALUE")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results/recipes.json")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     kept = json.loads(args.out.read_text()) if args.out.exists() else {}
     rows = [row for row in kept.get("rows", []) if row["task"] not in args.tasks]

@@ -1,12 +1,10 @@
-"""How far each sampler is from the exact solution, and what it costs beside the denoiser.
+"""How far each sampler is from the exact solution. What it costs: `overhead.py`.
 
-Error: data are a mixture of three Gaussians in the plane, standardised, whose denoiser is exact;
+Data are a mixture of three Gaussians in the plane, standardised, whose denoiser is exact;
 the root mean square distance between what a sampler makes of 256 starting points and what the
 probability flow does, solved to 1e-10. Stochastic samplers have no such point to reach: for them,
 the error of the variance they give N(0, 1/4), which is worked out exactly, relative to the truth.
 The best of several time grids is kept, at 6, 10 and 20 denoiser calls, or as many as fit.
-
-Overhead: seconds of a step beside the denoiser, which here returns its argument; one thread.
 
     python benchmarks/samplers.py [--out benchmarks/results/samplers.json]
 """
@@ -14,19 +12,16 @@ Overhead: seconds of a step beside the denoiser, which here returns its argument
 import argparse
 import json
 import os
-import platform
-import statistics
-import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+from measure import RESULTS, environment, grid
+from pages import put
 from torch import Tensor
 
-from ornstein.core.denoise import Denoiser
 from ornstein.core.exact import GaussianDenoiser, MixtureDenoiser
 from ornstein.core.noise import CosineSchedule, FlowSchedule, Schedule
 from ornstein.core.sample import RK45, SAMPLERS, AdamsBashforth, Multistep, Sampler, UniPC, start
@@ -36,6 +31,7 @@ F64 = torch.float64
 CALLS = (6, 10, 20)
 SCHEDULE = FlowSchedule()
 VARIANCE = 0.25
+PAGE = Path(__file__).parents[1] / "docs/samplers.md"
 
 ALSO: dict[str, Sampler] = {
     "dpm++4m": Multistep(order=4),
@@ -150,85 +146,36 @@ def errors() -> dict[str, dict]:
     return table
 
 
-# --- Overhead ------------------------------------------------------------------------------------
-
-
-class Identity(Denoiser):
-    """Costs nothing."""
-
-    schedule = SCHEDULE
-
-    def __call__(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
-        return x_t
-
-    forward = __call__
-
-
-def bare(x: Tensor, coefficients: list[tuple[float, float]]) -> Tensor:
-    """What no sampler can save: DDIM by hand, its coefficients known beforehand."""
-    for kept, of_x in coefficients:
-        x = (x * kept).add_(x, alpha=of_x)
-    return x
-
-
-def overhead(rounds: int = 25, steps: int = 50) -> dict[str, dict[str, float]]:
-    """Microseconds a step, the median of `rounds`, which all samplers take in turn.
-
-    The plan is made beforehand; the denoiser returns its argument, a tenth of a microsecond.
-    """
-    times, denoiser, seconds = LogSNRGrid()(SCHEDULE, steps), Identity(), {}
-    runs: dict[str, Callable[[Tensor], Tensor]] = {
-        name: partial(sampler.plan(SCHEDULE, times), denoiser)
-        for name, sampler in SAMPLERS.items()
-        if name not in LEFT_OUT
-    }
-    runs["ddim by hand"] = lambda x: bare(x, [(0.9, 0.1)] * steps)
-    for _ in range(rounds):
-        for name, run in runs.items():
-            for batch in (1, 64):
-                x = torch.randn(batch, 3, 32, 32)
-                begin = time.perf_counter()
-                run(x)
-                spent = (time.perf_counter() - begin) / steps * 1e6
-                seconds.setdefault(name, {}).setdefault(f"{batch}x3x32x32", []).append(spent)
-    return {
-        name: {shape: round(statistics.median(all), 1) for shape, all in shapes.items()}
-        for name, shapes in seconds.items()
-    }
-
-
 # --- Report --------------------------------------------------------------------------------------
 
 
-def markdown(result: dict) -> str:
-    """The two tables of docs/samplers.md."""
-    lines = []
-    for stochastic in (False, True):
-        lines += ["| sampler | " + " | ".join(f"{c} calls" for c in CALLS) + " | grid |"]
-        lines += ["|---" * (len(CALLS) + 2) + "|"]
-        rows = {k: v for k, v in result["error"].items() if v["stochastic"] == stochastic}
-        for name, row in sorted(rows.items(), key=lambda r: r[1]["calls"][10]["error"]):
-            cells = [f"{row['calls'][c]['error']:.4f}" for c in CALLS]
-            grids = ", ".join(dict.fromkeys(row["calls"][c]["best"] for c in CALLS))
-            lines.append(f"| `{name}` | {' | '.join(cells)} | {grids} |")
-        lines.append("")
-    return "\n".join(lines)
+def write_tables() -> None:
+    """Into docs/samplers.md."""
+    found = json.loads((RESULTS / "samplers.json").read_text())["error"]
+    put(PAGE, "flow", table(found, stochastic=False))
+    put(PAGE, "variance", table(found, stochastic=True))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Error and overhead of every sampler.")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/samplers.json"))
-    arguments = parser.parse_args()
+def table(found: dict[str, dict], stochastic: bool) -> str:
+    """The samplers of one kind, the nearest at 10 calls first."""
+    rows = [(name, row["calls"]) for name, row in found.items() if row["stochastic"] == stochastic]
+    shown = list[list[str]]()
+    for name, at in sorted(rows, key=lambda row: row[1]["10"]["error"]):
+        grids = ", ".join(dict.fromkeys(at[str(n)]["best"] for n in CALLS))
+        shown.append([f"`{name}`", *(f"{at[str(n)]['error']:.4f}" for n in CALLS), grids])
+    return grid(("sampler", *(f"{n} calls" for n in CALLS), "grid"), shown)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Error of every sampler.")
+    parser.add_argument("--out", type=Path, default=RESULTS / "samplers.json")
+    args = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    result = {
-        "machine": {"torch": torch.__version__, "cpu": platform.processor() or platform.machine()},
-        "error": errors(),
-        "overhead in microseconds a step": overhead(),
-    }
-    print(markdown(result))
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-    print(json.dumps(result["overhead in microseconds a step"], indent=1))
+    result = json.dumps({"place": environment(1), "error": errors()}, indent=1, ensure_ascii=False)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(result + "\n")
+    found = json.loads(result)["error"]
+    print(table(found, stochastic=False), table(found, stochastic=True), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -24,13 +24,17 @@ import comparison  # noqa: E402
 import distillation  # noqa: E402
 import few  # noqa: E402
 import measurements  # noqa: E402
+import networks  # noqa: E402
+import orders  # noqa: E402
 import pairs  # noqa: E402
 import photographs  # noqa: E402
 import posterior  # noqa: E402
 import prior  # noqa: E402
+import samplers  # noqa: E402
 import scenes  # noqa: E402
 import suite  # noqa: E402
 import table as papers  # noqa: E402
+import trials  # noqa: E402
 from pages import put  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -88,6 +92,10 @@ WRITERS: dict[str, Callable[[], object]] = {
     "distillation": of_distillation,
     "few": few.write_table,
     "autoencoders": autoencoders.write_tables,
+    "networks": networks.write_tables,
+    "orders": orders.write_table,
+    "samplers": samplers.write_tables,
+    "trials": trials.write_tables,
 }
 """By the name of the results that each tells."""
 
