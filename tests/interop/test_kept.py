@@ -13,6 +13,7 @@ import pipelines
 from ornstein.cli import run_command
 from ornstein.errors import DataError, UsageError
 from ornstein.interop.adopted import adopted
+from ornstein.interop.hub import files_of
 from ornstein.runs.folder import RunFolder
 from ornstein.runs.latents import LatentCodec
 from ornstein.train.adapt import adaptation, base_of, go_on_from
@@ -150,6 +151,11 @@ def test_a_run_from_a_pipeline_teaches_a_student_of_few_steps(whole, tmp_path, c
     assert "2 steps" in capsys.readouterr().out
     assert run_command([*teach, "--method", "flow-map"]) == UsageError.exit_code
     assert "progressive alone" in capsys.readouterr().err
+
+
+def test_a_run_that_goes_by_a_pipeline_is_not_pushed_without_it(whole):
+    with pytest.raises(UsageError, match=r"would stay here: .* --to diffusers"):
+        files_of(whole)
 
 
 def test_a_run_goes_back_into_a_pipeline_that_diffusers_opens(whole, cats, tmp_path):

@@ -14,6 +14,7 @@ from typing import Any
 from ..data.names import shown
 from ..errors import ModelFileError, StorageError, UsageError
 from ..runs.checkpoint import WEIGHTS
+from ..runs.config import RunConfig
 from ..runs.folder import RunFolder
 from .pipeline import INDEX, PICKLES, SAFE
 
@@ -88,8 +89,15 @@ def files_of(run: RunFolder, whole: bool = False) -> list[str]:
     """What of a run is pushed, relative to its folder: its newest checkpoint alone.
 
     Raises:
+        UsageError: If it is nothing without a pipeline that lies here.
         StorageError: If no checkpoint verifies.
     """
+    config = RunConfig.from_toml(run.config_toml)
+    if config.net.pipeline and not config.adapt.is_adapter:
+        raise UsageError(
+            f"{run.path} goes by the pipeline {shown(config.net.pipeline)}, which would stay here: "
+            "write both by `ornstein export RUN --to diffusers`, and upload that folder."
+        )
     checkpoint = run.latest() if whole else run.latest(WEIGHTS)
     if checkpoint is None:
         raise StorageError(f"{run.path} has no checkpoint that verifies: there is nothing to push.")
