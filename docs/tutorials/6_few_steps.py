@@ -32,7 +32,7 @@ rows += [ou.sample(teacher, **asked, steps=4, time_grid="uniform")]
 rows += [ou.sample(teacher, **asked, steps=4, time_grid="fitted")]
 
 # %% A student of four steps, or of one, as it is asked. Each is graded beside its teacher. It sees
-# half as many examples again as its teacher, in about five times the time, unless we say otherwise.
+# half as many examples again as its teacher, in about four times the time, unless we say otherwise.
 grades = ou.distill(teacher, (4, 1), seen=teacher.seen // 2, count=200, out=out / "students")
 print(*(grade.line for grade in grades), sep="\n")
 

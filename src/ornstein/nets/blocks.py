@@ -131,8 +131,8 @@ def convolution(
 def answering(module: Module, device: str | torch.device) -> Module:
     """`module` on a device, only to answer from now on: its kernels lie in memory as the maps do.
 
-    oneDNN brings kernels into a format of its own at every call, which then takes less: of a call
-    with one example, a tenth. The answers are the same to the last bit.
+    oneDNN brings kernels into a format of its own at every call, which then takes less: up to a
+    tenth of a call with one example. The answers are the same to the last bit.
     """
     module.to(device).eval().requires_grad_(False)
     for part in module.modules():
