@@ -75,7 +75,7 @@ def measure(folder: Path, seen: int, captions: int) -> dict[str, Any]:
         found[kind] = {name: plain(share) for name, share in shares.items()}
     seconds = {name: json.loads((folder / f"{name}.json").read_text()) for name in PARTS}
     return {
-        "config": {name: part for name, part in asdict(config).items() if name in WHAT},
+        "config": settings(config),
         "seen": model.seen,
         "budget": seen,
         "processor_seconds": seconds,
@@ -85,6 +85,11 @@ def measure(folder: Path, seen: int, captions: int) -> dict[str, Any]:
 
 def with_seen(config: RunConfig, seen: int) -> RunConfig:
     return replace(config, train=replace(config.train, seen=seen))
+
+
+def settings(config: RunConfig) -> dict[str, Any]:
+    """What of a configuration is a recipe's."""
+    return {name: part for name, part in asdict(config).items() if name in WHAT}
 
 
 def show(model: Model, asked: list[Request]) -> None:

@@ -48,8 +48,9 @@ def settle(
     """
     start, batch = clock(), config.train.batch
     given, pace = config.train.precision, dict[Precision, float]()
-    # bfloat16 rounds coordinates to one part in 256, which pictures do not notice and points do
-    rounds = has_bf16(device) and len(data.codec.shape) > 1
+    # bfloat16 rounds to one part in 256, which points notice; pictures and embeddings do not
+    points = len(data.codec.shape) == 1 and data.embedded is None
+    rounds = has_bf16(device) and not points
     every: list[Precision] = ["f32", "bf16"] if rounds else ["f32"]
     candidates: list[Precision] = every if given == "auto" else [given]
     limit = 1.0 if seconds is None else min(2.0, TRIAL * seconds)

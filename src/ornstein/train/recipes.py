@@ -48,6 +48,8 @@ def auto(data: Dataset, minutes: float | None, gpu: bool) -> RunConfig:
     """
     if gpu:
         return on_gpu(auto(data, minutes and minutes * GPU, gpu=False))
+    if len(data.codec.shape) == 1 and data.embedded is not None:
+        return embeddings()
     if len(data.codec.shape) == 1:
         return points() if minutes is None or minutes >= MOMENT else few_points()
     pixels = prod(data.codec.shape[1:])
@@ -126,6 +128,21 @@ def points() -> RunConfig:
         times=TimesConfig(name="log-normal", mean=-1.2, std=1.2),
         train=TrainConfig(batch=256, learning_rate=3e-3),
         sample=SampleConfig(sampler="adams-bashforth", steps=20, grid="straight"),
+    )
+
+
+def embeddings() -> RunConfig:
+    """Embeddings of pictures, told a text: what `points` are, but for what it takes to read.
+
+    What a text decides of them is decided while there is much noise, of which it sees more; and
+    texts are learned to be read in many updates.
+    """
+    config = points()
+    return replace(
+        config,
+        times=TimesConfig(name="log-normal", mean=0.5, std=1.5),
+        train=replace(config.train, batch=64),
+        sample=replace(config.sample, guidance=2.0),
     )
 
 
