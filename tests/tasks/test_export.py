@@ -303,7 +303,7 @@ def test_a_file_of_many_guided_steps_holds_the_network_twice_and_draws_any_batch
     """Once with its text and once without, in one loop: as few steps do."""
     pytest.importorskip("onnxscript")
     onnx, runtime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
-    how = {"guidance": 7.0, "guidance_parallel": 0.0, "sampler": "dpm++2m"}
+    how = {"guidance": 7.0, "guidance_parallel": 0.0, "sampler": "dpm++2m", "negative": "a 7"}
     net = replace(reads.config.net, levels=((1, 1),))
     model = of_random_weights(replace(reads.config, net=net), reads.codec, reads.vocabulary)
     done = export(model, tmp_path / "a.onnx", steps=32, **how)

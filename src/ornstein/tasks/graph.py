@@ -84,6 +84,8 @@ class Graph(nn.Module):
     std: Tensor
     centre: Tensor
     width: Tensor
+    low: Tensor
+    high: Tensor
     told: Tensor
     read: Tensor
     keep: Tensor
@@ -98,16 +100,15 @@ class Graph(nn.Module):
         rule, self.plan = plan(model, asked)
         if isinstance(rule, Thresholded):
             rule = rule.denoiser
-        self.shape, self.limits = model.shape, None
-        if codec.range is not None and asked.threshold is not None:
-            self.limits = (*codec.range, asked.threshold)
+        self.shape, self.threshold = model.shape, asked.threshold
         self.inputs = ["noise"]
         self.inputs += ["label"] if words.classes else []
         self.inputs += ["attributes"] if words.attributes else []
         self.inputs += ["text"] if model.words else []
         self.variance = denoiser.variance_steps is not None
         self.told_weight = model.config.distill.told_guidance
-        self.weight, self.parallel, self.rescale, self.negative = _guidance(rule)
+        self.weight, self.parallel, self.rescale, negative = _guidance(rule)
+        self.differ = None if negative is None else tuple(negative)
         self.net, clock = _without_clock(denoiser.net)
         loop = recurrence(self.plan, denoiser.schedule)
         self.looks = denoiser.ahead and loop.until[0] is not None
@@ -128,8 +129,10 @@ class Graph(nn.Module):
             "told": torch.tensor(self.calls),
             **{name: getattr(loop, name).float() for name in ("read", "keep", "add")},
         }
+        numbers |= dict(zip(("low", "high"), codec.range or (), strict=False))
+        numbers |= {f"negative_{name}": values for name, values in (negative or {}).items()}
         for name, values in numbers.items():
-            self.register_buffer(name, values.to(model.device))
+            self.register_buffer(name, None if values is None else values.to(model.device))
         foreign = any(isinstance(part, Foreign | ForeignAutoencoder) for part in self.modules())
         self.most = MOST_FOREIGN if foreign else MOST
 
@@ -142,6 +145,13 @@ class Graph(nn.Module):
         for stretch in self.stretches:
             state = self._through(stretch, state, cond)
         return self.mean + self.std * self.decoder(state[0])
+
+    @property
+    def negative(self) -> dict[str, Tensor | None] | None:
+        """The conditions that differ in the reference; buffers, which a loop of a graph reads."""
+        if self.differ is None:
+            return None
+        return {name: getattr(self, f"negative_{name}") for name in self.differ}
 
     def _through(self, stretch: Stretch, state: Tensor, cond: dict[str, Tensor]) -> Tensor:
         """The state ``(R, B, C, *S)`` after the calls of a stretch; see `core.recurrence`."""
@@ -165,7 +175,9 @@ class Graph(nn.Module):
             reference = self._answer(x_t, told, steered(cond, self.negative, x_t.shape[0]))
             weight = told[-1].view((1,) * x_t.ndim)
             x_hat = away(x_hat, reference, weight, self.parallel, self.rescale)
-        return x_hat if self.limits is None else limited(x_hat, *self.limits)
+        if self.threshold is None:
+            return x_hat
+        return limited(x_hat, self.low, self.high, self.threshold)
 
     def _answer(self, x_t: Tensor, told: Tensor, cond: dict[str, Tensor]) -> Tensor:
         """What the network answers to conditions, by the numbers of a `Call`."""
