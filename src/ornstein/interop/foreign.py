@@ -67,17 +67,15 @@ def of_texts(told: Told) -> Named:
 def of_texts_and_crops(told: Told) -> Named:
     """As if the picture had been taken as it was: of this size before, nothing cut off."""
     assert told.said is not None
-    numbers = told.step.new_tensor([*told.pixels, 0, 0, *told.pixels])
-    added = {"text_embeds": told.said.whole, "time_ids": numbers.expand(len(told.step), SIZES)}
+    sizes = _each(told.step, *told.pixels, 0, 0, *told.pixels)
+    added = {"text_embeds": told.said.whole, "time_ids": sizes}
     return of_texts(told) | {"added_cond_kwargs": added}
 
 
 def of_texts_and_sizes(told: Told) -> Named:
     high, wide = told.pixels
-    size, ratio = told.step.new_tensor([[high, wide]]), told.step.new_tensor([[high / wide]])
-    count = len(told.step)
-    added = {"resolution": size.expand(count, 2), "aspect_ratio": ratio.expand(count, 1)}
-    return of_texts(told) | {"added_cond_kwargs": added}
+    sizes, ratio = _each(told.step, high, wide), _each(told.step, high / wide)
+    return of_texts(told) | {"added_cond_kwargs": {"resolution": sizes, "aspect_ratio": ratio}}
 
 
 def of_whole_texts(told: Told) -> Named:
@@ -102,6 +100,11 @@ def of_squares(told: Told) -> Named:
         "img_ids": places,
         "txt_ids": places.new_zeros(told.said.pieces.shape[1], 3),
     }
+
+
+def _each(step: Tensor, *numbers: float) -> Tensor:
+    """The same numbers for each example ``(B, N)``, not as a constant: graphs keep none."""
+    return torch.stack([torch.full_like(step, number) for number in numbers], 1)
 
 
 @dataclass(frozen=True, kw_only=True)
