@@ -14,7 +14,8 @@ from ornstein.runs.folder import RunFolder
 from ornstein.runs.provenance import read_stamp
 from ornstein.tasks.asking import label_names
 from ornstein.tasks.options import AdaptOptions, SampleOptions, checked
-from ornstein.tasks.sample import block, sample, stream, write_picture
+from ornstein.tasks.picture import write_picture
+from ornstein.tasks.sample import block, sample, stream
 from untrained import CLASSES, tiny_model
 
 

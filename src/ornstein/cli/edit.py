@@ -40,7 +40,7 @@ def edit(
     options = checked(EditOptions, asdict(options))
     machine.start(f"Editing {', '.join(str(p) for p in pictures[:3])} with {run}")
     from ..tasks import edit as task
-    from ..tasks.sample import write_picture
+    from ..tasks.picture import write_picture
 
     model = machine.opened(run)
     folder, cost = out or model.samples / "edited", None

@@ -51,9 +51,9 @@ def restore(
     what = f"{calibrate} held-out examples" if not files else ", ".join(map(str, files[:3]))
     machine.start(f"Restoring {what} with {run}")
     from ..evaluate.measures.calibration import calibrate as measure
+    from ..tasks.picture import write_picture
     from ..tasks.restore import at_once
     from ..tasks.restore import restore as mend
-    from ..tasks.sample import write_picture
 
     model = machine.opened(run)
     if dry_run:

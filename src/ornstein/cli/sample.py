@@ -51,6 +51,7 @@ def sample(
     import torch
 
     from ..tasks import sample as task
+    from ..tasks.picture import write_picture
 
     models = [machine.opened(run)]
     models += [machine.beside(after) for after in cascade]
@@ -71,7 +72,7 @@ def sample(
     if grid is not None:
         x = torch.cat([part.x for part in shown])
         picture = shown[0].codec.preview(x[:MOST_IN_A_GRID])
-        written.remember([task.write_picture(picture, grid)])
+        written.remember([write_picture(picture, grid)])
     machine.result({"paths": written.paths, "files": written.files}, written.lines())
 
 

@@ -35,7 +35,7 @@ def segment(
     """
     options = checked(SegmentOptions, asdict(options))
     machine.start(f"Segmenting {', '.join(str(p) for p in pictures[:3])} with {run}")
-    from ..tasks.sample import write_picture
+    from ..tasks.picture import write_picture
     from ..tasks.segment import compare, segment
 
     model = machine.opened(run)

@@ -18,9 +18,10 @@ from ..data import Dataset, open_data
 from ..runs.folder import RunFolder
 from ..runs.model import Model
 from ..tasks.edit import edit
+from ..tasks.picture import write_picture
 from ..tasks.restore import restore
 from ..tasks.restored import Restored
-from ..tasks.sample import Samples, opened, sample, write_picture
+from ..tasks.sample import Samples, opened, sample
 from ..train import Progress, recipe, train
 from ..train.progress import Report
 from .features.labelled import agreement, train_labeller

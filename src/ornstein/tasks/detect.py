@@ -22,7 +22,8 @@ from ..runs.model import Model
 from .anomaly import Evidence, Say, Scale, baselines, gather
 from .examples import Examples, Places, flat, other_data, read_examples, training_data
 from .options import DetectOptions, checked
-from .sample import Run, opened, png
+from .picture import png
+from .sample import Run, opened
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -29,10 +29,11 @@ from .examples import Places, read_examples
 from .holes import read_mask, same_cut
 from .measuring import Problem, through
 from .options import DrawOptions, EditOptions, checked
+from .picture import png
 from .progress import pieces
 from .restore import fitting
 from .restored import Cost, named
-from .sample import Run, Samples, block, draw, maker, opened, plan, png, rule
+from .sample import Run, Samples, block, draw, maker, opened, plan, rule
 
 if TYPE_CHECKING:
     from PIL import Image

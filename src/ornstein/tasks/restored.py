@@ -19,8 +19,9 @@ from ..data.metadata import read_metadata, with_metadata
 from ..data.points import PointsCodec
 from ..errors import UsageError
 from .options import Margins
+from .picture import png
 from .reading import Read, names_of
-from .sample import Samples, png
+from .sample import Samples
 
 if TYPE_CHECKING:
     from PIL import Image

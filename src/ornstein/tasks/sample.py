@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from io import BytesIO
 from itertools import pairwise
 from math import prod
 from pathlib import Path
@@ -40,6 +39,7 @@ from .asking import (
     warn_of_unread,
 )
 from .options import DrawOptions, SampleOptions, checked, suggestion
+from .picture import png
 from .progress import counted, pieces
 
 if TYPE_CHECKING:
@@ -481,27 +481,3 @@ def _watching(count: int, on_step: OnStep | None, tick: Callable[[], None]) -> O
         tick()
 
     return watch
-
-
-def write_picture(picture: "Image.Image", path: Path) -> Path:
-    """Write a picture in the format that the ending of `path` names.
-
-    Raises:
-        UsageError: If it names none.
-        StorageError: If the disk refuses.
-    """
-    from PIL import Image
-
-    kind = Image.registered_extensions().get(path.suffix.lower())
-    if kind not in Image.SAVE:
-        raise UsageError(f"{path} does not end like a picture: write it as {path.stem}.png.")
-    out = BytesIO()
-    picture.save(out, kind)
-    return write_bytes(path, out.getvalue())
-
-
-def png(picture: "Image.Image") -> bytes:
-    """The bytes of a PNG file."""
-    out = BytesIO()
-    picture.save(out, "PNG", optimize=True)
-    return out.getvalue()

@@ -19,8 +19,9 @@ from ..errors import UsageError
 from .asking import context_from
 from .examples import refuse_another_size
 from .options import DrawOptions, SampleOptions, SegmentOptions, checked
+from .picture import png, write_picture
 from .restored import Cost
-from .sample import Run, opened, plan, png, stream, write_picture
+from .sample import Run, opened, plan, stream
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from ...data.image import ImageCodec
 from ...errors import UsageError
-from ...tasks.sample import Samples, png
+from ...tasks.picture import png
+from ...tasks.sample import Samples
 from .report import Picture, Section, write_report
 from .sheets import sheet
 

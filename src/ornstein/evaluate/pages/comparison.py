@@ -12,7 +12,7 @@ from ... import __version__
 from ...data.codec import Codec
 from ...data.image import ImageCodec
 from ...rng import generator
-from ...tasks.sample import png
+from ...tasks.picture import png
 from ..contest.verdict import OF_MODES, OURS, number
 from .report import Block, Facts, Picture, Prose, Section, Strips, Table, write_report
 from .sheets import GAP, sheet

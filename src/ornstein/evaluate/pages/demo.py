@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...data.codec import Codec
-from ...tasks.sample import png
+from ...tasks.picture import png
 from ..measures.metrics import Score
 from .curve import Line, chart, smooth
 from .report import (

@@ -9,7 +9,7 @@ import torch
 from ... import __version__
 from ...data.image import ImageCodec
 from ...rng import generator
-from ...tasks.sample import png
+from ...tasks.picture import png
 from ..features.unlabelled import SelfTaught
 from ..measures.bits import Profile, why_none
 from ..measures.calibration import Calibration
