@@ -243,7 +243,7 @@ def _read_by(model: Model) -> dict[str, Any] | None:
     if (words := model.vocabulary.words) is not None:
         return asdict(words)
     if (reader := model.reader) is not None:
-        return {"length": reader.length, "width": reader.nothing.shape[-1]}
+        return dict(zip(("length", "width"), reader.nothing.shape[1:], strict=True))
     return None
 
 
