@@ -1,8 +1,9 @@
-"""What examples cost a training update: their share of its time, held in memory and mapped.
+"""What examples and the optimiser cost a training update: their shares of its time.
 
 Updates of the recipe ``auto`` for an hour, in bfloat16 where the processor has it. *Examples*:
 finding the next ones, reading and varying them, making x of them. *All that is drawn*: these, noise
 levels and noise. What is mapped was read before, as where the system has memory to spare.
+*Optimiser*: the steps of Muon and AdamW, gradients clipped before.
 
     python benchmarks/drawing.py [--quick]
 """
@@ -25,6 +26,7 @@ from ornstein.train import recipe
 from ornstein.train.aims import Denoising
 from ornstein.train.device import has_bf16
 from ornstein.train.memory import memory_kept
+from ornstein.train.optimise import AdamW, Muon
 from ornstein.train.training import Training
 
 HOUR = 60.0
@@ -65,6 +67,8 @@ def shares(data: Dataset, options: Options) -> dict[str, Any]:
         timed(spent, Dataset, "order", "examples", options),
         timed(spent, Dataset, "batch", "examples", options),
         timed(spent, Denoising, "draw", "drawn", options),
+        timed(spent, AdamW, "step", "optimiser", options),
+        timed(spent, Muon, "step", "optimiser", options),
     ):
         for _ in range(updates):
             spent["update"] += seconds_of(training.update, options.threads)
@@ -74,6 +78,7 @@ def shares(data: Dataset, options: Options) -> dict[str, Any]:
         "step": spent["update"] / updates,
         "examples": spent["examples"] / spent["update"],
         "drawn": (spent["drawn"] + spent["order"]) / spent["update"],
+        "optimiser": spent["optimiser"] / spent["update"],
     }
 
 
@@ -100,11 +105,12 @@ def table(result: Result) -> str:
             f"{1e3 * row['step']:.0f}",
             f"{row['examples']:.1%}",
             f"{row['drawn']:.1%}",
+            f"{row['optimiser']:.1%}",
         )
         for name, row in result["rows"].items()
     ]
-    head = ("data", "network", "batch", "ms an update", "examples", "all that is drawn")
-    return grid(head, rows)
+    shares = ("examples", "all that is drawn", "optimiser")
+    return grid(("data", "network", "batch", "ms an update", *shares), rows)
 
 
 DRAWING = Claim("drawing", measure, table)
