@@ -35,7 +35,7 @@ FINE = 4  # steps of the first teacher for each of its student's
 PART = 0.3  # of the teacher's budget, for each progressive student
 WHOLE = 1.5  # likewise, for a flow map, which is one for all steps
 RATE = 0.5  # of the teacher's learning rate: students begin where they shall nearly stay
-SLOW = 0.2  # likewise, for a flow map: faster, it forgets first what its short leaps have of it
+SLOW = 0.2  # likewise, where it shows all leaps: faster, the short ones forget what they have of it
 BATCH = 0.5  # likewise: what is to be answered has no noise of its own to be averaged
 SETS = 5  # that are drawn for a grade, at least: their scatter gives its interval
 BLIND = ("noise", "score", "mean")  # predictions that say nothing of x in pure noise
@@ -267,7 +267,8 @@ def lesson_plan(
 ) -> RunConfig:
     """The configuration of a student of a run; it sees `seen` examples, or as many as it needs."""
     low, high = plan.guidance
-    share, pace = (PART, RATE) if plan.method == "progressive" else (WHOLE, SLOW)
+    share = PART if plan.method == "progressive" else WHOLE
+    pace = SLOW if plan.method == "flow-map" else RATE
     seen = seen or max(1, round(share * config.train.seen))
     weight = min(max(config.sample.guidance, low), high) if plan.told_guidance else 1.0
     sampler, rate = "ddim", pace * config.train.learning_rate
