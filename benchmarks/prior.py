@@ -3,8 +3,8 @@
 The decoder draws latents of an autoencoder that is trained here too; all as the recipes say. The
 encoder is asked to find held-out pictures by their captions, and captions by their pictures. Then
 scenes that were not seen are asked for in words, and what is drawn is read back. The decoder is
-told an embedding that the prior draws, that of the text in place of a picture's, that of a real
-picture of the scene, or, as the floor, that of a picture of another scene.
+told the text and an embedding that the prior draws, or one of both alone; the embedding of a real
+picture of the scene; or, as the floor, that of a picture of another scene.
 
     [ORNSTEIN_RUNS=folder] python benchmarks/prior.py [--seen N] [--captions N]
         [coder | encoder | prior | decoder | order | table]
@@ -12,7 +12,7 @@ picture of the scene, or, as the floor, that of a picture of another scene.
 With the name of a run, only this one is trained, after those before it, into the folder. With
 `order`, small encoders are trained for a minute, with and without coarse pictures to draw, and
 asked which of two things stands left or above. With `table`, only docs/prior.md is written anew.
-Runs that lie in the folder are measured as they are.
+Runs that lie in the folder are measured as they are, and go on if they were stopped.
 """
 
 import argparse
@@ -29,7 +29,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 from pages import put
-from scenes import CODED, trained, with_seen
+from scenes import CODED, settings, trained, with_seen
 
 import ornstein as ou
 from ornstein.core.shares import Share
@@ -58,12 +58,13 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "prior.json"
 PAGE = HERE.parent / "docs" / "prior.md"
 GUIDANCE = 3.0
-SEEN = {"coder": CODED, "encoder": 98_304, "prior": 307_200, "decoder": 96_000}  # examples
+SEEN = {"coder": CODED, "encoder": 98_304, "prior": 409_600, "decoder": 96_000}  # examples
 NAMES = {
-    "prior": "drawn by the prior for the text",
-    "text": "of the text itself",
-    "picture": "of a real picture of that scene",
-    "other": "of a picture of another scene: the floor",
+    "both": "the text, and what the prior draws for it",
+    "prior": "what the prior draws for the text",
+    "text": "the text",
+    "picture": "the embedding of a real picture of that scene",
+    "other": "that of a picture of another scene: the floor",
     "coded": "*real pictures, encoded and decoded*",
     "real": "*real pictures, as the reader finds them*",
 }
@@ -86,8 +87,7 @@ def train(folder: Path, seen: dict[str, int], last: str = "decoder") -> None:
     """The runs, in order, up to the last one wanted, unless they are there."""
     data, names = open_data("scenes"), list(SEEN)
     for name in names[: names.index(last) + 1]:
-        if not (folder / name / "run.json").is_file():
-            trained(with_seen(config_of(name, folder, data), seen[name]), folder / name)
+        trained(with_seen(config_of(name, folder, data), seen[name]), folder / name)
     torch.set_num_threads(1)
 
 
@@ -111,8 +111,10 @@ def measure(folder: Path, seen: dict[str, int], captions: int) -> dict[str, Any]
     pictures = torch.from_numpy(np.stack([paint(a.scene, draw, scans()) for a in asked]))
     others = pictures.roll(1, 0)
     of = {"how": "embedding", "draws": 1, **how}
+    deaf = replace(decoder, vocabulary=replace(decoder.vocabulary, words=None))
     results: dict[str, Samples] = {
-        "prior": ou.sample(decoder, captions, text=said, prior=prior, **how),
+        "both": ou.sample(decoder, captions, text=said, prior=prior, **how),
+        "prior": ou.sample(deaf, captions, text=said, prior=prior, **how),
         "text": ou.sample(decoder, captions, text=said, **how),
         "picture": ou.edit(decoder, pictures, **of).samples,
         "other": ou.edit(decoder, others, **of).samples,
@@ -122,6 +124,7 @@ def measure(folder: Path, seen: dict[str, int], captions: int) -> dict[str, Any]
         judged[kind] = {k: plain(v) for k, v in ceiling(captions, 0, codec=codec).items()}
     return {
         "data": {"name": "scenes", "train": len(known), "held_out": len(held)},
+        "config": {"prior": settings(prior.config), "decoder": settings(decoder.config)},
         "seen": {"encoder": encoder.seen, "prior": prior.seen, "decoder": decoder.seen},
         "processor_seconds": {n: json.loads((folder / f"{n}.json").read_text()) for n in SEEN},
         "guidance": GUIDANCE,
@@ -216,7 +219,7 @@ def stages_lines(found: dict[str, Any]) -> str:
         f"| picture to what the prior draws for a caption, of {drawn:,} "
         f"| {_share(found['prior_retrieval'])} | {100 / drawn:.2g} % |",
         "",
-        f"| the decoder is told the embedding | {' | '.join(RESPECTS)} |",
+        f"| the decoder is told | {' | '.join(RESPECTS)} |",
         "|---|" + "---|" * len(RESPECTS),
     ]
     for kind, name in NAMES.items():

@@ -15,7 +15,8 @@ from ornstein.runs.config import EmbeddingConfig, SampleConfig
 from ornstein.runs.latents import LatentCodec
 from ornstein.train import recipes
 
-MEASURED = Path(__file__).parents[2] / "benchmarks" / "results" / "scenes.json"
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+MEASURED, STAGES = RESULTS / "scenes.json", RESULTS / "prior.json"
 
 
 @pytest.fixture
@@ -51,6 +52,22 @@ def test_captioned_latents_are_trained_and_drawn_as_the_scenes_that_were_measure
 def test_a_short_run_is_smaller_and_nothing_else(scenes):
     short, long = (recipe(scenes, minutes=minutes) for minutes in (10, 20))
     assert short.net.size == 64 and replace(short, net=long.net) == long
+
+
+@pytest.mark.parametrize("role", ["prior", "decoder"])
+def test_two_stages_are_trained_as_those_that_were_measured(scenes, role, monkeypatch):
+    by, latent = EmbeddingConfig(encoder="encoder", role=role), "coder"
+    if role == "prior":
+        told = Embedded(values=torch.zeros(1, 6), count=torch.ones(1, dtype=torch.int64))
+        points = replace(open_data(torch.zeros(1, 6).numpy()), embedded=told)
+        monkeypatch.setattr(recipes, "embedded", lambda *_: points)
+        latent = ""
+    config = recipes.recipe(scenes, minutes=10, latent=latent, embedding=by)
+    measured = json.loads(STAGES.read_text())["config"][role]
+    train = {name: measured["train"][name] for name in ("seen", "precision")}
+    config = replace(config, train=replace(config.train, **train))
+    found = json.loads(json.dumps({name: asdict(config)[name] for name in measured}))
+    assert found == measured
 
 
 def test_a_decoder_of_latents_is_trained_so_too_and_not_guided(scenes):

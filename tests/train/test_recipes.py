@@ -19,6 +19,7 @@ net.kind = "unet"
 net.size = 32
 net.depth = 0
 net.levels = [[1, 2], [2, 2], [2, 2], [4, 2]]
+net.pipeline = ""
 schedule.name = "flow"
 denoiser.prediction = "flow"
 denoiser.weighting = "flow"
