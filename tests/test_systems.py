@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ornstein.cli import app
+from ornstein.cli import app, with_rows_ended
 from ornstein.runs.config import RunConfig
 from ornstein.train.recipes import RECIPES
 
@@ -30,7 +30,7 @@ def test_every_command_of_a_page_is_read_options_and_all(page):
     assert commands(page)
     for program, *words in commands(page):
         assert program == "ornstein"
-        app.parse_args(words, exit_on_error=False, print_error=False)
+        app.parse_args(with_rows_ended(words), exit_on_error=False, print_error=False)
         if "--recipe" in words:
             assert words[words.index("--recipe") + 1] in {*RECIPES, "flow-map", "mean-flow"}
 
