@@ -6,9 +6,12 @@ additions of low rank, by the new word alone; and a run is trained on them from 
 many examples. Frechet distance of the pixels to examples that none has seen, above its floor:
 between as many others and these. A *control branch* learns to follow edges, and what it draws is
 held to edges that it has not seen: their correlation with those drawn, beside that with the edges
-of other digits.
+of other digits. Another learns to follow masks of *cells*: masks that it has not seen are held to
+those that a threshold finds in what is drawn, Dice's coefficient, beside the masks of other
+pictures, and beside real pictures, which say what the threshold can find.
 
     python benchmarks/adapters.py [--seeds 1] [--seen 12000]
+    python benchmarks/adapters.py masks         the control by masks alone
     python benchmarks/adapters.py pictures      into docs/pictures
     python benchmarks/adapters.py table         into docs/adapters.md
 """
@@ -28,6 +31,7 @@ import numpy as np
 import torch
 from measure import environment, grid
 from pages import put
+from pairs import dice, otsu
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -46,6 +50,7 @@ PAGE = HERE.parent / "docs" / "adapters.md"
 PICTURES = HERE.parent / "docs" / "pictures"
 BASE = 100_000  # examples seen
 FEW = {"italic": 100, "nines": 20}
+SMOOTHED = 0.75  # pixels, before the threshold that finds cells
 WAYS: dict[str, dict[str, Any]] = {
     "all weights": {"learn": "all"},
     "low rank, 2": {"rank": 2},
@@ -58,8 +63,9 @@ SAID = """## What it is worth
 
 `benchmarks/adapters.py`: a base that has seen {base:,} scanned digits, nines left out, goes on with
 few examples, each way with {seen:,} looks at them. Fréchet distance of pixels to examples that none
-has seen, above the floor, which is that of as many others; less is better. And how the edges that
-are drawn agree with those asked for."""
+has seen, above the floor, which is that of as many others; less is better. How the edges that are
+drawn agree with those asked for; and how the cells do, of a base of drawn cells that has seen
+{seen:,}, and a branch as many."""
 Labelled = tuple[np.ndarray, np.ndarray]
 
 
@@ -98,7 +104,7 @@ def split(name: str) -> tuple[Labelled, np.ndarray, np.ndarray]:
 # --- Runs ----------------------------------------------------------------------------------------
 
 
-def trained(what: str, source: Labelled, config: RunConfig) -> Model:
+def trained(what: str, source: Labelled | str, config: RunConfig) -> Model:
     """A run of this benchmark, which is not trained twice."""
     place = tasks.CACHE / "adapters" / what
     if not (place / "run.json").exists():
@@ -177,6 +183,26 @@ def quality(name: str, seed: int, seen: int) -> dict[str, Any]:
     return found | {"floor": {"above": floor}}
 
 
+def masks(seed: int, seen: int) -> dict[str, Any]:
+    """How the cells that are drawn lie in the masks asked for, and in those of others."""
+    options = DataOptions(given="mask", make="image")
+    config = recipe(open_data("cells"))
+    train = replace(config.train, seen=seen, precision="bf16")
+    base = trained(f"cells-{seed}-{seen}", "cells", replace(config, seed=seed, train=train))
+    config = ou.adaptation(base, "control")
+    config = replace(config, seed=seed, data=options, train=replace(config.train, seen=seen))
+    model = trained(f"masks-{seed}-{seen}", "cells", config)
+    held = open_data("cells", options).split(options.validation, 0)[1]
+    assert held.given is not None and model.given is not None
+    asked = held.given.stored[:200]
+    real, context = held.stored[:200].numpy(), model.given.pack(asked)
+    found = {"real": real, "asked": drawn(model, context), "not told": drawn(base)}
+    truth = asked.numpy() > 0
+    seen_in = {name: otsu(p.reshape(real.shape), SMOOTHED) for name, p in found.items()}
+    others = {"another's": dice(seen_in["asked"], np.roll(truth, 1, 0))}
+    return {name: dice(cells, truth) for name, cells in seen_in.items()} | others
+
+
 def lines_of(model: Model, arrays: np.ndarray) -> torch.Tensor:
     stored = torch.from_numpy(arrays.reshape(-1, 1, 8, 8))
     return edges(model.codec.pack(stored))
@@ -236,7 +262,22 @@ def table(result: dict[str, Any]) -> str:
         )
     ]
     said = SAID.format(seen=result["seen"], base=BASE)
-    return f"{said}\n\n{quality}\n\n{grid(('edges drawn', 'correlation'), lines)}"
+    found = [seed["masks"] for seed in result["seeds"].values() if "masks" in seed]
+    cells = [
+        (what, told([f[key] for f in found]))
+        for what, key in (
+            ("with the mask asked for", "asked"),
+            ("with the mask of another picture", "another's"),
+            ("with it, when the base draws and is told nothing", "not told"),
+            ("*real pictures, with their own masks*", "real"),
+        )
+    ]
+    tables = (
+        quality,
+        grid(("edges drawn", "correlation"), lines),
+        grid(("cells drawn, as a threshold finds them", "Dice"), cells),
+    )
+    return "\n\n".join((said, *tables))
 
 
 def told(values: Sequence[float]) -> str:
@@ -278,7 +319,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", nargs="?", choices=("measure", "pictures", "table"))
+    parser.add_argument("what", nargs="?", choices=("measure", "masks", "pictures", "table"))
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--seen", type=int, default=12_000)
     arguments = parser.parse_args()
@@ -289,10 +330,12 @@ def main() -> None:
     result = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"seeds": {}}
     if arguments.what != "table":
         for seed in range(arguments.seeds):
-            found: dict[str, Any] = {name: quality(name, seed, arguments.seen) for name in FEW}
-            found["control"] = following(seed, arguments.seen)
-            print(found["control"], flush=True)
-            result["seeds"][str(seed)] = found
+            found = result["seeds"].setdefault(str(seed), dict[str, Any]())
+            if arguments.what != "masks":
+                found |= {name: quality(name, seed, arguments.seen) for name in FEW}
+                found["control"] = following(seed, arguments.seen)
+            found["masks"] = masks(seed, arguments.seen)
+            print(found.get("control"), found["masks"], flush=True)
         result |= {"seen": arguments.seen, "place": environment(1)}
         RESULTS.write_text(json.dumps(result, indent=1) + "\n")
     put(PAGE, "adapters", table(result))

@@ -23,6 +23,7 @@ import classify  # noqa: E402
 import comparison  # noqa: E402
 import distillation  # noqa: E402
 import few  # noqa: E402
+import latent  # noqa: E402
 import measurements  # noqa: E402
 import networks  # noqa: E402
 import orders  # noqa: E402
@@ -91,6 +92,7 @@ WRITERS: dict[str, Callable[[], object]] = {
     "adapters": of_adapters,
     "distillation": of_distillation,
     "few": few.write_table,
+    "latent": latent.write_table,
     "autoencoders": autoencoders.write_tables,
     "networks": networks.write_tables,
     "orders": orders.write_table,
