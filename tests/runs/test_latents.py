@@ -16,7 +16,6 @@ from ornstein.evaluate.evaluation import evaluate, write
 from ornstein.evaluate.measures.bits import measure_bits, why_none
 from ornstein.interop.hub import files_of
 from ornstein.rng import normal
-from ornstein.tasks.merge import merge
 from ornstein.runs.config import AutoencoderConfig, NetConfig, RunConfig, TrainConfig
 from ornstein.runs.folder import RunFolder
 from ornstein.runs.latents import KEPT, encoded, latents_of, measured
@@ -25,6 +24,7 @@ from ornstein.runs.sized import sized
 from ornstein.tasks.augment import augment
 from ornstein.tasks.detect import detect
 from ornstein.tasks.edit import edit
+from ornstein.tasks.merge import merge
 from ornstein.tasks.restore import restore
 from ornstein.tasks.sample import sample
 from ornstein.train import train
