@@ -75,9 +75,7 @@ def test_embeddings_have_length_1_and_what_networks_see_mean_0_and_variance_1(pl
     assert encoder.of_texts([""]).isnan().all()
 
 
-def test_both_roles_hear_the_caption_beside_the_embedding_of_the_picture_or_of_it(
-    places, sides
-):
+def test_both_roles_hear_the_caption_beside_the_embedding_of_the_picture_or_of_it(places, sides):
     encoder, some = encoder_of(places / "encoder"), torch.arange(4)
     x, cond = embedded(sides[0], encoder, "decoder").batch(some)
     assert_close(x, sides[0].batch(some)[0])
