@@ -53,17 +53,18 @@ def test_orthogonalise_keeps_the_singular_vectors_and_levels_the_values(shape, d
     U, S, Vh = torch.linalg.svd(G, full_matrices=False)
     inner = U.mT @ orthogonalise(G.to(dtype)).float() @ Vh.mT  # diagonal, if the vectors are kept
     values = inner.diagonal(dim1=1, dim2=2)
-    # what is below 0.04 of the divisor rises only part of the way
-    large = 0.05 * S.pow(4).sum(1, keepdim=True) ** 0.25 < S
-    assert values[large].min() > 0.65 and values.max() < 1.35
+    # what is below 0.01 of the divisor rises only part of the way, in bfloat16 what is below 0.04
+    large = (0.05 if dtype.itemsize == 2 else 0.0125) * S.pow(4).sum(1, keepdim=True) ** 0.25 < S
+    assert values[large].min() > 0.6 and values.max() < 1.2
     assert (inner - torch.diag_embed(values)).abs().max() < (0.1 if dtype.itemsize == 2 else 1e-4)
 
 
-def test_orthogonalise_is_the_two_polynomials_of_each_singular_value():
+def test_orthogonalise_is_three_polynomials_of_each_singular_value():
     G = torch.randn(1, 12, 30, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     U, S, Vh = torch.linalg.svd(G, full_matrices=False)
     s = S / S.pow(4).sum(1, keepdim=True) ** 0.25
-    for a, b, c in ((6.9060, -18.3693, 12.8333), (2.6474, -1.8932, 0.4132)):
+    rounds = ((7.9347, -22.2581, 15.8015), (3.5653, -2.5649, 0.4860), (2.3482, -1.6768, 0.3689))
+    for a, b, c in rounds:
         s = a * s + b * s**3 + c * s**5
     torch.testing.assert_close(orthogonalise(G), U * s[:, None] @ Vh)
 
@@ -73,7 +74,7 @@ def test_orthogonalise_stays_in_bounds_where_one_direction_is_all_there_is():
     for rank in (0, 1, 2):
         left, right = torch.randn(64, rank, generator=draw), torch.randn(rank, 576, generator=draw)
         G = 1e-4 * (left @ right)[None].bfloat16()
-        assert torch.linalg.svdvals(orthogonalise(G).float()).max() < 1.35
+        assert torch.linalg.svdvals(orthogonalise(G).float()).max() < 1.2
 
 
 def test_muon_of_a_convolution_is_muon_of_its_matrix_in_any_memory_format():
