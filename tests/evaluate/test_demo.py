@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ornstein.cli import app, run_command
+from ornstein.cli import app, run_command, with_rows_ended
 from ornstein.evaluate import demo as made
 from ornstein.evaluate.pages.sheets import HOLE, sheet
 from ornstein.tasks.sample import sample
@@ -71,7 +71,7 @@ def test_the_lines_of_the_report_work_as_they_stand(done, tmp_path, monkeypatch)
     assert {"restore", "edit", "detect", "classify", "augment", "tune", "evaluate"} < {*verbs}
     for verb, line in zip(verbs, lines, strict=True):
         tokens = shlex.split(line)[1:]
-        app.parse_args(tokens, exit_on_error=False, print_error=False)
+        app.parse_args(with_rows_ended(tokens), exit_on_error=False, print_error=False)
         assert all(Path(t).exists() for t in tokens if t.startswith("/"))
         if verb in ("restore", "edit"):
             assert run_command([*tokens, "--steps", "2", "--device", "cpu"]) == 0

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..core.denoise import Denoiser
 from ..core.sample import start
@@ -184,7 +184,12 @@ def _traced(graph: Graph, inputs: tuple[Tensor, ...]) -> torch.export.ExportedPr
 
 
 def _write_torch(graph: Graph, inputs: tuple[Tensor, ...], path: Path, about: str) -> None:
-    torch.export.save(_traced(graph, inputs), path, extra_files={"ornstein.json": about})
+    program = _traced(graph, inputs)
+    for name, value in program.state_dict.items():  # kernels lie otherwise in networks that answer
+        plain = value.detach().contiguous()
+        is_weight = isinstance(value, nn.Parameter)
+        program.state_dict[name] = nn.Parameter(plain, requires_grad=False) if is_weight else plain
+    torch.export.save(program, path, extra_files={"ornstein.json": about})
 
 
 def _run_torch(path: Path, inputs: tuple[Tensor, ...]) -> np.ndarray:
