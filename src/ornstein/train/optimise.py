@@ -176,7 +176,8 @@ def sides(p: Tensor) -> tuple[int, int]:
 
     The order of the columns does not matter to `orthogonalise`: so it is the one in memory.
     """
-    rows, columns = len(p), p[0].numel()
+    rows = len(p)
+    columns = p.numel() // rows
     return min(rows, columns), max(rows, columns)
 
 
