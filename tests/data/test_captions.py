@@ -160,6 +160,17 @@ def test_captions_in_a_table_are_no_attributes_and_change_the_fingerprint(tmp_pa
     assert len(marks) == 2
 
 
+def test_captions_under_another_name_are_not_passed_over_in_silence(tmp_path):
+    rows = ({"file_name": f"{n}.png", "caption": "a 7", "year": 1, "label": n} for n in "ab")
+    metadata = "\n".join(map(json.dumps, rows))
+    files = {"a.png": picture(1), "b.png": picture(2), "metadata.jsonl": metadata}
+    data = open_data(folder(tmp_path, files))
+    assert data.captions is None and data.unread == ["caption"]
+    assert any("not read of the metadata: caption;" in line for line in profile_data(data).lines())
+    with pytest.warns(Notice, match=r"caption\. Captions are read from the column text"):
+        read(tmp_path, None, torch.device("cpu"))
+
+
 def test_pictures_alike_with_other_captions_are_no_copies():
     from dataclasses import replace
 

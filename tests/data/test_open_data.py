@@ -367,7 +367,7 @@ def test_a_csv_without_header(tmp_path):
 
 
 BAD_TABLES = {
-    "missing": ("a,b\n1,2\n3,\n", r"line 3: column 'b' is missing.*on_bad"),
+    "missing": ("a,b\n1,2\n3,\n", r"line 3: column 'b' is missing.*on-bad"),
     "nan": ("a,b\n1,2\n3,nan\n", r"line 3: column 'b' is missing"),
     "infinite": ("a,b\n1,2\ninf,4\n", r"line 3: column 'a' holds 'inf'"),
     "text": ("a,b\n1,2\n3,cat\n", r"line 3: column 'b' holds 'cat'"),
@@ -392,7 +392,7 @@ def test_bad_rows_are_left_out_and_listed(tmp_path):
 
 def test_rows_of_an_array_with_nan(tmp_path):
     values = np.array([[1.0, 2.0], [np.nan, 1.0], [3.0, 4.0]])
-    with pytest.raises(DataError, match=r"row 1.*NaN.*on_bad"):
+    with pytest.raises(DataError, match=r"row 1.*NaN.*on-bad"):
         open_data(values)
     dataset = open_data((values, [5, 6, 7]), DataOptions(on_bad="skip"))
     assert dataset.stored.tolist() == [[1, 2], [3, 4]] and dataset.classes == ["5", "7"]

@@ -140,19 +140,21 @@ def test_the_fingerprint_knows_pixels_that_no_fixed_patch_shows():
 
 
 def test_what_cannot_be_cut_is_said(folder):
-    with pytest.raises(DataError, match=r"2\.png cannot be used: it is 5 x 5, less than patch = 6"):
+    with pytest.raises(
+        DataError, match=r"2\.png cannot be used: it is 5 x 5, less than a patch of 6"
+    ):
         open_data(folder, DataOptions(patch=6))
     kept = open_data(folder, DataOptions(patch=6, on_bad="skip"))
     assert [p.path for p in kept.problems] == ["b/2.png"]
-    with pytest.raises(DataError, match="no picture as large as patch = 20"):
+    with pytest.raises(DataError, match="no picture as large as a patch of 20"):
         open_data(folder, DataOptions(patch=20, on_bad="skip"))
-    with pytest.raises(DataError, match="patch = 2 is for pictures"):
+    with pytest.raises(DataError, match="patch 2 is for pictures"):
         open_data("moons", DataOptions(patch=2))
     with pytest.raises(UsageError, match="shift is not for patches"):
         DataOptions(patch=4, shift=1)
     with pytest.raises(UsageError, match="patch is not for pairs"):
         DataOptions(patch=4, given="grey")
-    with pytest.raises(DataError, match="or cut examples from them with patch"):
+    with pytest.raises(DataError, match="or cut examples from them, as --data.patch"):
         open_data(folder)
 
 

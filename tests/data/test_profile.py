@@ -41,7 +41,7 @@ def test_constant_pictures_are_found(planted):
 def test_classes_and_their_imbalance(planted):
     assert planted.classes == {"common": 188, "rare": 10} and planted.unlabelled == 2
     assert planted.imbalance == 18.8
-    assert any("balance = true" in line for line in planted.lines())
+    assert any("--data.balance" in line for line in planted.lines())
 
 
 def test_ranges_are_in_the_units_of_the_source():

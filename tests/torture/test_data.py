@@ -97,7 +97,7 @@ def test_d1_the_same_files_are_used_each_time(messy):
 
 def test_d1_the_default_stops_and_names_the_file_at_once(messy):
     start = time.process_time()
-    with pytest.raises(DataError, match=r"(dangling|pipe|x)\.png.*on_bad = skip"):
+    with pytest.raises(DataError, match=r"(dangling|pipe|x)\.png.*--data.on-bad skip"):
         open_data(messy)
     assert time.process_time() - start < 1
 
@@ -107,7 +107,7 @@ def test_d1_one_bad_file_among_good_is_named(messy, name):
     for bad in set(BAD) - {name}:
         path = messy / bad
         path.rmdir() if path.is_dir() else path.unlink()
-    with pytest.raises(DataError, match=rf"{name}.*on_bad = skip"):
+    with pytest.raises(DataError, match=rf"{name}.*--data.on-bad skip"):
         open_data(messy)
 
 

@@ -104,6 +104,13 @@ def attributes_of(
     return list(columns), np.stack([np.array(v) for v in columns.values()], 1)
 
 
+def unread_of(rows: Rows, options: DataOptions, attributes: Sequence[str]) -> list[str]:
+    """The columns of which nothing is made: other words than `TEXT`, most often."""
+    columns = dict.fromkeys(k for row in rows.values() for k in row)
+    known = {options.label, TEXT, *attributes}
+    return [name for name in columns if name not in known and not name.endswith(FILE_NAME)]
+
+
 def _scalar(value: Any) -> object:
     if isinstance(value, bool) or value is None or isinstance(value, (str, int, float)):
         missing = isinstance(value, str) and value.strip().lower() in MISSING

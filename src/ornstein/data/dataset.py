@@ -136,6 +136,7 @@ class Dataset:
         fingerprint: A hash of ids, labels, attributes and content of all that was opened.
         problems: What was found and left out.
         sizes: How many pictures had which (width, height) before they were scaled.
+        unread: Columns of the metadata that nothing is made of.
         source: What was opened.
         options: How it was opened.
         device: Where batches go; None for where the examples are.
@@ -154,6 +155,7 @@ class Dataset:
     fingerprint: str = ""
     problems: list[Problem] = field(default_factory=list, repr=False)
     sizes: dict[tuple[int, int], int] = field(default_factory=dict, repr=False)
+    unread: list[str] = field(default_factory=list, repr=False)
     source: str = ""
     options: DataOptions = field(default_factory=DataOptions)
     device: torch.device | None = None

@@ -78,7 +78,7 @@ def _patched(data: Dataset) -> Dataset:
     """Patches of pictures that are all of one size."""
     codec, size = data.codec, data.options.patch or 1
     if not isinstance(codec, ImageCodec):
-        raise DataError(f"patch = {size} is for pictures; {shown(data.source)} holds none.")
+        raise DataError(f"--data.patch {size} is for pictures; {shown(data.source)} holds none.")
     found = list(zip(data.ids, data.stored.numpy(), strict=True))
     cells = cut(found, codec.dtype, data.options, data.source, codec.format, codec.layout)
     place = {name: i for i, name in enumerate(data.ids)}

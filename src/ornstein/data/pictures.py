@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
-from .beside import FILE_NAME, attributes_of, is_beside, labels_of, read_beside
+from .beside import FILE_NAME, attributes_of, is_beside, labels_of, read_beside, unread_of
 from .captions import Captions, is_text, read_captions
 from .codec import few_values, measure, storage
 from .dataset import Attributes, Dataset, Labels, fingerprint
@@ -92,7 +92,14 @@ def open_pictures(path: Path, options: DataOptions, progress: Progress | None = 
     if captions:
         said = Captions.of([captions.get(n, ()) for n in origin], options.text_encoder)
         dataset = replace(dataset, captions=said)
-    return describe(dataset, labels, attributes_of(origin, rows, options))
+    attributes = attributes_of(origin, rows, options)
+    unread = unread_of(rows, options, attributes[0] if attributes else ())
+    return describe(replace(dataset, unread=unread), labels, attributes)
+
+
+def is_of_pictures(name: str) -> bool:
+    """Whether a file of this name is a picture, or may say something of pictures beside it."""
+    return is_picture(name) or is_beside(name) or is_text(name)
 
 
 def _paired(made: Dataset, given: Dataset, partner: dict[str, str]) -> Dataset:
@@ -155,7 +162,7 @@ def stop_at(problems: Sequence[Problem], options: DataOptions, path: object) -> 
         first = problems[0]
         raise DataError(
             f"{shown(path)}: {shown(first.path)} cannot be used: {shown(first.reason, 250)}; "
-            "mend or remove it, or leave such files out with on_bad = skip."
+            "mend or remove it, or leave such files out with --data.on-bad skip."
         )
 
 
@@ -211,8 +218,8 @@ def _decode_all(
 def _of_many_sizes(first: dict[tuple[int, int], str]) -> DataError:
     some = ", ".join(f"{shown(n)} is {w} x {h}" for (w, h), n in islice(first.items(), 2))
     return DataError(
-        f"The pictures differ in size ({some}); choose one with size, such as size = 64, or cut "
-        "examples from them with patch, such as patch = 32."
+        f"The pictures differ in size ({some}); choose one for all, as --data.size 64, or cut "
+        "examples from them, as --data.patch 32."
     )
 
 
@@ -347,10 +354,12 @@ def cut(
         if min(height, width) >= size:
             large.append((name, picture))
             continue
-        small.append(Problem(name, f"it is {width} x {height}, less than patch = {size}"))
+        small.append(Problem(name, f"it is {width} x {height}, less than a patch of {size}"))
         stop_at(small[-1:], options, source)
     if not large:
-        raise DataError(f"{shown(source)} holds no picture as large as patch = {size}: lower it.")
+        raise DataError(
+            f"{shown(source)} holds no picture as large as a patch of {size}: lower --data.patch."
+        )
     patches = lay(large, size)
     mean, std = measure_pixels(patches.pixels)
     stored = patches.fixed()

@@ -59,6 +59,7 @@ class Profile:
         classes: Examples of each class by name.
         unlabelled: Examples without a class, where others have one.
         attributes: For each attribute, the examples that lack it.
+        unread: Columns of the metadata that nothing is made of.
         captions: How many there are, the pieces that are read of one, and some of them.
         silent: Ids without a caption, where others have one.
         channels: The range, mean and deviation of each.
@@ -80,6 +81,7 @@ class Profile:
     classes: dict[str, int]
     unlabelled: int
     attributes: dict[str, int]
+    unread: list[str]
     captions: Said | None
     silent: list[str]
     channels: list[Channel]
@@ -118,6 +120,9 @@ class Profile:
             text.append(f"largest class over smallest: {self.imbalance:.3g}{missing}")
         for name, missing in self.attributes.items():
             text.append(f"attribute {shown(name, 40)}: missing in {missing:,}")
+        if self.unread:
+            names = ", ".join(shown(name, 40) for name in self.unread[:12])
+            text.append(f"not read of the metadata: {names}; captions are the column text")
         if said := self.captions:
             some = "; ".join(shown(text, 80) for text in said.some)
             text.append(f"{said.count:,} captions of up to {said.length} pieces: {some}")
@@ -177,6 +182,7 @@ def profile_data(dataset: Dataset) -> Profile:
         classes={name: sizes[i] for i, name in enumerate(dataset.classes)},
         unlabelled=sizes[-1],
         attributes=dict(zip(attributes.names if attributes else (), lacks, strict=True)),
+        unread=dataset.unread,
         captions=_said(dataset),
         silent=_silent(dataset),
         channels=[
@@ -279,7 +285,7 @@ def _neighbours(x: Tensor) -> tuple[list[tuple[int, int]], list[int]]:
 def _advice(profile: Profile, dataset: Dataset) -> list[str]:
     said = []
     if profile.imbalance >= 3 and not dataset.options.balance:
-        said.append("The classes are uneven: consider balance = true.")
+        said.append("The classes are uneven: consider --data.balance.")
     if profile.count == 1:
         said.append("One example is too few: a model of it can only repeat it.")
     elif profile.count < 500:

@@ -159,7 +159,7 @@ class _Reading:
         if self.options.on_bad == "error":
             raise DataError(
                 f"{shown(self.path)}, line {line}: {reason}; mend it, "
-                "or leave such rows out with on_bad = skip."
+                "or leave such rows out with --data.on-bad skip."
             )
         self.problems.append(Problem(f"line {line}", reason))
         return None

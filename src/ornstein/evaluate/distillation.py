@@ -308,7 +308,7 @@ class Gate:
         if self.size < 2:
             raise UsageError(
                 f"Its training left out {len(held_out):,} examples, too few to grade students by: "
-                "train it with a larger [data] validation."
+                "train it with a larger --data.validation."
             )
         codec = model.codec.data
         self.sets = count // self.size

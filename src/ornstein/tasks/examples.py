@@ -110,7 +110,8 @@ def refuse_another_size(shape: tuple[int, ...], path: Path) -> None:
             (height, width), (h, w) = page.shape[:2], shape[1:]
             raise DataError(
                 f"{shown(path)} is {width} x {height}, but the run was trained on pictures of "
-                f"{w} x {h} that nothing was done to: cut it to that size, or train with --size."
+                f"{w} x {h} that nothing was done to: cut it to that size, or train "
+                "with --data.size."
             )
 
 

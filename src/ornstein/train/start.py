@@ -13,6 +13,7 @@ import torch
 
 from ..data import open_data
 from ..data.dataset import Dataset
+from ..data.names import shown
 from ..data.open import Source, is_built_in
 from ..errors import DataError, Notice, UsageError
 from ..interop.written import as_published
@@ -196,8 +197,8 @@ def read(
         data = in_words_of(base, data, config.adapt)
     if config is not None and config.net.kind == "unet2d":
         data = as_published(data)
-    if begun is None and data.captions is not None:
-        for sentence in data.captions.notices(data.pictures):
+    if begun is None:
+        for sentence in _notices(data):
             warnings.warn(sentence, Notice, stacklevel=2)
     train, held = (d.to(device) for d in data.split(data.options.validation, seed))
     if config is not None and config.net.kind == "contrastive":
@@ -219,6 +220,15 @@ def read(
     if config is not None and config.mean:
         return left_by(load(config.mean, device=device), train, held)
     return train, held
+
+
+def _notices(data: Dataset) -> list[str]:
+    """What to know of the words in the data before learning from them."""
+    if data.captions is not None:
+        return data.captions.notices(data.pictures)
+    names = ", ".join(shown(name, 40) for name in data.unread[:12])
+    said = f"Not read of the metadata: {names}. Captions are read from the column text."
+    return [said] if data.unread else []
 
 
 def _latents(

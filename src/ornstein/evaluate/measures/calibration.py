@@ -200,7 +200,7 @@ def calibrate(
     order = generator("calibration", chosen.seed).permutation(len(held_out))[:count]
     if len(order) < 2:
         raise UsageError(
-            "Calibration needs two held-out examples or more: train with --validation."
+            "Calibration needs two held-out examples or more: train with --data.validation."
         )
     stored = held_out.stored[torch.from_numpy(order)]
     simulate = {"simulate": True} if mask is None or options.get("noise") else {}
