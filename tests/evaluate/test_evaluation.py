@@ -18,6 +18,7 @@ from ornstein.evaluate.features.unlabelled import SelfTaught
 from ornstein.evaluate.measures.bits import told
 from ornstein.runs.folder import RunFolder
 from ornstein.runs.model import load
+from ornstein.runs.prompt import Prompt, Term
 from ornstein.tasks.options import EvaluateOptions
 from ornstein.tasks.sample import Samples
 from untrained import tiny_model
@@ -192,7 +193,7 @@ def test_one_class_is_compared_with_itself(run):
 def test_held_out_captions_are_drawn_from_and_told_to_likelihood_and_loss(monkeypatch):
     pytest.importorskip("tokenizers", reason="the extra [text] is not installed")
     data, model = open_data("digits").subset(torch.arange(6)), tiny_model()
-    texts = [["a one", "an I"], [], ["a two"], ["a three"], ["a four"], ["a five"]]
+    texts = [["(one:9)", "an I"], [], ["2 AND 2"], ["NOT 3"], ["(a four)"], ["a five"]]
     data = replace(data, captions=Captions.of(texts))
     assert data.captions is not None
     model = replace(model, vocabulary=replace(model.vocabulary, words=data.captions.words))
@@ -205,7 +206,8 @@ def test_held_out_captions_are_drawn_from_and_told_to_likelihood_and_loss(monkey
     monkeypatch.setattr(made, "stream", stream)
     made._drawn(model, EvaluateOptions(count=4), data)
     order = made.generator("labels", 0).permutation(6)[:4]
-    assert asked == [(texts[i] or [""])[0] for i in order]
+    told_as = [Prompt.read(text).terms for text in asked]
+    assert told_as == [(Term((((texts[i] or [""])[0], 1.0),)),) for i in order]
     _, cond = told(model, data, torch.arange(6))
     assert torch.equal(cond["text"], data.captions.tensor(torch.arange(6)))
 

@@ -5,7 +5,7 @@ import torch
 
 from ornstein.data.captions import Words
 from ornstein.errors import UsageError
-from ornstein.runs.prompt import Prompt, Term, terms_of, told_by, unread
+from ornstein.runs.prompt import Prompt, Term, quoted, terms_of, told_by, unread
 from ornstein.tasks.asking import texts
 from untrained import tiny_model
 
@@ -33,6 +33,19 @@ def test_emphasis_is_read_and_leaves_the_text_as_it_is():
     told = told_by([Prompt.read("a (red:1.5) 7"), Prompt.read("a red 7")], WORDS)
     assert torch.equal(told["text"][0], told["text"][1])
     assert told["emphasis"][0, :3].tolist() == [1, 1.5, 1] and (told["emphasis"][1] == 1).all()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["at (12:30) sharp", "NOT for sale", "cats AND dogs AND NOT birds", r"a \(b:2) c", "(a (b:c))"],
+)
+def test_a_text_in_quotes_is_read_as_it_stands(text):
+    assert Prompt.read(quoted(text)).terms == (Term(((text, 1.0),)),)
+
+
+def test_a_backslash_keeps_brackets_inside_an_emphasis():
+    (term,) = Prompt.read(r"a (cat \(old\):2) \AND a dog").terms
+    assert term.spans == (("a ", 1.0), ("cat (old)", 2.0), (" AND a dog", 1.0))
 
 
 @pytest.mark.parametrize("bad", ["(red:)", "(red:x)", "(red:0)", "(red:-1)", "(red:1e9)"])

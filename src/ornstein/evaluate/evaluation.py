@@ -15,6 +15,7 @@ from ..data.codec import Codec, storage, write_bytes
 from ..errors import UsageError
 from ..rng import generator
 from ..runs.model import Model
+from ..runs.prompt import quoted
 from ..tasks.examples import other_data, training_data
 from ..tasks.options import EvaluateOptions, SampleOptions, checked
 from ..tasks.sample import Run, Samples, opened, stream
@@ -287,7 +288,7 @@ def _drawn(
     reads = model.reader or words.words
     if reads is not None and held_out.captions is not None and options.text is None:
         first = held_out.captions.first
-        values["text"] = tuple(first[i] for i in order)
+        values["text"] = tuple(quoted(first[i]) for i in order)
     if options.given is not None:
         raise UsageError(
             "A run of pairs is given what belongs to held-out examples: leave --given out."

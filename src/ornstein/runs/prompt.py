@@ -13,7 +13,8 @@ from ..errors import UsageError
 
 AND = re.compile(r"\s+AND\s+")
 NOT = re.compile(r"NOT\s+")
-STRESSED = re.compile(r"\(([^():]+):([^():]*)\)")
+STRESSED = re.compile(r"(?<!\\)\(((?:\\[()]|[^():])+):([^():]*)\)")
+MEANT = re.compile(r"[()\\]|\b(?:AND|NOT)\b")  # which a backslash before it takes away
 LEAST, MOST = 0.01, 100.0  # emphasis
 
 
@@ -53,6 +54,8 @@ class Prompt:
     def read(cls, source: str) -> "Prompt":
         """Read ``(words:1.4)`` as emphasis, ``AND`` and ``AND NOT`` between texts.
 
+        With a backslash before them, brackets, AND and NOT are what they are in any text.
+
         Raises:
             UsageError: If an emphasis is no number, or out of its bounds.
         """
@@ -79,7 +82,20 @@ def _spans(text: str, source: str) -> tuple[tuple[str, float], ...]:
         spans += [(text[place : found.start()], 1.0), (found[1], weight)]
         place = found.end()
     spans.append((text[place:], 1.0))
-    return tuple((part, weight) for part, weight in spans if part) or (("", 1.0),)
+    return tuple((_plain(part), weight) for part, weight in spans if part) or (("", 1.0),)
+
+
+def quoted(text: str) -> str:
+    """What is read as `text` and nothing more, whatever stands in it.
+
+    >>> Prompt.read(quoted("noon (12:30) AND after")).terms[0].text
+    'noon (12:30) AND after'
+    """
+    return MEANT.sub(r"\\\g<0>", text)
+
+
+def _plain(text: str) -> str:
+    return re.sub(rf"\\({MEANT.pattern})", r"\1", text)
 
 
 def terms_of(prompts: Sequence[Prompt]) -> int:
