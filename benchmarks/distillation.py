@@ -39,6 +39,7 @@ from ornstein.data import DataOptions, open_data
 from ornstein.data.image import ImageCodec
 from ornstein.evaluate.distillation import FINE, lesson_plan, ratio
 from ornstein.evaluate.measures.distances import frechet_distance
+from ornstein.nets.blocks import answering
 from ornstein.runs.config import DistillConfig, NetConfig, RunConfig
 from ornstein.runs.model import Model, Vocabulary, build_denoiser
 from ornstein.train import recipe
@@ -177,7 +178,7 @@ def untrained(side: int, looks: bool) -> Model:
     codec = ImageCodec(
         shape=(3, side, side), dtype="uint8", mean=(127.5,) * 3, std=(60.0,) * 3, layout="HWC"
     )
-    denoiser = build_denoiser(config, codec.shape, Vocabulary()).eval().requires_grad_(False)
+    denoiser = answering(build_denoiser(config, codec.shape, Vocabulary()), "cpu")
     return Model(denoiser, codec, Vocabulary(), config)
 
 
