@@ -48,8 +48,8 @@ def place(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    return tmp_path / "ornstein" / "texts"
+    monkeypatch.setenv("ORNSTEIN_CACHE", str(tmp_path))
+    return tmp_path / "texts"
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_what_is_said_of_a_text_is_the_same_to_the_last_bit_whoever_is_read_with
     reader, cache, tmp_path, monkeypatch
 ):
     first = dict(zip(MANY, reader.tensor(MANY), strict=True))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("ORNSTEIN_CACHE", str(tmp_path / "elsewhere"))
     others = [f"{text} of" for text in MANY]
     again = reader.tensor([*others, *MANY[::7]])[len(others) :]
     expected = torch.stack([first[text] for text in MANY[::7]])
@@ -118,7 +118,7 @@ def test_a_broken_copy_is_made_anew(reader, cache, monkeypatch, broken):
 def test_without_room_for_copies_texts_are_read_all_the_same(reader, tmp_path, monkeypatch):
     first = reader.tensor(MANY)
     (tmp_path / "file").touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setenv("ORNSTEIN_CACHE", str(tmp_path / "file"))
     assert torch.equal(reader.tensor(MANY).nan_to_num(9), first.nan_to_num(9))
 
 

@@ -17,6 +17,7 @@ from cyclopts import App, CycloptsError, Parameter
 from .. import __version__
 from ..errors import Notice, OrnsteinError, UsageError
 from .augment import augment
+from .cache import cache
 from .classify import classify
 from .compare import compare
 from .demo import demo
@@ -57,6 +58,7 @@ COMMANDS = (
     export,
     push,
     pull,
+    cache,
 )
 
 app = App(

@@ -25,6 +25,9 @@ MEMBERS = 2_000_000
 PROPORTION = 200  # bytes out for each byte in; refused above it once FREE_BYTES are exceeded
 FREE_BYTES = 2**26
 
+Stamp = tuple[int, int, int]
+"""Of a file its size, and when its content and its status changed, in nanoseconds."""
+
 _BROKEN = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, OSError)
 
 
@@ -79,10 +82,15 @@ def open_files(path: Path, wanted: Callable[[str], bool]) -> Files:
 
 
 class Folder(Files):
-    """A folder and those below it. Links to files are followed, links to folders are not."""
+    """A folder and those below it. Links to files are followed, links to folders are not.
+
+    Attributes:
+        stamps: The stamp of each file.
+    """
 
     def __init__(self, path: Path, wanted: Callable[[str], bool]) -> None:
         super().__init__(path, wanted)
+        self.stamps: dict[str, Stamp] = {}
         pending = [""]
         while pending:
             prefix = pending.pop()
@@ -113,7 +121,7 @@ class Folder(Files):
             self.problems.append(Problem(name, f"it is {what}"))
         elif self.wanted(name):
             if stat.S_ISREG(status.st_mode):
-                self.sizes[name] = status.st_size
+                self.sizes[name], self.stamps[name] = status.st_size, stamp(status)
             else:
                 self.problems.append(Problem(name, "it is a pipe or device, not a regular file"))
 
@@ -126,6 +134,14 @@ class Folder(Files):
 
     def close(self) -> None:
         """Nothing stays open."""
+
+
+def stamp(status: os.stat_result) -> Stamp:
+    """What is another once a file was written to.
+
+    Whoever writes can set back when that was, but not when they did so: the last of the three.
+    """
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def read_file(path: Path) -> bytes:

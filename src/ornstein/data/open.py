@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ from .pictures import (
     stop_at,
 )
 from .points import PointsCodec
+from .prepared import prepared
 from .room import packed, room
 from .table import read_table
 
@@ -44,6 +46,8 @@ def open_data(
     source: Source, options: DataOptions | None = None, progress: Progress | None = None
 ) -> Dataset:
     """Read a dataset, into memory or, where it is large, into a mapped file; see `room`.
+
+    What takes long to read is kept, and read no more until its files change; see `prepared`.
 
     Args:
         source: The name of a built-in dataset; a folder, zip, tar or tar.gz of pictures; a CSV;
@@ -63,6 +67,14 @@ def open_data(
         raise UsageError(f"The data option make = {options.make!r} needs given: what is known.")
     if options.given is None and options.given_noise:
         raise UsageError("The data option given_noise needs given: what to mix it into.")
+    read = partial(_read, source, options, progress)
+    if not isinstance(source, (str, Path)) or is_built_in(source) or _is_run(Path(source)):
+        return read()
+    return prepared(Path(source), options, read)
+
+
+def _read(source: Source, options: DataOptions, progress: Progress | None) -> Dataset:
+    """The dataset as its options say, from the user's own files."""
     data = _open(source, options, progress)
     if options.patch is not None and data.patches is None:
         data = _patched(data)

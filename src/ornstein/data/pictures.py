@@ -48,7 +48,7 @@ def open_pictures(path: Path, options: DataOptions, progress: Progress | None = 
     Raises:
         DataError: Naming the file, unless ``on_bad = skip``; always, if none can be read.
     """
-    with open_files(path, lambda n: is_picture(n) or is_beside(n) or is_text(n)) as files:
+    with open_files(path, is_of_pictures) as files:
         names = sorted((n for n in files.sizes if is_picture(n)), key=natural)
         root, names = find_root(names)
         problems = [p for p in files.problems if p.path.startswith(root)]

@@ -1,6 +1,5 @@
 """Encoders of texts that others trained: frozen, and what they said once is kept on disk."""
 
-import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError, ModelFileError
+from .cache import folder
 from .names import shown
 
 Pieces = tuple[int, ...]
@@ -179,7 +179,7 @@ class Kept:
     """
 
     def __init__(self, mark: str, width: int) -> None:
-        self.path, self.width = _cache() / f"{mark}.db", width
+        self.path, self.width = folder() / "texts" / f"{mark}.db", width
 
     def read(self, every: Sequence[Pieces]) -> dict[Pieces, Tensor]:
         """Of those that are there."""
@@ -221,11 +221,6 @@ class Kept:
 
 def _key(pieces: Pieces) -> bytes:
     return np.array(pieces, "<i4").tobytes()
-
-
-def _cache() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "ornstein" / "texts"
 
 
 @cache

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ..errors import StorageError
+from .cache import folder
 from .names import shown
 
 SHARE = 0.25  # of the memory that examples may take: while they are opened they are there twice
@@ -43,16 +44,6 @@ def memory() -> int:
 def most_held() -> int:
     """Bytes of the largest array that is held in memory."""
     return int(SHARE * memory())
-
-
-def folder() -> Path:
-    """Where what is mapped lies: ``$ORNSTEIN_CACHE``, or the user's folder for such files.
-
-    Not that of temporary files, which on many machines is memory.
-    """
-    if own := os.environ.get("ORNSTEIN_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ornstein"
 
 
 def room(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

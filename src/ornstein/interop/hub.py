@@ -6,11 +6,11 @@ Nothing is fetched that could run: tensors in safetensors, and text that is read
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from os import environ
 from pathlib import Path, PurePosixPath
 from shutil import rmtree
 from typing import Any
 
+from ..data.cache import folder
 from ..data.names import shown
 from ..errors import ModelFileError, StorageError, UsageError
 from ..runs.checkpoint import WEIGHTS
@@ -179,8 +179,7 @@ def _once(files: Sequence[str]) -> list[str]:
 
 def fetched(name: str) -> Path:
     """Where a repository lies on this machine; it is pulled if it is not there yet."""
-    home = Path(environ.get("ORNSTEIN_CACHE") or Path.home() / ".cache" / "ornstein")
-    place = home / "hub" / name.removeprefix(MARK).replace("/", "--")
+    place = folder() / "hub" / name.removeprefix(MARK).replace("/", "--")
     if place.is_dir():
         return place
     place.parent.mkdir(parents=True, exist_ok=True)
