@@ -11,6 +11,7 @@ from ornstein.data import open_data, profile_data
 from ornstein.data.captions import Captions, Words
 from ornstein.data.dataset import draws_at
 from ornstein.errors import DataError, ModelFileError, Notice
+from ornstein.runs.config import RunConfig
 from ornstein.train.start import read
 
 TEXTS = ["a small red 7 left of a blue square", "a red circle above a green 3", "a blue 7"]
@@ -143,7 +144,7 @@ def test_captions_are_read_from_metadata_and_from_files_beside_the_pictures(tmp_
     _, cond = data.batch(torch.tensor([0, 3]))
     assert (cond["text"][0] >= 0).any() and (cond["text"][1] == -1).all()
     with pytest.warns(Notice, match=r"learned so, are 1: d\.png"):
-        read(tmp_path, None, torch.device("cpu"))
+        read(tmp_path, RunConfig(), torch.device("cpu"))
     profile = profile_data(data)
     assert profile.silent == ["d.png"] and profile.captions.count == 5
     assert any("without a caption" in line and "d.png" in line for line in profile.lines())
@@ -168,7 +169,7 @@ def test_captions_under_another_name_are_not_passed_over_in_silence(tmp_path):
     assert data.captions is None and data.unread == ["caption"]
     assert any("not read of the metadata: caption;" in line for line in profile_data(data).lines())
     with pytest.warns(Notice, match=r"caption\. Captions are read from the column text"):
-        read(tmp_path, None, torch.device("cpu"))
+        read(tmp_path, RunConfig(), torch.device("cpu"))
 
 
 def test_pictures_alike_with_other_captions_are_no_copies():

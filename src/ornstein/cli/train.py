@@ -4,7 +4,7 @@
 
 import os
 import tomllib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -101,7 +101,11 @@ def train(
     if resume and out is None and data is not None:
         data, out = None, Path(data)
     machine.start(f"Opening {out if resume else data}")
+    from ..data import open_data
+    from ..runs.config import RunConfig
     from ..runs.facts import describe
+    from ..runs.folder import RunFolder
+    from ..train import Draft
     from ..train import train as fit
 
     adapt = checked(AdaptOptions, asdict(adapt))
@@ -114,17 +118,20 @@ def train(
         changes["latent"] = str(latent.resolve())
     if prior is not None or embedding is not None:
         changes["embedding"] = _two_stages(prior, embedding)
-    wanted = None
+    kind = changes.get("net", {}).get("kind", recipe)
+    if autoencoder.said and data is not None and kind != "autoencoder":
+        raise UsageError("--autoencoder says what its latents are: add --recipe autoencoder.")
+    wanted: RunConfig | Draft | None = None
     place = str(config or "the command line")
     if adapt.learn != "all" or adapt.base is not None:
         wanted = _going_on(adapt, DataOptions(**read_as), changes, place)
     elif data is not None and (changes or recipe != "auto" or dry_run):
-        wanted = _configure(data, recipe, minutes, machine.device, changes, place)
-    if autoencoder.said and wanted and wanted.net.kind != "autoencoder":
-        raise UsageError("--autoencoder says what its latents are: add --recipe autoencoder.")
+        wanted = Draft(recipe=recipe, changes=changes, place=place)
     if dry_run:
-        from ..runs.folder import RunFolder
-
+        if isinstance(wanted, Draft):
+            found = open_data(str(data), wanted.data)
+            wanted = wanted.settled(found, minutes, machine.device)
+            wanted = replace(wanted, source=str(data))
         print(wanted.to_toml() if wanted else RunFolder.open(out or "").config_toml)
         return
     with training() as report:
@@ -142,17 +149,18 @@ def train(
         )
     if os.environ.get("RANK", "0") != "0":  # under torchrun, the first process speaks for all
         return
-    facts = describe(run.path)
+    facts, made = describe(run.path), RunConfig.from_toml(run.config_toml)
+    again = f"ornstein train {data or made.source}"
     lines = [f"Run: {run.path}", f"Sample it: ornstein sample {run.path}"]
-    if wanted is not None and wanted.net.kind == "autoencoder" and facts["seen"] >= facts["budget"]:
+    if facts["seen"] >= facts["budget"] and made.net.kind == "autoencoder":
         from .evaluate import reconstructions
 
-        next_line = f"Train on its latents: ornstein train {data} --latent {run.path}"
+        next_line = f"Train on its latents: {again} --latent {run.path}"
         lines = [f"Run: {run.path}", *reconstructions(run.path)[1], next_line]
-    if wanted is not None and wanted.net.kind == "contrastive" and facts["seen"] >= facts["budget"]:
+    if facts["seen"] >= facts["budget"] and made.net.kind == "contrastive":
         from .evaluate import retrievals
 
-        stages = (f"ornstein train {data} --{role} {run.path}" for role in ("prior", "embedding"))
+        stages = (f"{again} --{role} {run.path}" for role in ("prior", "embedding"))
         lines = [f"Run: {run.path}", *retrievals(run.path)[1], "Go on with:", *stages]
     if facts["seen"] < facts["budget"]:
         stopped = f"Stopped at {facts['seen']:,} of {facts['budget']:,} examples"
@@ -162,6 +170,8 @@ def train(
 
 def _changes(file: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
     """What shall differ from the recipe: what the file says, and above it the flags."""
+    from ..train.draft import merged
+
     changes: dict[str, Any] = {}
     if file is not None:
         try:
@@ -170,7 +180,7 @@ def _changes(file: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
             raise UsageError(f"{file} cannot be read ({error.strerror}).") from None
         except ValueError as error:
             raise UsageError(f"{file} is not TOML: {error}. Mend or remove the line.") from None
-    return _merged(changes, _said(flags))
+    return merged(changes, _said(flags))
 
 
 def _said(flags: dict[str, Any]) -> dict[str, Any]:
@@ -190,52 +200,17 @@ def _two_stages(prior: Path | None, embedding: Path | None) -> dict[str, Any]:
     return {"encoder": str((prior or embedding or Path()).resolve()), "role": role}
 
 
-def _configure(
-    data: str, recipe: str, minutes: float | None, device: str, changes: dict[str, Any], place: str
-) -> "RunConfig":
-    """The recipe for these data, with the changes, which came from `place`."""
-    from ..data import open_data
-    from ..runs.config import RunConfig
-    from ..train import recipe as recipe_for
-
-    read_by = {
-        key: changes[key] for key in ("data", "latent", "embedding", "net") if key in changes
-    }
-    known = RunConfig.from_dict(read_by, place)
-    found = open_data(data, known.data)
-    base = recipe_for(
-        found,
-        recipe,
-        minutes,
-        latent=known.latent,
-        embedding=known.embedding,
-        size=known.net.size if "size" in changes.get("net", {}) else None,
-        device=device,
-    )
-    return RunConfig.from_dict(_merged(asdict(base), {"source": data} | changes), place)
-
-
 def _going_on(
     adapt: AdaptOptions, options: DataOptions, changes: dict[str, Any], place: str
 ) -> "RunConfig":
     """The configuration of the run to go on from, with the changes, which came from `place`."""
     from ..runs.config import RunConfig
     from ..train.adapt import adaptation, begun, options_of
+    from ..train.draft import merged
 
     base = begun(adapt.base or "")
     own = {"rank": adapt.lora or 8, "targets": adapt.targets, "like": adapt.like or ""}
     config = asdict(adaptation(base, adapt.learn, **own, predict=adapt.predict))
     read_as = RunConfig.from_dict({"data": asdict(options) | changes.get("data", {})}, place).data
     changes = changes | {"data": asdict(options_of(base, read_as))}
-    return RunConfig.from_dict(_merged(config, changes), place)
-
-
-def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`base` with `changes`, table by table."""
-    both = dict(base)
-    for key, value in changes.items():
-        old = both.get(key)
-        if isinstance(value, dict) and isinstance(old, dict):
-            value = _merged(old, value)
-        both[key] = value
-    return both
+    return RunConfig.from_dict(merged(config, changes), place)

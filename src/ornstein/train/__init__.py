@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ..lazy import loader, verb
 
 if TYPE_CHECKING:
+    from .draft import Draft as Draft
     from .progress import Progress as Progress
     from .progress import shown as shown
     from .recipes import RECIPES as RECIPES
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from .start import train as train
 
 _HOME = {
+    "Draft": "draft",
     "Progress": "progress",
     "RECIPES": "recipes",
     "recipe": "recipes",

@@ -34,9 +34,9 @@ from ..runs.residual import left_by
 from .adapt import base_of, check_same_base, in_words_of, keep_memory, recall
 from .budget import settle
 from .device import World, choose_device, using_threads
+from .draft import Draft
 from .loop import Loop
 from .progress import Report, tensorboard
-from .recipes import recipe
 from .signals import Stop
 from .training import Training, vocabulary_of
 
@@ -47,7 +47,7 @@ def train(
     out: str | Path | None = None,
     minutes: float | None = None,
     seen: int | None = None,
-    config: RunConfig | None = None,
+    config: RunConfig | Draft | None = None,
     resume: bool = False,
     allow_data_change: bool = False,
     device: str = "auto",
@@ -68,8 +68,8 @@ def train(
         out: The run folder; by default the first free ``runs/<name>-<number>``.
         minutes: The time there is, in all. Turned into a number of examples by a short trial.
         seen: The budget in examples instead, rounded up to whole batches.
-        config: What to train and how; `recipe` decides by default. Its ``train.seen`` is the
-            budget if neither `minutes` nor `seen` is given.
+        config: What to train and how, or a draft of it, which the data complete; `recipe` decides
+            by default. Its ``train.seen`` is the budget if neither `minutes` nor `seen` is given.
         resume: Go on with the run at `out`.
         allow_data_change: Go on although the data are not what they were.
         device: ``auto``, ``cpu``, ``cuda``, ...
@@ -131,7 +131,7 @@ def refuse(
     out: str | Path | None,
     minutes: float | None,
     seen: int | None,
-    config: RunConfig | None,
+    config: RunConfig | Draft | None,
     resume: bool,
 ) -> None:
     """Name the first contradiction among the arguments of `train`."""
@@ -156,68 +156,71 @@ def refuse(
 
 def plan(
     source: Source | None,
-    config: RunConfig | None,
+    config: RunConfig | Draft | None,
     seen: int | None,
     minutes: float | None,
     device: torch.device,
 ) -> tuple[RunConfig, Dataset, Dataset]:
-    """What to do, before the clock is asked; and the data, on the device."""
+    """What to do, before the clock is asked; and the data, opened once, on the device."""
     assert source is not None
-    data, held = read(source, config, device)
-    if config is None:
-        config = recipe(data, minutes=minutes, device=str(device))
-        data, held = (replace(d, options=config.data) for d in (data, held))
-    config = replace(config, source=name_of(source), data=data.options)
+    wanted = Draft() if config is None else config
+    data = open_data(source, wanted.data)
+    config = wanted.settled(data, minutes, str(device)) if isinstance(wanted, Draft) else wanted
+    data, held = as_seen(replace(data, options=config.data), config, device)
+    config = replace(config, source=name_of(source))
     if seen is not None:
         config = replace(config, train=replace(config.train, seen=seen))
     return config, data, held
 
 
 def read(
-    source: Source,
-    config: RunConfig | None,
-    device: torch.device,
-    begun: RunFolder | None = None,
+    source: Source, config: RunConfig, device: torch.device, begun: RunFolder | None = None
+) -> tuple[Dataset, Dataset]:
+    """The data, opened, as `as_seen` by the run."""
+    return as_seen(open_data(source, config.data), config, device, begun)
+
+
+def as_seen(
+    data: Dataset, config: RunConfig, device: torch.device, begun: RunFolder | None = None
 ) -> tuple[Dataset, Dataset]:
     """Training and held-out examples, on the device, as the run sees them.
 
     A run on latents sees these, a prior embeddings; an encoder nothing that has no caption.
 
     Args:
-        source: The data.
-        config: Of the run, if it is known yet.
+        data: All that were opened.
+        config: Of the run.
         device: Where to put them.
         begun: The run, if it goes on: it may keep the autoencoder or the encoder that `config`
             names.
     """
-    options, seed = (config.data, config.seed) if config else (None, 0)
-    data, base = open_data(source, options), None
-    if config is not None and config.adapt.base:
+    base = None
+    if config.adapt.base:
         base = base_of(config)
         data = in_words_of(base, data, config.adapt)
-    if config is not None and config.net.kind == "unet2d":
+    if config.net.kind == "unet2d":
         data = as_published(data)
     if begun is None:
         for sentence in _notices(data):
             warnings.warn(sentence, Notice, stacklevel=2)
-    train, held = (d.to(device) for d in data.split(data.options.validation, seed))
-    if config is not None and config.net.kind == "contrastive":
+    train, held = (d.to(device) for d in data.split(data.options.validation, config.seed))
+    if config.net.kind == "contrastive":
         return captioned(train), captioned(held)
     kept = () if begun is None else begun.kept_names()
-    if config is not None and config.embedding.encoder:
+    if config.embedding.encoder:
         if begun is not None and ENCODER in kept:
             encoder = read_encoder(begun, device)
         else:
             encoder = named_encoder(config, device)
         train, held = (embedded(d, encoder, config.embedding.role) for d in (train, held))
-    if config is not None and config.latent:
+    if config.latent:
         if config.net.kind == "autoencoder" or config.mean:
             what = "A mean is added to" if config.mean else "An autoencoder learns"
             raise UsageError(f"{what} the data themselves: leave --latent out.")
         own = begun.path if begun and KEPT in kept else None
         codec = _latents(config, base, own, device)
         return encoded(train, codec), encoded(held, codec)
-    if config is not None and config.mean:
+    if config.mean:
         return left_by(load(config.mean, device=device), train, held)
     return train, held
 
