@@ -39,7 +39,10 @@ def test_three_trainings_and_one_command_make_pictures_of_a_text(place, capsys, 
     page = tmp_path / "texts.html"
     ask = ["--text", "red left", "-n", "1", "--steps", "1", "--page", str(page)]
     assert command(place, "sample", "decoder", "--prior", "prior", *ask) == 0
-    assert "red left" in page.read_text()
+    assert "red left" in page.read_text() and "guidance 1, 1 step, seed 0" in page.read_text()
+    capsys.readouterr()
+    assert command(place, "sample", "decoder", "--text", "red", "left") == 2
+    assert 'put texts in quotes, as in --text "a red left"' in capsys.readouterr().err
     capsys.readouterr()
     assert command(place, "evaluate", "encoder", "--json") == 0
     facts = json.loads(capsys.readouterr().out)

@@ -74,6 +74,7 @@ def test_a_text_with_itself_as_the_negative_is_not_guided(model):
     [
         ({"text": ("a",), "negative": "a AND b"}, "--negative is one text"),
         ({"guidance": 2.0}, "needs a label, a text"),
+        ({"text": ("a",), "negative": "a 7"}, "a weight of 1 is no guidance"),
     ],
 )
 def test_what_does_not_go_together_is_refused(model, options, said):

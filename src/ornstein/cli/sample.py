@@ -46,6 +46,8 @@ def sample(
     options = checked(SampleOptions, asdict(options))
     count = len(options.indices)
     runs = [run, *cascade]
+    if options.text and (stray := next((r for r in runs if _is_word(r)), None)):
+        raise UsageError(f'{stray} is no run; put texts in quotes, as in --text "a red {stray}".')
     names = ", then ".join(map(str, runs))
     machine.start(f"Drawing {count:,} example{'s' * (count > 1)} from {names}")
     import torch
@@ -92,8 +94,24 @@ def write_page(
             (one, draw(models, prior=prior, **asdict(replace(options, **{kind: (one,)}))))
             for one in asked
         ]
-    name = str(models[-1].run.path) if models[-1].run else "the run"
-    return asked_page(page, name, rows)
+    return asked_page(page, Path(models[-1].place).name, rows, in_a_few_words(models, options))
+
+
+def in_a_few_words(models: "list[Model]", options: SampleOptions) -> str:
+    """How the first of the runs draws."""
+    from ..tasks.sample import weights_of
+
+    config, (weight, _) = models[0].config.sample, weights_of(options, len(models))
+    words = [f"guidance {config.guidance if weight is None else weight:g}"]
+    steps = options.steps or config.steps
+    words += [f"{steps:,} step{'s' * (steps > 1)}", f"seed {options.seed}"]
+    words += [f"away from “{options.negative}”"] if options.negative else []
+    return ", ".join(words)
+
+
+def _is_word(run: Path) -> bool:
+    """Whether it is there only because a text of several words was not put in quotes."""
+    return not run.exists() and str(run).isalnum()
 
 
 class Written:

@@ -164,6 +164,11 @@ def guided(model: Model, options: DrawOptions, heard: bool = False) -> Denoiser:
     shaped = parallel not in (None, 1.0) or options.guidance_rescale != 0
     shape = (own if parallel is None else parallel, options.guidance_rescale)
     composed = terms_of(prompts) > 0
+    if negative and weight == 1 and not composed:
+        raise UsageError(
+            "--negative is what guidance goes away from, and a weight of 1 is no guidance: say "
+            "--guidance 3 too."
+        )
     if model.config.distill.told_guidance:
         least, most = model.config.distill.guidance
         if not told or weight == 1:

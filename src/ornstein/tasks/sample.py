@@ -205,7 +205,8 @@ def cascade(
     first, *rest = models
     weight, weights = weights_of(options, len(runs))
     given_to_first = {"context": context, "prior": prior}
-    asked = replace(options, guidance=weight)
+    negative = None if weights and weight == 1 else options.negative
+    asked = replace(options, guidance=weight, negative=negative)
     for part in stream(first, asked, **given_to_first, device=device, on_step=on_step):
         if not rest:
             yield part
@@ -244,7 +245,7 @@ def _known_to(model: Model, options: SampleOptions, weights: tuple[float, ...]) 
     known, asked = model.vocabulary, options.attributes or {}
     how = options if weights else DrawOptions()
     guiding = {name: getattr(how, name) for name in GUIDING}
-    if not known.words:
+    if not known.words or weights[:1] == (1.0,):
         guiding["negative"] = None
     return replace(
         options,

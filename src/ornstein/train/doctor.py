@@ -250,8 +250,9 @@ class Doctor:
             return "learning", f"learning ({below}{way if memorised > BEGINS else ''})"
         elif part < 0.5:
             return "early", f"too early to say ({below})"
-        else:
-            reason = f"{below}; train longer, or try another learning rate than {rate:g}"
+        else:  # it has fallen, and not far enough
+            said = f"{below}; train longer, or try another learning rate than {rate:g}"
+            return "not learning", f"not learned yet ({said})"
         return "not learning", f"not learning (because {reason})"
 
 
