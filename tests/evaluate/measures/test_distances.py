@@ -1,5 +1,8 @@
 """Kernel and transport distances, held to closed forms, brute force and their null laws."""
 
+import tracemalloc
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from scipy.linalg import sqrtm
@@ -7,6 +10,7 @@ from scipy.spatial.distance import cdist
 from scipy.stats import kstest, norm, wasserstein_distance_nd
 from sklearn.metrics.pairwise import polynomial_kernel, rbf_kernel
 
+from ornstein.evaluate.measures.coverage import compare
 from ornstein.evaluate.measures.distances import (
     BANDWIDTHS,
     energy_distance,
@@ -19,6 +23,8 @@ from ornstein.evaluate.measures.distances import (
     sliced_wasserstein,
 )
 from ornstein.rng import generator
+
+Measure = Callable[[np.ndarray, np.ndarray], object]
 
 
 def normal(n: int, dims: int, *key: int | str) -> np.ndarray:
@@ -204,3 +210,15 @@ def test_the_nearest_row_is_found_across_pieces():
     place, distance = nearest(b[::-1] + 1e-9, b)
     assert np.array_equal(place, np.arange(1300)[::-1])
     assert distance.max() < 1e-8
+
+
+@pytest.mark.parametrize("measure", [nearest, energy_distance, compare])
+def test_not_all_distances_are_in_memory_at_once(
+    measure: Measure,
+):
+    a, b = generator("many").normal(size=(2, 4000, 1))
+    tracemalloc.start()
+    measure(a, b)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 4000 * 4000 * 8 / 2

@@ -97,5 +97,7 @@ def covered(real: np.ndarray, samples: np.ndarray, k: int = NEIGHBOURS) -> np.nd
 
 def _reach(x: np.ndarray, k: int) -> np.ndarray:
     """The distance of each row to its k-th neighbour; the 0th is itself."""
-    parts = [cdist(x[i : i + ROWS], x) for i in range(0, len(x), ROWS)]
-    return np.concatenate([np.partition(part, k, axis=1)[:, k] for part in parts])
+    reach = np.empty(len(x))
+    for i in range(0, len(x), ROWS):
+        reach[i : i + ROWS] = np.partition(cdist(x[i : i + ROWS], x), k, axis=1)[:, k]
+    return reach

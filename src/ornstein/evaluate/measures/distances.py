@@ -59,9 +59,10 @@ def _total(a: np.ndarray, b: np.ndarray) -> float:
 
 def nearest(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For each row of `a`, which row of `b` is nearest, and how far it is."""
-    parts = [cdist(a[i : i + ROWS], b) for i in range(0, len(a), ROWS)]
-    place = np.concatenate([part.argmin(1) for part in parts])
-    return place, np.concatenate([part.min(1) for part in parts])
+    pieces = (cdist(a[i : i + ROWS], b) for i in range(0, len(a), ROWS))
+    found = [(apart.argmin(1), apart.min(1)) for apart in pieces]
+    place, far = map(np.concatenate, zip(*found, strict=True))
+    return place, far
 
 
 def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
