@@ -224,9 +224,14 @@ def test_other_tables_are_refused_in_one_sentence(tmp_path):
     sigmoid = diffusers.DDPMScheduler(beta_schedule="sigmoid")
     with pytest.raises(ModelFileError, match=r"beta_schedule = sigmoid.*squaredcos_cap_v2"):
         adopted(pipelines.ddpm(tmp_path / "sigmoid", sigmoid))
-    with pytest.raises(ModelFileError, match="FlowMatchEulerDiscreteScheduler"):
-        flow = diffusers.FlowMatchEulerDiscreteScheduler()
-        adopted(pipelines.ddpm(tmp_path / "flow", flow))
+
+
+def test_a_network_on_a_path_of_flow_matching_stays_that_of_diffusers(tmp_path):
+    folder = pipelines.ddpm(tmp_path, diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0))
+    model, same = adopted(folder), {"steps": 3}
+    assert model.config.net.kind == "diffusers" and model.config.denoiser.prediction == "flow"
+    ours, theirs = (ou.sample(m, 2, **same).x for m in (model, ou.load_diffusers(folder)))
+    assert_close(ours, theirs, rtol=0, atol=1e-4 * theirs.abs().max().item())
 
 
 def test_what_is_loaded_lies_nowhere_and_is_not_gone_on_from(ddpm):

@@ -152,6 +152,14 @@ class Reads(Protocol):
     def unread(self, text: str) -> str: ...
 
 
+class Learns(Reads, Protocol):
+    """Encoders of another library's pipeline, which can be taught words."""
+
+    @property
+    def words(self) -> Mapping[str, Mapping[str, Tensor]]: ...
+    def taught(self, word: str, vectors: Mapping[str, Tensor]) -> "Learns": ...
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Captions:
     """The captions of each example of a dataset.

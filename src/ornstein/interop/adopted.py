@@ -17,10 +17,11 @@ from ..core.denoise import (
     NetDenoiser,
     Prediction,
     predict_data,
+    predict_flow,
     predict_noise,
     predict_velocity,
 )
-from ..core.noise import TableSchedule
+from ..core.noise import FlowSchedule, Schedule, TableSchedule
 from ..data.names import shown
 from ..data.options import DataOptions
 from ..errors import ModelFileError
@@ -61,6 +62,7 @@ LOSSES: dict[Prediction, DenoiserConfig] = {
     predict_noise: DenoiserConfig(prediction="noise", weighting="simple"),
     predict_data: DenoiserConfig(prediction="data", weighting="data"),
     predict_velocity: DenoiserConfig(prediction="velocity", weighting="balanced"),
+    predict_flow: DenoiserConfig(prediction="flow", weighting="flow"),
 }
 """Of each prediction, whose error counts as it is."""
 
@@ -85,9 +87,10 @@ def adopted(place: str | Path) -> Model:
     parts = {name: kind for name, kind in pipeline.parts.items() if name not in BESIDE}
     if list(parts.values()) == [NETWORK]:
         [part] = parts
+        schedule, prediction, _ = schedule_of(pipeline)
         net = pipeline.load(part)
-        if layout := layout_of(net.config):
-            return _ours(pipeline, net, *layout)
+        if isinstance(schedule, TableSchedule) and (layout := layout_of(net.config)):
+            return _ours(pipeline, net, layout, _named(pipeline, schedule), prediction)
     return _kept(pipeline)
 
 
@@ -97,8 +100,8 @@ LENDERS["diffusers"] = adopted
 def _kept(pipeline: Pipeline) -> Model:
     """With the network of diffusers."""
     model = load_diffusers(pipeline.path)
-    table, prediction, _ = schedule_of(pipeline)
-    schedule, place, net = _betas(pipeline, table), str(pipeline.path), model.denoiser.net
+    path, prediction = model.denoiser.schedule, model.denoiser.prediction
+    schedule, place, net = _named(pipeline, path), str(pipeline.path), model.denoiser.net
     assert isinstance(net, Foreign)
     loss = LOSSES[prediction]
     config = replace(
@@ -108,7 +111,7 @@ def _kept(pipeline: Pipeline) -> Model:
         net=NetConfig(kind="diffusers", pipeline=place),
         schedule=schedule,
         denoiser=loss,
-        times=TimesConfig(name="uniform"),
+        times=_times(path),
         train=replace(
             LARGE,
             condition_dropout=0.0 if net.classes and net.none is None else LARGE.condition_dropout,
@@ -119,10 +122,15 @@ def _kept(pipeline: Pipeline) -> Model:
     return replace(model, denoiser=denoiser, config=config, pipeline=pipeline.path)
 
 
-def _ours(pipeline: Pipeline, net: Any, size: int, depth: int, layout: Layout) -> Model:
+def _ours(
+    pipeline: Pipeline,
+    net: Any,
+    built: tuple[int, int, Layout],
+    schedule: ScheduleConfig,
+    prediction: Prediction,
+) -> Model:
     """With a network of ours in the place of `net`."""
-    table, prediction, _ = schedule_of(pipeline)
-    schedule = _betas(pipeline, table)
+    size, depth, layout = built
     channels, side = net.config.in_channels, net.config.sample_size
     sides = (side, side) if isinstance(side, int) else tuple(side)
     given = {k: v for k, v in asdict(layout).items() if v != getattr(OURS, k)}
@@ -173,12 +181,27 @@ def layout_of(config: Mapping[str, Any]) -> tuple[int, int, Layout] | None:
     return widths[0], config["layers_per_block"], layout
 
 
-def _betas(pipeline: Pipeline, table: object) -> ScheduleConfig:
-    """The table of a pipeline, if it is one of ours."""
+def _times(path: Schedule) -> TimesConfig:
+    """Which noise levels such networks are trained on.
+
+    Of flow matching, those whose time before the shift is logit-normal: the shift moves the whole
+    distribution.
+
+    Source: Esser et al. (2024), https://arxiv.org/abs/2403.03206, sections 3.1 and 5.3.2.
+    """
+    if isinstance(path, FlowSchedule):
+        return TimesConfig(name="log-normal", mean=-path.shift / 2, std=1.0)
+    return TimesConfig(name="uniform")
+
+
+def _named(pipeline: Pipeline, path: Schedule) -> ScheduleConfig:
+    """The schedule of a pipeline, if it is one that has a name here."""
+    if isinstance(path, FlowSchedule):
+        return ScheduleConfig(name="flow", options={"shift": path.shift})
     given = pipeline.config("scheduler")
     kind, name = pipeline.parts["scheduler"], given.get("beta_schedule", "linear")
-    if isinstance(table, TableSchedule):
-        steps = len(table.alpha_bar)
+    if isinstance(path, TableSchedule):
+        steps = len(path.alpha_bar)
         i = torch.arange(1, steps + 1, dtype=torch.float64) / steps
         ends = {
             "beta_first": given.get("beta_start", 1e-4),
@@ -190,7 +213,7 @@ def _betas(pipeline: Pipeline, table: object) -> ScheduleConfig:
             ScheduleConfig(name="ddpm-cosine", options={"steps": steps}),
         ):
             if torch.allclose(
-                build_schedule(ours).log_snr(i), table.log_snr(i), rtol=NEAR, atol=NEAR
+                build_schedule(ours).log_snr(i), path.log_snr(i), rtol=NEAR, atol=NEAR
             ):
                 return ours
     raise ModelFileError(

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from ..core.denoise import (
-    Coefficients,
     NetDenoiser,
     Prediction,
     predict_data,
+    predict_flow,
     predict_noise,
     predict_velocity,
 )
@@ -79,6 +79,7 @@ def load_diffusers(
         net,
         family,
         clock,
+        schedule.scaling,
         codec.shape[0],
         codec.coder.factor if isinstance(codec, LatentCodec) else 1,
         nothing=reader.nothing if reader else None,
@@ -116,12 +117,6 @@ LINE = {"base_shift": 0.5, "max_shift": 1.15, "base_image_seq_len": 256, "max_im
 LEAST_ALPHA_BAR = 1e-13  # of a table that ends without signal: networks hear of log-SNRs above -30
 
 
-def predict_raw_flow(alpha: Tensor, sigma: Tensor) -> Coefficients:
-    """F predicts ``eps - x`` from x_t as it is, on a path with ``alpha + sigma = 1``."""
-    one = torch.ones_like(alpha)
-    return Coefficients(one, one, -sigma)
-
-
 def schedule_of(pipeline: Pipeline, squares: int = 1) -> tuple[Schedule, Prediction, Clock]:
     """The noise schedule of a pipeline, its prediction, and its network's clock.
 
@@ -139,7 +134,7 @@ def schedule_of(pipeline: Pipeline, squares: int = 1) -> tuple[Schedule, Predict
     if kind in FLOWS or config.get("use_flow_sigmas"):
         fixed = config.get("shift" if kind in FLOWS else "flow_shift") or 1.0
         shift = shift_of(config, squares) if config.get("use_dynamic_shifting") else fixed
-        return FlowSchedule(shift=-2 * log(shift)), predict_raw_flow, partial(flow_clock, steps)
+        return FlowSchedule(shift=-2 * log(shift)), predict_flow, partial(flow_clock, steps)
     if not kind.startswith(TABLES) or not kind.endswith("Scheduler"):
         raise ModelFileError(
             f"{shown(pipeline.path)}: the scheduler {shown(kind)} cannot be mapped; those that can "

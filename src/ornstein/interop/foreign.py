@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
+from ..core.denoise import align
+from ..core.noise import Scaling, scales
 from ..data.names import shown
 from ..errors import ModelFileError, UsageError
 from .pipeline import Pipeline
@@ -224,6 +226,8 @@ class Foreign(nn.Module):
         net: Of one of the classes `NETWORKS`.
         family: Its family.
         clock: What it is told in place of the log-SNR.
+        scaling: Of the path along which it has seen noisy data: vp, where these have a variance of
+            1 at every noise level, as ours are told them, or flow.
         channels: Of x; what it puts out beyond them, a variance, is left out.
         factor: Pixels along each axis for each point of x.
         nothing: What it hears for no text ``(1, rows, width)``, if it reads.
@@ -233,6 +237,8 @@ class Foreign(nn.Module):
         classes: How many it can be told; 0 for none.
         none: The number by which it knows no class, if it does.
         guided: Whether it has learned to guide itself, and is told the weight.
+        reading: By what texts are read here, while a word of them is learned: then they are told
+            as the numbers of their pieces ``(B, P)``.
     """
 
     def __init__(
@@ -240,6 +246,7 @@ class Foreign(nn.Module):
         net: Any,
         family: Family,
         clock: Clock,
+        scaling: Scaling,
         channels: int,
         factor: int = 1,
         nothing: Tensor | None = None,
@@ -247,11 +254,13 @@ class Foreign(nn.Module):
     ) -> None:
         super().__init__()
         self.net, self.family, self.clock = net, family, clock
+        self.scaling: Scaling = scaling
         self.channels, self.factor, self.layout = channels, factor, layout
         self.register_buffer("nothing", nothing, persistent=False)
         self.classes: int = net.config.get(family.classes) or 0
         self.none = self.classes if family.none else None
         self.guided = bool(net.config.get("guidance_embeds"))
+        self.reading: nn.Module | None = None
 
     def forward(
         self,
@@ -277,6 +286,8 @@ class Foreign(nn.Module):
         )
         if not self.guided:
             told = told._replace(guidance=None)
+        if self.scaling != "vp":
+            x = align(torch.hypot(*scales(log_snr, self.scaling)), x).to(x) * x
         named = self.family.tell(told)
         if not self.family.packed:
             return self.net(x, **named).sample[:, : self.channels]
@@ -291,6 +302,8 @@ class Foreign(nn.Module):
             return None, None
         table = self.nothing
         assert isinstance(table, Tensor)
+        if self.reading is not None and text is not None and not text.is_floating_point():
+            text = self.reading(text)
         if text is not None:  # all NaN where it is hidden
             silent = text.isnan().flatten(1).all(1).view(-1, 1, 1)
             table = torch.where(silent, table, text.to(x))

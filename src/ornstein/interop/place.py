@@ -5,12 +5,13 @@ from pathlib import Path
 
 import torch
 
-from ..runs.adapters import Adapter, worn
+from ..runs.adapters import Adapter, parsed, worn
 from ..runs.model import Model, load
 from .adopted import adopted
 from .diffusers import load_diffusers
 from .hub import MARK, fetched
 from .pipeline import INDEX
+from .words import with_word
 
 __all__ = ["load", "open_model"]
 
@@ -27,7 +28,7 @@ def open_model(
         place: A run folder; a folder with a ``model_index.json``; or ``hf:user/name``, which is
             fetched once.
         device: Where to put the network.
-        adapters: What to put on, one after the other.
+        adapters: What to put on, one after the other: folders, and the files of words.
 
     Raises:
         UsageError: If it is none of these, or an adapter was learned on something else.
@@ -36,8 +37,15 @@ def open_model(
     """
     if str(place).startswith(MARK):
         place = fetched(str(place))
+    files = [path for adapter in adapters if (path := parsed(adapter)[0]).is_file()]
+    folders = [adapter for adapter in adapters if parsed(adapter)[0] not in files]
     if (Path(place) / INDEX).is_file():
-        if adapters:
-            return worn(adopted(place).to(device), adapters)
-        return load_diffusers(place, device=device)
-    return load(place, device=device, adapters=adapters)
+        if folders:
+            model = worn(adopted(place).to(device), folders)
+        else:
+            model = load_diffusers(place, device=device)
+    else:
+        model = load(place, device=device, adapters=folders)
+    for path in files:
+        model = with_word(model, path)
+    return model

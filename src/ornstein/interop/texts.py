@@ -1,14 +1,17 @@
 """Texts as a pipeline of diffusers hears them: by its own encoders, frozen."""
 
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import copy, deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
-from torch.nn.functional import pad
+from torch import Tensor, nn
+from torch.nn.functional import embedding, pad
 
 from ..data.names import shown
 from ..errors import ModelFileError, UsageError
@@ -20,15 +23,16 @@ SENTENCES = "spiece.model"
 VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", SENTENCES)
 LONGEST = 512  # pieces, for an encoder of any length of which its pipeline says nothing
 REMEMBERED = 32  # texts, of megabytes each where the encoders are large
+WORD = r"[^\s():]+"  # that a prompt can hold
 
 
 class Heard(NamedTuple):
-    """What one encoder says of a text.
+    """What one encoder says of texts.
 
     Args:
-        pieces: Of each piece, by its last layer ``(1, L, D)``.
-        before: By the last layer but one ``(1, L, D)``.
-        whole: Of the whole text ``(1, P)``; None if it says nothing of it.
+        pieces: Of each piece, by its last layer ``(B, L, D)``.
+        before: By the last layer but one ``(B, L, D)``.
+        whole: Of the whole text ``(B, P)``; None if it says nothing of it.
         projected: Whether that was brought to where it meets pictures.
     """
 
@@ -65,7 +69,7 @@ Raises `ValueError` if these are not the encoders that it joins.
 def alone(heard: Sequence[Heard], room: Room) -> Said:
     """One encoder, of which the network hears the pieces."""
     [one] = heard
-    return Said(one.pieces, one.pieces.new_zeros(1, 0))
+    return Said(one.pieces, one.pieces.new_zeros(len(one.pieces), 0))
 
 
 def abreast(heard: Sequence[Heard], room: Room) -> Said:
@@ -85,7 +89,8 @@ def stacked(heard: Sequence[Heard], room: Room) -> Said:
     Source: Esser et al. (2024), https://arxiv.org/abs/2403.03206, section 4.
     """
     first, whole = abreast([h for h in heard if h.whole is not None], room)
-    [second] = [h.pieces for h in heard if h.whole is None] or [first.new_zeros(1, *room)]
+    absent = first.new_zeros(len(first), *room)
+    [second] = [h.pieces for h in heard if h.whole is None] or [absent]
     filled = pad(first, (0, max(0, second.shape[-1] - first.shape[-1])))
     return Said(torch.cat([filled, second], 1), whole)
 
@@ -142,11 +147,17 @@ class TextEncoder:
         length: Pieces.
         masked: Whether neither it nor the network attends to what lies behind the end of a text.
             The others were trained to.
+
+    Attributes:
+        words: Those it was taught, each with its vectors ``(V, D)``, which stand for as many
+            pieces.
     """
 
     def __init__(self, name: str, net: Any, tokenizer: Any, length: int, masked: bool) -> None:
         self.name, self.net, self.tokenizer = name, net, tokenizer
         self.length, self.masked = length, masked
+        self.words: dict[str, Tensor] = {}
+        self._known = len(tokenizer)
 
     @classmethod
     def opened(cls, pipeline: Pipeline, part: str, masked: bool) -> "TextEncoder":
@@ -158,32 +169,131 @@ class TextEncoder:
             length = places or min(LONGEST, tokenizer.model_max_length)
         else:
             length = min(places, tokenizer.model_max_length)
-        return cls(part, net, tokenizer, length, masked)
+        return cls(part, net.requires_grad_(False), tokenizer, length, masked)
 
-    @torch.no_grad()
-    def __call__(self, text: str) -> Heard:
+    @property
+    def table(self) -> Tensor:
+        """The vectors of the pieces that it knew before any word was taught ``(N, D)``."""
+        return self.net.get_input_embeddings().weight
+
+    def pieces(self, texts: Sequence[str]) -> Tensor:
+        """The numbers of the pieces of texts ``(B, length)``; what is too long is cut."""
         how = {"padding": "max_length", "truncation": True, "max_length": self.length}
-        read = self.tokenizer([text], **how, return_tensors="pt")
+        spelt = [self._spelt(text) for text in texts]
+        return self.tokenizer(spelt, **how, return_tensors="pt").input_ids
+
+    def __call__(self, pieces: Tensor, newest: Tensor | None = None) -> Heard:
+        """What it says of pieces; it goes where they are.
+
+        Args:
+            pieces: ``(B, length)``.
+            newest: Vectors ``(V, D)`` in place of those of the word that it was taught last.
+        """
+        there = pieces != self.tokenizer.pad_token_id
         attends = self.masked or getattr(self.net.config, "use_attention_mask", False)
-        mask = read.attention_mask if attends else None
-        out = self.net(
-            read.input_ids, attention_mask=mask, output_hidden_states=True, return_dict=True
-        )
-        pieces = out.last_hidden_state
+        vectors = [self.table[:0], *self.words.values()]
+        if newest is not None:
+            vectors[-1] = newest
+        net, new = self.net.to(pieces.device), pieces - self._known
+        with _in_place(net.get_input_embeddings(), new, torch.cat(vectors)):
+            out = net(
+                pieces.masked_fill(new >= 0, 0),
+                attention_mask=there.long() if attends else None,
+                output_hidden_states=True,
+                return_dict=True,
+            )
+        said = out.last_hidden_state
         if self.masked:
-            pieces = pieces.masked_fill(read.attention_mask[..., None] == 0, torch.nan)
+            said = said.masked_fill(~there[..., None], torch.nan)
         projected = out.get("text_embeds")
         whole = out.get("pooler_output") if projected is None else projected
-        return Heard(pieces, out.hidden_states[-2], whole, projected is not None)
+        return Heard(said, out.hidden_states[-2], whole, projected is not None)
+
+    def taught(self, word: str, vectors: Tensor) -> "TextEncoder":
+        """The same encoder, which knows a word more.
+
+        Args:
+            word: As it will stand in texts.
+            vectors: ``(V, D)``, that stand for as many pieces.
+
+        Raises:
+            UsageError: If it knows the word already, or the word is none.
+        """
+        every, other = _numbered(word, len(vectors)), copy(self)
+        if not re.fullmatch(WORD, word):
+            raise UsageError(f"The word {shown(word)!r} must have no spaces, brackets or colons.")
+        vocabulary = {*self.tokenizer.get_vocab(), *map(str.lower, self.words)}
+        if vocabulary & {*every, word.lower()}:
+            raise UsageError(
+                f"The word {shown(word)!r} is one that the {self.name} knows already: take one "
+                f"that means nothing, such as {shown(f'<{word}>')!r}."
+            )
+        token, other.tokenizer = needed("transformers").AddedToken, deepcopy(self.tokenizer)
+        other.tokenizer.add_tokens([token(one, single_word=True) for one in every])
+        other.words = self.words | {word: vectors}
+        return other
+
+    def mean(self, text: str) -> Tensor:
+        """The mean ``(1, D)`` of the vectors of the pieces of a text; of all, if it is empty."""
+        if not text:
+            return self.table.mean(0, keepdim=True)
+        numbers = self.tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
+        return self.table[numbers[0].to(self.table.device)].mean(0, keepdim=True)
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """Where in the text the pieces begin and end; equal for those that stand for no letters."""
         how = {"truncation": True, "max_length": self.length, "return_offsets_mapping": True}
-        return self.tokenizer(text, **how).offset_mapping
+        return self.tokenizer(self._spelt(text), **how).offset_mapping
+
+    def emphasis(self, spans: Sequence[tuple[str, float]]) -> list[float]:
+        """That of each piece of a text in parts."""
+        parts = [(self._spelt(part), weight) for part, weight in spans]
+        each = [weight for part, weight in parts for _ in part]
+        places = self.offsets("".join(part for part, _ in spans))
+        return [each[end - 1] if begin < end else 1.0 for begin, end in places]
 
     def unread(self, text: str) -> str:
         """What is left of a text behind the pieces that are read; empty if it fits."""
-        return text[max((end for _, end in self.offsets(text)), default=0) :].strip()
+        read = max((end for _, end in self.offsets(text)), default=0)
+        return self._spelt(text)[read:].strip()
+
+    def _spelt(self, text: str) -> str:
+        """A text with all the pieces of words that are several."""
+        for word, vectors in self.words.items():
+            if len(vectors) > 1:
+                every = " ".join(_numbered(word, len(vectors)))
+                alone = rf"(?<!\w){re.escape(word)}(?!\w)"
+                text = re.sub(alone, lambda _, every=every: every, text, flags=re.IGNORECASE)
+        return text
+
+
+def _numbered(word: str, count: int) -> list[str]:
+    """The pieces of a word, by the names that diffusers gives them.
+
+    >>> _numbered("<cat>", 3)
+    ['<cat>', '<cat>_1', '<cat>_2']
+    """
+    return [word, *(f"{word}_{i}" for i in range(1, count))]
+
+
+@contextmanager
+def _in_place(table: nn.Module, which: Tensor, vectors: Tensor) -> Iterator[None]:
+    """Let a table of pieces say a row of `vectors` ``(N, D)`` where `which` ``(B, L)`` is not < 0.
+
+    The table itself stays as it is, and is not copied to be a little longer.
+    """
+
+    def said(_: nn.Module, __: Any, found: Tensor) -> Tensor:
+        if not len(vectors):
+            return found
+        new = embedding(which.clamp_min(0), vectors.to(found))
+        return torch.where(which[..., None] < 0, found, new)
+
+    hook = table.register_forward_hook(said)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _tokenizer(pipeline: Pipeline, part: str) -> Any:
@@ -229,8 +339,12 @@ class PipelineReader:
     ) -> None:
         self.encoders, self.join, self.room = tuple(encoders), join, room
         self.weighs, self.silent = weighs, silent
-        self.layout = Layout.of(self._joined(""))
+        self.layout = Layout.of(self._heard(self.pieces([""]), {}))
         self._said = lru_cache(REMEMBERED)(self._say)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "PipelineReader":
+        """Itself: it is frozen, and large."""
+        return self
 
     @property
     def length(self) -> int:
@@ -245,7 +359,7 @@ class PipelineReader:
 
     def tensor(self, texts: Iterable[str]) -> Tensor:
         """The condition ``text`` ``(B, rows, width)``, see `Layout`; what is too long is cut."""
-        return torch.cat([self._said(text) for text in texts])
+        return torch.cat([self._said("")[:0], *(self._said(text) for text in texts)])
 
     def emphasis(self, spans: Sequence[tuple[str, float]]) -> Tensor:
         """The condition ``emphasis`` ``(length,)`` of one text in parts: that of each piece.
@@ -253,7 +367,7 @@ class PipelineReader:
         Raises:
             UsageError: If the network cannot be told it.
         """
-        weights, text = torch.ones(self.length), "".join(part for part, _ in spans)
+        weights = torch.ones(self.length)
         if all(weight == 1 for _, weight in spans):
             return weights
         if not self.weighs:
@@ -261,10 +375,8 @@ class PipelineReader:
                 "This network looks at texts and pictures at once, and knows no emphasis: leave "
                 "the numbers in (word:1.4) out."
             )
-        each = [weight for part, weight in spans for _ in part]
-        for i, (begin, end) in enumerate(self.encoders[0].offsets(text)):
-            if begin < end:
-                weights[i] = each[end - 1]
+        each = self.encoders[0].emphasis(spans)
+        weights[: len(each)] = torch.tensor(each)
         return weights
 
     def unread(self, text: str) -> str:
@@ -276,8 +388,62 @@ class PipelineReader:
             return longest
         return f"{longest} (by {', '.join(short)})"
 
-    def _joined(self, text: str) -> Said:
-        return self.join([encoder(text) for encoder in self.encoders], self.room)
+    @property
+    def words(self) -> dict[str, dict[str, Tensor]]:
+        """Those it was taught, each with its vectors ``(V, D)`` to each encoder, by its name."""
+        every = dict.fromkeys(word for encoder in self.encoders for word in encoder.words)
+        return {
+            word: {e.name: e.words[word] for e in self.encoders if word in e.words}
+            for word in every
+        }
 
+    def taught(self, word: str, vectors: Mapping[str, Tensor]) -> "PipelineReader":
+        """The same reader, which knows a word more.
+
+        Args:
+            word: As it will stand in texts.
+            vectors: ``(V, D)`` to each encoder that is to know it, by its name.
+
+        Raises:
+            UsageError: If one of them knows it already, or it is none.
+            ModelFileError: If the vectors are none of theirs.
+        """
+        widths = {encoder.name: encoder.table.shape[1] for encoder in self.encoders}
+        for name, value in vectors.items():
+            if value.ndim != 2 or value.shape[1] != widths.get(name) or not len(value):
+                raise ModelFileError(
+                    f"The word {shown(word)!r} has vectors of shape {tuple(value.shape)} for the "
+                    f"{shown(name)}, but the encoders take rows of: {shown(str(widths))}."
+                )
+        other = copy(self)
+        other.encoders = tuple(
+            encoder.taught(word, vectors[encoder.name]) if encoder.name in vectors else encoder
+            for encoder in self.encoders
+        )
+        other._said = lru_cache(REMEMBERED)(other._say)
+        return other
+
+    def pieces(self, texts: Sequence[str]) -> Tensor:
+        """The numbers of the pieces of texts ``(B, P)``, those to each encoder in turn."""
+        return torch.cat([encoder.pieces(texts) for encoder in self.encoders], 1)
+
+    def read(self, pieces: Tensor, newest: Mapping[str, Tensor]) -> Tensor:
+        """The condition ``text`` ``(B, rows, width)`` of pieces, which differs by `newest`.
+
+        Args:
+            pieces: ``(B, P)``.
+            newest: To each encoder, vectors in place of those of the word it was taught last.
+        """
+        return self.layout.laid_out(self._heard(pieces, newest))
+
+    @torch.no_grad()
     def _say(self, text: str) -> Tensor:
-        return self.layout.laid_out(self._joined(text))
+        return self.read(self.pieces([text]), {})
+
+    def _heard(self, pieces: Tensor, newest: Mapping[str, Tensor]) -> Said:
+        each = pieces.split([encoder.length for encoder in self.encoders], 1)
+        heard = [
+            encoder(numbers, newest.get(encoder.name))
+            for encoder, numbers in zip(self.encoders, each, strict=True)
+        ]
+        return self.join(heard, self.room)

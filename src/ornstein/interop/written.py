@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from ..core.noise import CosineTableSchedule, DDPMSchedule
+from ..core.denoise import predict_flow
+from ..core.noise import CosineTableSchedule, DDPMSchedule, FlowSchedule
 from ..core.sample import SAMPLERS
 from ..data.codec import write_bytes
 from ..data.dataset import Dataset
@@ -24,10 +25,13 @@ from ..runs.model import Model
 from .diffusers import PREDICTIONS, load_diffusers
 from .foreign import NETWORKS, Foreign
 from .pipeline import INDEX, PICKLES, Pipeline, needed
+from .texts import PipelineReader
+from .words import write_words
 
 Table = DDPMSchedule | CosineTableSchedule
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+CANNOT = "What this run predicts cannot be said to diffusers, by which networks predict"
 STEPS = 5  # of the comparison
 TOLERANCE = 1e-3  # of half the range of the data: what differs by more is no copy
 
@@ -59,7 +63,8 @@ def write_diffusers(model: Model, folder: Path) -> tuple[int, float]:
     """Write a run as a folder that diffusers opens, and open it again.
 
     A run that goes on with a network of diffusers becomes its pipeline, with the network as it is
-    now; one of ours a `DDPMPipeline`.
+    now, and the words that were learned as files beside it; one of ours a `DDPMPipeline`. Of an
+    adapter that learned a word alone, the file is all that is written.
 
     Returns:
         Its bytes; and the largest difference between where a few steps of DDIM end by the run and
@@ -97,16 +102,22 @@ def _given_back(model: Model, net: Foreign, folder: Path) -> tuple[int, float]:
     """The pipeline that a run goes by, with the network as it is now, and what that predicts."""
     if not model.config.net.pipeline:
         raise UsageError("This is a pipeline of diffusers already: copy its folder.")
+    words = write_words(model.reader, folder) if isinstance(model.reader, PipelineReader) else []
+    if model.config.adapt.learn == "words" and not model.adapters:
+        return sum(path.stat().st_size for path in words), 0.0
     pipeline = Pipeline(Path(model.config.net.pipeline))
     part = pipeline.part(NETWORKS)
     assert part is not None
     config, scheduler = pipeline.config("scheduler"), "scheduler/scheduler_config.json"
+    if not isinstance(model.denoiser.schedule, FlowSchedule):
+        config |= {"prediction_type": _prediction(model)}
+    elif model.denoiser.prediction is not predict_flow:
+        raise UsageError(f"{CANNOT} on a path of flow matching only flow, as the pipeline did.")
     try:
         left_out = shutil.ignore_patterns(part, ".*", *(f"*{kind}" for kind in PICKLES))
         shutil.copytree(pipeline.path, folder, ignore=left_out, dirs_exist_ok=True)
         net.net.save_pretrained(folder / part, max_shard_size="1TB")
-        changed = config | {"prediction_type": _prediction(model)}
-        write_bytes(folder / scheduler, json.dumps(changed, indent=2).encode())
+        write_bytes(folder / scheduler, json.dumps(config, indent=2).encode())
     except OSError as error:
         raise StorageError(f"{folder} cannot be written ({error.strerror or error}).") from None
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
@@ -144,8 +155,10 @@ def _scheduler(model: Model, schedule: Table) -> dict[str, Any]:
 
 def _prediction(model: Model) -> str:
     """What the network predicts, in the words of diffusers."""
-    [name] = [name for name, p in PREDICTIONS.items() if p is model.denoiser.prediction]
-    return name
+    for name, prediction in PREDICTIONS.items():
+        if prediction is model.denoiser.prediction:
+            return name
+    raise UsageError(f"{CANNOT} on a table of betas noise, data or velocity: --predict velocity.")
 
 
 def _write(

@@ -40,6 +40,9 @@ Adapter = str | Path | tuple[str | Path, float]
 TABLES = ("net.inputs.label", "net.inputs.text.word")
 """Where a network has its words: the classes, and the pieces of texts."""
 
+READING = "net.reading.new."
+"""Where a word is that the encoders of another library learn; the name of each encoder follows."""
+
 
 def base_facts(model: Model) -> dict[str, Any]:
     """What a run remembers of the model that it goes on from."""
@@ -144,6 +147,10 @@ def put_on(
     _refuse_another_base(model, adapter, config)
     if learned is None:
         learned = chosen_weights(adapter, None, None)[0].load(WEIGHTS)
+    model, learned = _told(model, adapter, config.data.word, learned)
+    on = (*model.adapters, (adapter.identity["id"], strength))
+    if not learned:
+        return replace(model, adapters=on)
     _, given, own = read_words(adapter)
     words, built = _joined(model.vocabulary, own, learned, adapter), model.config
     if config.adapt.learn == "control":
@@ -159,10 +166,28 @@ def put_on(
         raise ModelFileError(f"{shown(adapter.path)} does not fit its base: {reason}.") from None
     answering(denoiser, model.device)
     beside = given if config.adapt.learn == "control" else model.given
-    on = (*model.adapters, (adapter.identity["id"], strength))
     return replace(
         model, denoiser=denoiser, vocabulary=words, given=beside, config=built, adapters=on
     )
+
+
+def _told(
+    model: Model, adapter: RunFolder, word: str | None, learned: dict[str, Tensor]
+) -> tuple[Model, dict[str, Tensor]]:
+    """The model with the word of another library's texts that the adapter has; and what is left."""
+    vectors = {k.removeprefix(READING): v for k, v in learned.items() if k.startswith(READING)}
+    if not vectors:
+        return model, learned
+    if word is None or model.reader is None:
+        raise ModelFileError(f"{shown(adapter.path)} does not fit its base: it names no word.")
+    if word in model.reader.words:
+        raise UsageError(_there_already(adapter, word))
+    left = {name: value for name, value in learned.items() if not name.startswith(READING)}
+    return replace(model, reader=model.reader.taught(word, vectors)), left
+
+
+def _there_already(adapter: RunFolder, word: str) -> str:
+    return f"{shown(adapter.path)} brings the word {shown(word)!r}, which is there already."
 
 
 def _assembled(
@@ -199,9 +224,7 @@ def _joined(
     said, there = (w.words.added if isinstance(w.words, Words) else () for w in (own, words))
     said = said[len(said) - pieces :]
     if both := (set(new) & set(words.classes)) | (set(said) & set(there)):
-        raise UsageError(
-            f"{shown(adapter.path)} brings the word {shown(min(both))!r}, which is there already."
-        )
+        raise UsageError(_there_already(adapter, min(both)))
     heard = words.words
     if isinstance(heard, Words):
         heard = replace(heard, added=there + said)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..core import noise, times
 from ..core.denoise import PREDICTIONS, WEIGHTINGS, NetDenoiser, PredictMean, Variational
-from ..data.captions import Words
+from ..data.captions import Learns, Words
 from ..data.codec import Codec
 from ..data.given import heard
 from ..data.names import shown
@@ -151,7 +151,7 @@ class Model:
     given: Codec | None = None
     adapters: tuple[tuple[str, float], ...] = ()
     encoder: Encoder | None = None
-    reader: Reads | None = None
+    reader: Learns | None = None
     pipeline: Path | None = None
 
     @property

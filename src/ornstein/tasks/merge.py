@@ -25,12 +25,17 @@ def merge(run: str | Path, adapters: Sequence[Adapter] = (), *, out: str | Path)
 
     Raises:
         UsageError: If there is nothing to merge, or a control branch, which is no weights of the
-            network; or if there is something at `out`.
+            network, or a word of a pipeline's texts, likewise; or if there is something at `out`.
     """
     model = load(run, adapters=adapters)
     assert model.run is not None
     if isinstance(model.denoiser.net, Controlled):
         raise UsageError("A control branch cannot be merged: it stays beside the network.")
+    if model.reader is not None and model.reader.words:
+        raise UsageError(
+            "A word for the encoders of a pipeline cannot be merged: keep the adapter, or export "
+            "--to diffusers."
+        )
     named = [parsed(adapter) for adapter in adapters]
     if not named and "base" not in model.run.identity:
         raise UsageError(f"There is nothing to merge into {shown(run)}: name an --adapter.")

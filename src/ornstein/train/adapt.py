@@ -21,6 +21,8 @@ from ..data.reader import Reader
 from ..errors import DataError, UsageError
 from ..interop.adopted import adopted
 from ..interop.pipeline import INDEX
+from ..interop.texts import PipelineReader
+from ..interop.words import Reading, Spelling, introduced
 from ..nets import Controlled
 from ..nets.adapters import NewWords, add_low_rank, freeze
 from ..rng import normal
@@ -31,6 +33,9 @@ from ..runs.latents import LatentCodec
 from ..runs.model import GRIDS, Model, load
 
 LABELS, PIECES = (f"{table}.weight" for table in TABLES)
+Texts = tuple[tuple[str, ...], ...]
+"""The captions of each example."""
+
 DRAWN = 256  # examples that the base draws of the class that is not to be forgotten
 ROOM = 64  # of them at once
 
@@ -71,10 +76,10 @@ def adaptation(
     if base.run is None and base.pipeline is None:
         raise UsageError("Only a run that lies in a folder can be gone on from: give the folder.")
     place, config = base.place, base.config
-    if config.net.pipeline and learn in ("words", "control"):
+    if config.net.pipeline and learn == "control":
         raise UsageError(
-            f"{shown(place)} has a network of another library: it learns no new words, and takes "
-            "no control branch. Go on with --lora, or with all of its weights."
+            f"{shown(place)} has a network of another library, which takes no control branch. Go "
+            "on with --lora, or with all of its weights."
         )
     if predict and learn != "all":
         raise UsageError("To predict something else takes all weights: leave --predict out.")
@@ -201,7 +206,8 @@ def in_words_of(base: Model, data: Dataset, adapt: AdaptConfig) -> Dataset:
         number = {name: i for i, name in enumerate(classes)}
         lookup = torch.tensor([*(number.get(name, -1) for name in data.classes), -1])
         label = torch.full((len(data),), -1) if data.label is None else lookup[data.label]
-    fresh = len(classes) > len(known.classes) or (captions and captions.words != known.words)
+    reads = base.reader or known.words
+    fresh = len(classes) > len(known.classes) or (captions and captions.words != reads)
     deaf = base.encoder is not None or (not classes and captions is None)
     if (adapt.like or data.options.word) and deaf:
         why = "goes by an encoder" if base.encoder else "was trained without labels"
@@ -243,6 +249,8 @@ def _captions(base: Model, data: Dataset, adapt: AdaptConfig) -> Captions | None
         return None
     texts = data.captions.texts if data.captions else ((),) * len(data)
     if (word := data.options.word) is not None:
+        if isinstance(words, PipelineReader):
+            return _spelt(words, word, texts, adapt)
         if not isinstance(words, Words):
             who = words.encoder if isinstance(words, Reader) else base.place
             raise UsageError(
@@ -252,8 +260,24 @@ def _captions(base: Model, data: Dataset, adapt: AdaptConfig) -> Captions | None
         word = word.lower()
         if adapt.learn != "control" and word not in words.added:
             words = replace(words, added=(*words.added, word))
-        texts = tuple(tuple(f"{word} {text}" for text in row) or (word,) for row in texts)
+        texts = _called(word, texts)
     return Captions(words=words, texts=texts)
+
+
+def _called(word: str, texts: Texts) -> Texts:
+    """Captions that begin with a word, or are it."""
+    return tuple(tuple(f"{word} {text}" for text in row) or (word,) for row in texts)
+
+
+def _spelt(reader: PipelineReader, word: str, texts: Texts, adapt: AdaptConfig) -> Captions:
+    """Captions with a new word, for encoders of another library that learn it."""
+    if adapt.learn == "all":
+        raise UsageError(
+            "A new word of a pipeline is learned beside its network, not with all weights of it: "
+            "say --lora 8 too, or the word alone."
+        )
+    spelling = Spelling(introduced(reader, word, adapt.like))
+    return Captions(words=spelling, texts=_called(word, texts))
 
 
 def _attributes(base: Model, data: Dataset) -> Attributes | None:
@@ -416,6 +440,8 @@ def go_on_from(base: Model, denoiser: NetDenoiser, config: RunConfig) -> None:
         place, _, name = table.removesuffix(".weight").rpartition(".")
         words = NewWords(base.denoiser.state_dict()[table], first)
         setattr(denoiser.get_submodule(place), name, words)
+    if (word := config.data.word) is not None and isinstance(base.reader, PipelineReader):
+        denoiser.net.reading = Reading(introduced(base.reader, word, adapt.like), word)
 
 
 def _label_like(base: Model, adapt: AdaptConfig) -> list[int]:
