@@ -50,7 +50,7 @@ def test_other_held_out_data_can_be_given(run, tmp_path, capsys):
     np.save(tmp_path / "held.npy", rows)
     flags = ["--against", str(tmp_path / "held.npy"), "-n", "40", "--out", str(tmp_path / "out")]
     assert run_command(["evaluate", str(run), *flags, *QUICK]) == 0
-    assert "there are 30" in capsys.readouterr().out
+    assert "30 examples on each side are too few" in capsys.readouterr().out
 
 
 def test_restorations_are_judged_where_words_say_what_was_measured(run, tmp_path, capsys):

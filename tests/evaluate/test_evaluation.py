@@ -178,6 +178,8 @@ def test_too_few_examples_get_a_sentence_in_place_of_a_number(run, tmp_path):
     assert found.copies is None
     text = write(found, tmp_path).read_text()
     assert "needs 128 examples on each side, there are 15" in text
+    (line,) = (line for line in found.lines() if "15 examples on each side are too few" in line)
+    assert all(figure.key in line for figure in found.figures) and "--against" in line
     assert "cannot be said from 15 examples" in text
     assert "too few" in text
 

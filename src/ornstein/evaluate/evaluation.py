@@ -25,7 +25,7 @@ from .features.labelled import Encoder
 from .measures.bits import Bits, losses, measure_bits, why_none
 from .measures.calibration import Calibration, calibrate, in_words
 from .measures.copies import FEWEST, Copies, look_for_copies, most_alike
-from .measures.figures import Figure, Side, Spaces, measure_figures
+from .measures.figures import Figure, Side, Spaces, lacking, measure_figures
 from .measures.groups import Grouping, group
 from .measures.marginals import Check, Marginals, measure_marginals
 from .measures.paired import Paired, context_of_pairs, measure_pairs
@@ -114,15 +114,17 @@ class Evaluation:
 
     def lines(self) -> list[str]:
         """What the command prints: each figure with its floor, and the verdict."""
-        out = []
+        out, needs = [], dict[str, int]()
         for figure in self.figures:
             score = figure.score
             if score is None:
-                out.append(f"{figure.key:<28} {figure.sentence}")
+                needs[figure.key] = figure.fewest
             else:
                 both = f"{score.value:.3g} ± {score.spread:.2g}, real {score.floor:.3g}"
                 chance = "" if figure.chance is None else f", p = {figure.chance:.2g}"
                 out.append(f"{figure.key:<28} {both}{chance}")
+        if needs:
+            out.append(lacking(needs, self.figures[0].n))
         if self.bits is not None:
             both = f"{self.bits.flow:.3f} ± {self.bits.flow_error:.3f}"
             out.append(f"{'bits per dimension':<28} {both}, bound {self.bits.bound:.3f}")

@@ -74,6 +74,23 @@ class Figure:
         return f"needs {self.fewest:,} examples on each side, there are {self.n:,}"
 
 
+def lacking(needs: Mapping[str, int], n: int) -> str:
+    """What so few examples cannot say, and what to do.
+
+    Args:
+        needs: Examples on each side, by the name of what needs them.
+        n: Examples there were.
+    """
+    named: dict[int, list[str]] = {}
+    for name, fewest in sorted(needs.items(), key=lambda need: need[1]):
+        named.setdefault(fewest, []).append(name)
+    each = "; ".join(f"at least {fewest:,} for {', '.join(k)}" for fewest, k in named.items())
+    return (
+        f"{n:,} examples on each side are too few: it takes {each}. Leave more out of training by "
+        "--data.validation, draw more by --count, or give others by --against."
+    )
+
+
 class Spaces:
     """Examples in each of the spaces that figures are measured in.
 

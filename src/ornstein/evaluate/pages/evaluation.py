@@ -15,9 +15,9 @@ from ..measures.bits import Profile, why_none
 from ..measures.calibration import Calibration
 from ..measures.copies import Copies
 from ..measures.coverage import ceiling
-from ..measures.figures import Figure
+from ..measures.figures import Figure, lacking
 from ..measures.groups import Grouping
-from ..measures.marginals import Marginals
+from ..measures.marginals import FEWEST, Marginals
 from ..measures.paired import Paired
 from .bars import Bars, bars
 from .curve import Line, chart
@@ -143,11 +143,11 @@ def _drew(evaluation: "Evaluation") -> list[Block]:
 
 
 def _quality(figures: Sequence[Figure]) -> list[Block]:
-    rows, few = [], []
+    rows, needs = [], dict[str, int]()
     for figure in figures:
         title = f"{TITLES[figure.name]}, {figure.space}"
         if figure.score is None:
-            few.append(f"{title}: {figure.sentence}.")
+            needs[title] = figure.fewest
             continue
         score, worse = figure.score, figure.worse or 0.0
         low, high = score.interval
@@ -179,8 +179,9 @@ def _quality(figures: Sequence[Figure]) -> list[Block]:
                 )
         head = ("", "samples", "between", "real data", "ratio", "worse by")
         blocks += [Prose(words), Table(head=head, rows=rows, caption=caption)]
-    if few:
-        blocks.append(Prose("Not measured, for a number would mislead. " + " ".join(few)))
+    if needs:
+        few = f"Not measured, for a number would mislead: {lacking(needs, figures[0].n)}"
+        blocks.append(Prose(few))
     return blocks
 
 
@@ -337,7 +338,9 @@ def _marginals(found: Marginals) -> list[Block]:
         )
         head = ("", "samples", "between", "real data", "ratio", "worse by")
         blocks.append(Table(head=head, rows=rows, caption=caption))
-    worst = [c.sentence for c in found.checks if c.differs or c.score is None]
+    worst = [c.sentence for c in found.checks if c.differs]
+    if needs := {c.name: FEWEST for c in found.checks if c.score is None}:
+        worst.append(lacking(needs, found.checks[0].n))
     words = " ".join(worst) or "Nothing differs more than chance allows."
     return [Prose(words), *blocks]
 
