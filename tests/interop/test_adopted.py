@@ -143,7 +143,8 @@ def test_what_is_drawn_first_is_what_the_pipeline_draws_and_it_goes_back_as_it_c
 
 
 def of_few(config, seen, **train):
-    return replace(config, train=replace(config.train, seen=seen, batch=32, **train))
+    few = {"seen": seen, "batch": 32, "precision": "f32", **train}
+    return replace(config, train=replace(config.train, **few))
 
 
 @pytest.mark.slow

@@ -45,7 +45,7 @@ def cats(tmp_path_factory):
 
 def going_on(place, learn="all", seen=64, rate=1e-3, **options):
     config = adaptation(place, learn, **options)
-    train = replace(config.train, seen=seen, batch=16, learning_rate=rate)
+    train = replace(config.train, seen=seen, batch=16, learning_rate=rate, precision="f32")
     return replace(config, train=train)
 
 

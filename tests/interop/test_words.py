@@ -16,7 +16,7 @@ from ornstein.errors import ModelFileError, UsageError
 from ornstein.interop.adopted import adopted
 from ornstein.interop.diffusers import load_diffusers
 from ornstein.interop.place import open_model
-from ornstein.interop.words import Reading, Spelling, introduced
+from ornstein.interop.words import Reading, Spelling, introduced, write_words
 from ornstein.runs.folder import RunFolder
 from ornstein.train import adapt
 from ornstein.train.adapt import adaptation
@@ -26,7 +26,7 @@ from train.tiny import resumed_and_whole
 
 diffusers = pytest.importorskip("diffusers")
 
-WORD = "<thing>"
+WORD, OTHER = "<thing>", "<other>"
 VECTORS = "net.reading.new.text_encoder"
 TOLD = {"text": [f"red {WORD}", WORD], "sampler": "ddim", "steps": 3, "guidance": 3.0}
 UNTOLD = TOLD | {"text": ["red cat", "blue"]}
@@ -57,7 +57,7 @@ def things(tmp_path_factory):
 
 def learning(place, learn="words", seen=32, rate=1e-2, **options):
     config = adaptation(place, learn, **options)
-    train = replace(config.train, seen=seen, batch=8, learning_rate=rate)
+    train = replace(config.train, seen=seen, batch=8, learning_rate=rate, precision="f32")
     return replace(config, train=train, data=replace(config.data, word=WORD))
 
 
@@ -101,10 +101,10 @@ def test_a_word_to_two_encoders_is_heard_as_in_diffusers(large, tmp_path):
     assert_close(said.whole, whole, rtol=0, atol=1e-5)
 
 
-def test_the_whole_of_a_text_is_read_at_its_end_and_not_at_a_new_word(stable):
+def test_the_whole_of_a_text_is_read_at_its_end_and_not_at_a_new_word(stable, monkeypatch):
     """Encoders of old configurations look for the piece of the highest number."""
     [encoder] = load_diffusers(stable).words.encoders
-    encoder.net.eos_token_id = 2
+    monkeypatch.setattr(encoder.net, "eos_token_id", 2)
     place = int(encoder.pieces(["red cat"]).argmax())
     taught = encoder.taught(WORD, encoder.mean("cat"))
     pieces = taught.pieces([f"red cat {WORD}"])
@@ -150,7 +150,7 @@ def test_a_word_alone_is_all_that_is_learned_and_all_else_stays_to_the_last_bit(
 
 
 def test_a_word_comes_to_mean_what_its_pictures_are(stable, things):
-    config = learning(stable, seen=640, rate=3e-2)
+    config = learning(stable, seen=160, rate=0.1)
     data, _ = read(things, config, torch.device("cpu"))
     training = Training(config, data)
     assert [name for name, _ in training.denoiser.named_parameters()] == [VECTORS]
@@ -168,38 +168,40 @@ def test_a_word_comes_to_mean_what_its_pictures_are(stable, things):
     assert loss() < before - 1e-3, (before, loss())
 
 
-def test_a_stopped_training_of_a_word_ends_as_one_that_was_never_stopped(stable, things, worded):
+def test_a_stopped_training_of_a_word_ends_as_one_that_was_never_stopped(stable, things):
     config = learning(stable, "low-rank", rank=2)
     data, _ = read(things, config, torch.device("cpu"))
-    resumed, once = resumed_and_whole(config, data, 2)
+    resumed, once = resumed_and_whole(config, data, 1)
     assert resumed == once
-    assert ou.train(out=worded.path, resume=True).latest().seen == 32
 
 
-def test_a_subject_is_bound_to_its_word_beside_additions_and_its_kind_is_kept(
-    stable, things, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(adapt, "DRAWN", 8)
-    monkeypatch.setattr(adapt, "ROOM", 8)
-    config = learning(stable, "low-rank", seen=16, rate=1e-3, rank=2, like="cat")
-    run = ou.train(things, config=config, out=tmp_path / "run")
-    assert run.kept("remembered")["stored"].shape[0] == 8
-    weights = run.latest().load("ema-0")
+@pytest.fixture(scope="module")
+def subject(stable, things, tmp_path_factory) -> RunFolder:
+    """A kind of cat, by another word and additions; half of what it sees are cats as they were."""
+    config = learning(stable, "low-rank", seen=16, rank=2, like="cat")
+    config = replace(config, data=replace(config.data, word=OTHER))
+    with pytest.MonkeyPatch.context() as few:
+        few.setattr(adapt, "DRAWN", 8)
+        few.setattr(adapt, "ROOM", 8)
+        return ou.train(things, config=config, out=tmp_path_factory.mktemp("subject") / "run")
+
+
+def test_a_subject_is_bound_to_its_word_beside_additions_and_its_kind_is_kept(stable, subject):
+    assert subject.kept("remembered")["stored"].shape[0] == 8
+    weights = subject.latest().load("ema-0")
     assert {name.rpartition(".")[2] for name in weights} == {"up", "down", "text_encoder"}
     [encoder] = load_diffusers(stable).words.encoders
-    assert (weights[VECTORS] - encoder.mean("cat")).abs().max() < 0.01
+    assert 0 < (weights[VECTORS] - encoder.mean("cat")).abs().max() < 0.05
+    assert ou.train(out=subject.path, resume=True).latest().seen == 16
 
 
-def test_words_stack_with_additions_and_with_each_other(stable, things, worded, tmp_path):
-    config = adaptation(stable, "low-rank", rank=1)
-    few = replace(config.train, seen=8, batch=8, learning_rate=1e-2)
-    style = ou.train(things, config=replace(config, train=few), out=tmp_path / "style").path
-    save_file({"<other>": torch.randn(2, 8)}, tmp_path / "other.safetensors")
-    on = [worded.path, f"{style}:0.5", tmp_path / "other.safetensors"]
+def test_words_stack_with_additions_and_with_each_other(stable, worded, subject, tmp_path):
+    save_file({"<third>": torch.randn(2, 8)}, tmp_path / "third.safetensors")
+    on = [worded.path, f"{subject.path}:0.5", tmp_path / "third.safetensors"]
     model = open_model(stable, adapters=on)
-    assert list(model.words.words) == [WORD, "<other>"] and len(model.adapters) == 2
+    assert list(model.words.words) == [WORD, OTHER, "<third>"] and len(model.adapters) == 2
     again = open_model(worded.path, adapters=on[1:])
-    asked = TOLD | {"text": [f"{WORD} <other>", "red"]}
+    asked = TOLD | {"text": [f"{WORD} <third>", OTHER]}
     both, same = (ou.sample(each, 2, **asked).x for each in (model, again))
     assert torch.equal(both, same)
     alone = ou.sample(open_model(stable, adapters=on[:1]), 2, **asked).x
@@ -223,18 +225,24 @@ def test_a_learned_word_is_written_for_diffusers_and_read_again(stable, worded, 
     assert_close(alone, run, rtol=0, atol=1e-4 * run.abs().max().item())
 
 
-def test_the_words_of_a_whole_pipeline_are_written_beside_it(large, things, tmp_path):
-    config = learning(large, "low-rank", seen=8, rank=1)
-    run = ou.train(things, config=config, out=tmp_path / "run")
-    done = ou.export(run, tmp_path / "back", to="diffusers")
-    file = load_file(done.path / "learned_embeds.safetensors")
-    assert {name: value.shape for name, value in file.items()} == {
+def test_the_words_of_a_whole_pipeline_are_written_beside_it(subject, tmp_path):
+    done = ou.export(subject, tmp_path / "back", to="diffusers")
+    again = open_model(done.path, adapters=[done.path / "learned_embeds.safetensors"])
+    asked = TOLD | {"text": OTHER}
+    theirs, ours = (ou.sample(model, 1, **asked).x for model in (again, subject))
+    assert_close(theirs, ours, rtol=0, atol=1e-4 * ours.abs().max().item())
+
+
+def test_words_to_two_encoders_are_written_by_the_names_of_these(large, tmp_path):
+    reader = introduced(introduced(load_diffusers(large).words, WORD, "cat"), OTHER)
+    first, second = write_words(reader, tmp_path)
+    assert {name: value.shape for name, value in load_file(second).items()} == {
         "clip_l": (1, 8),
         "clip_g": (1, 12),
     }
-    again = open_model(done.path, adapters=[done.path / "learned_embeds.safetensors"])
-    theirs, ours = (ou.sample(model, 2, **TOLD).x for model in (again, run))
-    assert_close(theirs, ours, rtol=0, atol=1e-4 * ours.abs().max().item())
+    again = open_model(large, adapters=[first, second]).words
+    texts = [f"red {WORD}", OTHER]
+    assert torch.equal(again.tensor(texts), reader.tensor(texts))
 
 
 # --- What is refused -----------------------------------------------------------------------------

@@ -401,6 +401,11 @@ def refuse(model: Model, chosen: DistillOptions) -> None:
             "A run that adds to a mean cannot teach: a student would learn what a mean leaves, and "
             "its teacher knows the whole. Train one without --mean."
         )
+    if model.reader is not None and model.reader.words:
+        raise UsageError(
+            "A word for the encoders of a pipeline is not handed on to students: teach without the "
+            "adapter that brings it, and put that on the student's pipeline."
+        )
     if not progressive and not can_look_ahead(model):
         raise UsageError(
             "A run that learns its variance, or hears the number of a step, teaches by --method "
