@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
+from .combine import Through
 from .denoise import Denoiser, align, covariance
 from .measure import LinearOperator, Mask, Spectrum
 from .noise import Schedule
@@ -160,9 +161,11 @@ def _spectrum(measured: Measured, x: Tensor) -> Spectrum:
     operator, shape = measured.operator, tuple(x.shape[1:])
     known = operator.spectrum(shape) if isinstance(operator, LinearOperator) else None
     if known is None:
+        by_decoder = isinstance(operator, Through)
+        what = "what a decoder makes of latents" if by_decoder else type(operator).__name__
         raise UsageError(
-            "ddrm needs an operator whose singular values are known, and those of "
-            f"{type(operator).__name__} are not: choose another method, such as mmps."
+            f"ddrm needs an operator whose singular values are known, and those of {what} are not: "
+            "choose another method, such as mmps."
         )
     return known
 

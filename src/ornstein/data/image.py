@@ -93,7 +93,7 @@ class ImageCodec(Codec):
 
         screen = self.screen(x)
         count, height, width, _ = screen.shape
-        scale = scale or max(1, min(8, 48 // min(height, width)))
+        scale = scale or max(1, min(8, round(48 / min(height, width))))
         columns = columns or max(1, round(math.sqrt(count * height / width)))
         rows, gap = math.ceil(count / columns), 2
         tall, wide = height * scale + gap, width * scale + gap
