@@ -19,8 +19,6 @@ from .machine import FLAT, Flag, Machine, training
 if TYPE_CHECKING:
     from typing import Self
 
-    from ..runs.config import RunConfig
-
 
 class Said:
     """Options that know which of them were said, though it be what they are by default."""
@@ -105,7 +103,7 @@ def train(
     from ..runs.config import RunConfig
     from ..runs.facts import describe
     from ..runs.folder import RunFolder
-    from ..train import Draft
+    from ..train import Draft, Sequel
     from ..train import train as fit
 
     adapt = checked(AdaptOptions, asdict(adapt))
@@ -121,10 +119,19 @@ def train(
     kind = changes.get("net", {}).get("kind", recipe)
     if autoencoder.said and data is not None and kind != "autoencoder":
         raise UsageError("--autoencoder says what its latents are: add --recipe autoencoder.")
-    wanted: RunConfig | Draft | None = None
+    wanted: RunConfig | Draft | Sequel | None = None
     place = str(config or "the command line")
     if adapt.learn != "all" or adapt.base is not None:
-        wanted = _going_on(adapt, DataOptions(**read_as), changes, place)
+        wanted = Sequel(
+            base=adapt.base or "",
+            learn=adapt.learn,
+            rank=adapt.lora or 8,
+            targets=adapt.targets,
+            like=adapt.like or "",
+            predict=adapt.predict,
+            changes=changes,
+            place=place,
+        )
     elif data is not None and (changes or recipe != "auto" or dry_run):
         wanted = Draft(recipe=recipe, changes=changes, place=place)
     if dry_run:
@@ -132,6 +139,8 @@ def train(
             found = open_data(str(data), wanted.data)
             wanted = wanted.settled(found, minutes, machine.device)
             wanted = replace(wanted, source=str(data))
+        elif isinstance(wanted, Sequel):
+            wanted = wanted.settled()
         print(wanted.to_toml() if wanted else RunFolder.open(out or "").config_toml)
         return
     with training() as report:
@@ -198,19 +207,3 @@ def _two_stages(prior: Path | None, embedding: Path | None) -> dict[str, Any]:
         )
     role = "decoder" if prior is None else "prior"
     return {"encoder": str((prior or embedding or Path()).resolve()), "role": role}
-
-
-def _going_on(
-    adapt: AdaptOptions, options: DataOptions, changes: dict[str, Any], place: str
-) -> "RunConfig":
-    """The configuration of the run to go on from, with the changes, which came from `place`."""
-    from ..runs.config import RunConfig
-    from ..train.adapt import adaptation, begun, options_of
-    from ..train.draft import merged
-
-    base = begun(adapt.base or "")
-    own = {"rank": adapt.lora or 8, "targets": adapt.targets, "like": adapt.like or ""}
-    config = asdict(adaptation(base, adapt.learn, **own, predict=adapt.predict))
-    read_as = RunConfig.from_dict({"data": asdict(options) | changes.get("data", {})}, place).data
-    changes = changes | {"data": asdict(options_of(base, read_as))}
-    return RunConfig.from_dict(merged(config, changes), place)

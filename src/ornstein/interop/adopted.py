@@ -35,11 +35,13 @@ from ..runs.config import (
     TrainConfig,
 )
 from ..runs.latents import LatentCodec
-from ..runs.model import LENDERS, Model, Vocabulary, build_denoiser, build_schedule
+from ..runs.lent import LENDERS
+from ..runs.model import Model, Vocabulary, build_denoiser, build_schedule
 from .diffusers import eight_bits, load_diffusers, schedule_of
 from .foreign import Foreign
 from .pipeline import BESIDE, Pipeline, find
 
+LENT = "diffusers"  # the kind of a network that stays where it is
 NETWORK = "UNet2DModel"
 FIXED: dict[str, Any] = {
     "center_input_sample": False,
@@ -94,7 +96,7 @@ def adopted(place: str | Path) -> Model:
     return _kept(pipeline)
 
 
-LENDERS["diffusers"] = adopted
+LENDERS[LENT] = adopted
 
 
 def _kept(pipeline: Pipeline) -> Model:
@@ -108,7 +110,7 @@ def _kept(pipeline: Pipeline) -> Model:
         model.config,
         source=place,
         latent=place if isinstance(model.codec, LatentCodec) else "",
-        net=NetConfig(kind="diffusers", pipeline=place),
+        net=NetConfig(kind=LENT, pipeline=place),
         schedule=schedule,
         denoiser=loss,
         times=_times(path),

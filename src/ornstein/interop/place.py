@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 
 from ..runs.adapters import Adapter, parsed, worn
+from ..runs.lent import lender, opened_once
 from ..runs.model import Model, load
-from .adopted import adopted
+from .adopted import LENT
 from .diffusers import load_diffusers
 from .hub import MARK, fetched
 from .pipeline import INDEX
@@ -41,7 +42,8 @@ def open_model(
     folders = [adapter for adapter in adapters if parsed(adapter)[0] not in files]
     if (Path(place) / INDEX).is_file():
         if folders:
-            model = worn(adopted(place).to(device), folders)
+            with opened_once():
+                model = worn(lender(LENT, place).to(device), folders)
         else:
             model = load_diffusers(place, device=device)
     else:

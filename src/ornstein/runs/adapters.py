@@ -23,8 +23,8 @@ from ..nets.adapters import grown
 from ..nets.blocks import answering
 from .config import RunConfig
 from .folder import RunFolder
+from .lent import LENDERS, lender, opened_once
 from .model import (
-    LENDERS,
     WEIGHTS,
     Model,
     Vocabulary,
@@ -69,6 +69,7 @@ def _digest(weights: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+@opened_once()
 def load_adapted(
     folder: RunFolder,
     config: RunConfig,
@@ -122,7 +123,7 @@ def load_base(folder: RunFolder, config: RunConfig) -> Model:
             f"{shown(place)}, the base of {shown(folder.path)}, is no longer there: put it back, "
             f"or say where it is with --adapter {shown(folder.path)} after the base."
         )
-    return LENDERS["diffusers"](str(place))
+    return lender("diffusers", place)
 
 
 def put_on(

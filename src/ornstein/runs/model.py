@@ -24,10 +24,11 @@ from ..nets import NETS, Conditions, Controlled, MonotoneCurve, Uncertainty
 from ..nets.blocks import answering
 from ..nets.unet2d import Layout
 from .checkpoint import WEIGHTS, Checkpoint
-from .config import NetConfig, RunConfig, ScheduleConfig, TimesConfig
+from .config import RunConfig, ScheduleConfig, TimesConfig
 from .embedding import Encoder, read_encoder
 from .folder import RunFolder
 from .latents import LatentCodec, read_latents
+from .lent import apart, lent
 from .posthoc import posthoc
 from .prompt import Reads
 
@@ -192,27 +193,6 @@ class Model:
         return self.run
 
 
-LENDERS: dict[str, Callable[[str], Model]] = {}
-"""By the kind of a network of another library, what opens the folder that it is lent from.
-
-`interop`, which alone knows such folders, says so here.
-"""
-
-
-def lent(config: NetConfig) -> Model:
-    """The model whose network, codec and reader a run goes by that has no network of ours.
-
-    Raises:
-        UsageError: If it is no longer there.
-    """
-    if not Path(config.pipeline).is_dir():
-        raise UsageError(
-            f"{shown(config.pipeline)} is no longer there, whose network the run goes on with: put "
-            "it back."
-        )
-    return LENDERS[config.kind](config.pipeline)
-
-
 def load(
     run: str | Path,
     *,
@@ -260,7 +240,7 @@ def load(
     if config.net.pipeline:
         lender = lent(config.net).to(device)
         codec, given, vocabulary, reader = lender.codec, None, lender.vocabulary, lender.reader
-        denoiser = build_denoiser(config, codec.shape, vocabulary, lender.denoiser.net)
+        denoiser = build_denoiser(config, codec.shape, vocabulary, apart(lender.denoiser.net))
     else:
         codec, given, vocabulary = read_words(folder, device)
         _refuse_to_build(config, codec.shape, vocabulary, checkpoint)
@@ -438,6 +418,7 @@ def build_net(config: RunConfig, shape: tuple[int, ...], vocabulary: Vocabulary)
             read=words.width if isinstance(words, Reader) else 0,
             length=words.length if words else 0,
             span=int(config.distill.looks_ahead),
+            sloped=int(config.distill.method == "mean-flow"),
             guidance=int(config.distill.told_guidance),
             embedding=vocabulary.embedding,
         )
@@ -452,7 +433,7 @@ def build_net(config: RunConfig, shape: tuple[int, ...], vocabulary: Vocabulary)
 
 def _lent_net(config: RunConfig) -> nn.Module:
     """The network of another library, with the weights that it has there."""
-    net: Any = lent(config.net).denoiser.net
+    net: Any = apart(lent(config.net).denoiser.net)
     if config.train.memory == "low":
         net.net.enable_gradient_checkpointing()
     return net.requires_grad_(True).train()

@@ -10,6 +10,7 @@ from ..lazy import loader, verb
 
 if TYPE_CHECKING:
     from .draft import Draft as Draft
+    from .draft import Sequel as Sequel
     from .progress import Progress as Progress
     from .progress import shown as shown
     from .recipes import RECIPES as RECIPES
@@ -20,6 +21,7 @@ _HOME = {
     "Draft": "draft",
     "Progress": "progress",
     "RECIPES": "recipes",
+    "Sequel": "draft",
     "recipe": "recipes",
     "shown": "progress",
     "train": "start",

@@ -19,7 +19,7 @@ from ..data.names import shown
 from ..data.options import DataOptions
 from ..data.reader import Reader
 from ..errors import DataError, UsageError
-from ..interop.adopted import adopted
+from ..interop.adopted import LENT
 from ..interop.pipeline import INDEX
 from ..interop.texts import PipelineReader
 from ..interop.words import Reading, Spelling, introduced
@@ -30,6 +30,7 @@ from ..runs.adapters import TABLES, base_facts
 from ..runs.config import AdaptConfig, RunConfig
 from ..runs.folder import RunFolder
 from ..runs.latents import LatentCodec
+from ..runs.lent import lender
 from ..runs.model import GRIDS, Model, load
 
 LABELS, PIECES = (f"{table}.weight" for table in TABLES)
@@ -159,7 +160,8 @@ def base_of(config: RunConfig) -> Model:
 
 def begun(place: str | Path, seen: int | None = None) -> Model:
     """The run at a place; or the pipeline of diffusers there, as the run that it may become."""
-    return adopted(place) if (Path(place) / INDEX).is_file() else load(place, seen=seen)
+    pipeline = (Path(place) / INDEX).is_file()
+    return lender(LENT, place) if pipeline else load(place, seen=seen)
 
 
 def check_same_base(config: RunConfig, folder: RunFolder) -> None:

@@ -1,12 +1,13 @@
-"""What is wanted of a run before its data are open: a recipe, and what shall differ from it."""
+"""What is wanted of a run before its data are open, or the run that it goes on from."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from ..data.dataset import Dataset
 from ..data.options import DataOptions
 from ..runs.config import RunConfig
+from .adapt import adaptation, begun, options_of
 from .recipes import recipe
 
 
@@ -60,6 +61,45 @@ class Draft:
     def _known(self) -> RunConfig:
         """What the changes say, among what is so by default."""
         return RunConfig.from_dict(dict(self.changes), self.place)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sequel:
+    """A configuration to be, of what goes on from a run that need not be open yet.
+
+    Args:
+        base: Where that lies; or a pipeline of diffusers.
+        learn: What it learns of it; see `adapt.adaptation`, as for all that follows.
+        rank: Of additions of low rank.
+        targets: Layers that get them.
+        like: The class that new ones begin as.
+        predict: What the network learns to predict in place of what it does.
+        changes: What shall differ from the configuration of that run, table by table.
+        place: Where the changes come from, for messages.
+    """
+
+    base: str
+    learn: Literal["all", "low-rank", "words", "control"] = "low-rank"
+    rank: int = 8
+    targets: tuple[str, ...] = ()
+    like: str = ""
+    predict: Literal["velocity", "flow"] | None = None
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    place: str = "the changes"
+
+    def settled(self) -> RunConfig:
+        """The configuration.
+
+        Raises:
+            UsageError: If nothing is there, it cannot be gone on from, or the changes name what
+                there is not.
+        """
+        base = begun(self.base)
+        own: dict[str, Any] = {"rank": self.rank, "targets": self.targets, "like": self.like}
+        config = asdict(adaptation(base, self.learn, **own, predict=self.predict))
+        said = RunConfig.from_dict({"data": self.changes.get("data", {})}, self.place).data
+        changes = {**self.changes, "data": asdict(options_of(base, said))}
+        return RunConfig.from_dict(merged(config, changes), self.place)
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

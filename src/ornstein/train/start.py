@@ -29,12 +29,13 @@ from ..runs.embedding import (
 )
 from ..runs.folder import RunFolder
 from ..runs.latents import KEPT, LatentCodec, encoded, keep_autoencoder, latents_of
+from ..runs.lent import opened_once
 from ..runs.model import Model, load, read_words
 from ..runs.residual import left_by
 from .adapt import base_of, check_same_base, in_words_of, keep_memory, recall
 from .budget import settle
 from .device import World, choose_device, using_threads
-from .draft import Draft
+from .draft import Draft, Sequel
 from .loop import Loop
 from .progress import Report, tensorboard
 from .signals import Stop
@@ -47,7 +48,7 @@ def train(
     out: str | Path | None = None,
     minutes: float | None = None,
     seen: int | None = None,
-    config: RunConfig | Draft | None = None,
+    config: RunConfig | Draft | Sequel | None = None,
     resume: bool = False,
     allow_data_change: bool = False,
     device: str = "auto",
@@ -68,8 +69,8 @@ def train(
         out: The run folder; by default the first free ``runs/<name>-<number>``.
         minutes: The time there is, in all. Turned into a number of examples by a short trial.
         seen: The budget in examples instead, rounded up to whole batches.
-        config: What to train and how, or a draft of it, which the data complete; `recipe` decides
-            by default. Its ``train.seen`` is the budget if neither `minutes` nor `seen` is given.
+        config: What to train and how, or what is wanted of that; `recipe` decides by default. Its
+            ``train.seen`` is the budget if neither `minutes` nor `seen` is given.
         resume: Go on with the run at `out`.
         allow_data_change: Go on although the data are not what they were.
         device: ``auto``, ``cpu``, ``cuda``, ...
@@ -92,7 +93,8 @@ def train(
     refuse(source, out, minutes, seen, config, resume)
     place = choose_device(device)
     world = World.join(place)
-    with ExitStack() as stack:
+    with ExitStack() as stack, ExitStack() as opening:
+        opening.enter_context(opened_once())
         if resume:
             folder, config, data, held = go_on(source, Path(str(out)), place, allow_data_change)
             data = recall(config, data, folder)
@@ -120,6 +122,7 @@ def train(
             saved_seen=restore(training, folder) if resume else -1,
             track=tensorboard(folder.path, stack) if track and world.writes else lambda row: None,
         )
+        opening.close()  # while it runs, a training needs no network but its own
         loop.run()
         if world.writes:
             training.aim.finish(folder, training.averages.learners[0], data)
@@ -131,7 +134,7 @@ def refuse(
     out: str | Path | None,
     minutes: float | None,
     seen: int | None,
-    config: RunConfig | Draft | None,
+    config: RunConfig | Draft | Sequel | None,
     resume: bool,
 ) -> None:
     """Name the first contradiction among the arguments of `train`."""
@@ -156,7 +159,7 @@ def refuse(
 
 def plan(
     source: Source | None,
-    config: RunConfig | Draft | None,
+    config: RunConfig | Draft | Sequel | None,
     seen: int | None,
     minutes: float | None,
     device: torch.device,
@@ -164,6 +167,7 @@ def plan(
     """What to do, before the clock is asked; and the data, opened once, on the device."""
     assert source is not None
     wanted = Draft() if config is None else config
+    wanted = wanted.settled() if isinstance(wanted, Sequel) else wanted
     data = open_data(source, wanted.data)
     config = wanted.settled(data, minutes, str(device)) if isinstance(wanted, Draft) else wanted
     data, held = as_seen(replace(data, options=config.data), config, device)
