@@ -14,8 +14,8 @@ from cyclopts import Parameter
 from ..errors import UsageError
 
 if TYPE_CHECKING:
+    from ..progress import Watch
     from ..runs.model import Model
-    from ..tasks.progress import Watch
     from ..train.progress import Report
 
 FLAT = Parameter(name="*")
@@ -68,7 +68,7 @@ class Adapted(Machine):
 
     Args:
         adapter: An adapter to put on the run, with its strength if that is not 1, as in
-            style:0.5; several are put on one after the other.
+            style:0.5, or the file of a word for a pipeline; several are put on one after the other.
     """
 
     adapter: tuple[str, ...] = ()
@@ -86,7 +86,7 @@ class Opening(Machine):
 
     Args:
         adapter: An adapter to put on the run, with its strength if that is not 1, as in
-            style:0.5; several are put on one after the other.
+            style:0.5, or the file of a word for a pipeline; several are put on one after the other.
         precision: Of products in the network; auto is bf16 where the hardware has it: quicker,
             and not quite the same results.
         compile: Compile the network, on a GPU: a minute once, for many examples.
@@ -118,11 +118,15 @@ def say(line: str) -> None:
 
 @contextmanager
 def training() -> "Iterator[Report]":
-    """For what trains: gives a report to standard error; memory that is freed is kept meanwhile."""
+    """For what trains: gives a report to standard error; memory that is freed is kept meanwhile.
+
+    How far the data are read is a line now and then.
+    """
+    from ..progress import watched
     from ..train import shown
     from ..train.memory import memory_kept
 
-    with redirect_stdout(sys.stderr), memory_kept(), shown() as report:
+    with redirect_stdout(sys.stderr), memory_kept(), watched(_Lines()), shown() as report:
         yield report
 
 
@@ -132,7 +136,7 @@ def watching() -> "Iterator[Taken]":
 
     Gives a watch, which stops when the task is done.
     """
-    from ..tasks.progress import watched
+    from ..progress import watched
 
     taken = Taken()
     with _bar() if sys.stderr.isatty() else nullcontext(_Lines()) as watch, watched(watch):

@@ -392,15 +392,15 @@ class AdaptOptions:
     """How to go on from a trained run. With nothing else said, all of its weights learn on.
 
     Args:
-        base: The run to go on from; or a pipeline of diffusers, of pixels and without conditions.
+        base: The run to go on from; or a pipeline of diffusers.
         predict: Learn to predict this in place of what the run predicts, with all weights: one
             that predicts noise cannot teach students, one that predicts velocity can.
         lora: Learn additions of this rank to its layers instead of all its weights: an adapter of
             a megabyte or less, to be put on with --adapter.
         targets: The layers that get them, by parts of their paths, as qkv or middle.
         control: Learn a control branch instead, which draws as the pictures of --given command.
-        word: What all of DATA are called: a new class. Alone, with neither of the above, the word
-            is all that is learned.
+        word: What all of DATA are called: a new class, or a new word of texts, as <cat>. Alone,
+            with neither of the above, the word is all that is learned.
         like: The class that the new one begins as, and that is not to be forgotten: half of what
             the training sees are examples of it that the run has drawn.
     """
