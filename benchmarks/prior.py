@@ -58,7 +58,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "prior.json"
 PAGE = HERE.parent / "docs" / "prior.md"
 GUIDANCE = 3.0
-SEEN = {"coder": CODED, "encoder": 98_304, "prior": 409_600, "decoder": 96_000}  # examples
+SEEN = {"coder": CODED, "encoder": 98_304, "prior": 1_228_800, "decoder": 480_000}  # examples
 NAMES = {
     "both": "the text, and what the prior draws for it",
     "prior": "what the prior draws for the text",

@@ -16,7 +16,7 @@ from ornstein.train import recipe
 
 COLUMNS = 8
 TEXTS = ("a green circle", "a red 7 left of a blue square", "a yellow cross above a white circle")
-SEEN = {"coder": 240_000, "encoder": 98_304, "prior": 409_600, "decoder": 96_000}
+SEEN = {"coder": 240_000, "encoder": 98_304, "prior": 1_228_800, "decoder": 480_000}
 """The runs of benchmarks/prior.py, and the examples that each sees."""
 
 
@@ -78,13 +78,13 @@ def make(gallery: Gallery) -> Shown:
     seen = [f"{count:,}" for count in (decoder.seen, prior.seen, decoder.encoder.seen)]
     caption = (
         f"Three texts, each with eight pictures, not picked, by a decoder that has seen {seen[0]} "
-        f"examples, a prior that has seen {seen[1]} and an encoder that has seen {seen[2]}: a "
-        "quarter of an hour of one core; seed 0, guidance 3; both told the text. Then a held-out "
+        f"examples, a prior that has seen {seen[1]} and an encoder that has seen {seen[2]}: "
+        "half an hour of one core; seed 0, guidance 3; both told the text. Then a held-out "
         f"picture, {said!r}, "
         "and what is drawn by its embedding alone; the way from it to another, by embeddings and "
         f"latents; and what is drawn from one noise by its embedding, turned towards {became!r}, 0 "
         "to 0.7 of the way. Of a picture the decoder keeps the colour, the place and how many "
-        "things there are; of a text the things come through more often than their order."
+        "things there are."
     )
     return Shown(sheet(rows, side=64), "Rows of scenes, drawn in two stages", caption)
 
