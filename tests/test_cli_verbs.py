@@ -11,8 +11,8 @@ from PIL import Image
 
 from ornstein.cli import machine, run_command
 from ornstein.data import DataOptions, open_data
+from ornstein.progress import pieces
 from ornstein.runs.provenance import read_stamp
-from ornstein.tasks.progress import pieces
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +128,18 @@ def test_how_far_it_is_is_a_line_now_and_then(capsys, monkeypatch):
         monkeypatch.setattr(machine, "SILENCE", 10.0)
         list(pieces(range(4)))
     assert printed(capsys) == ([], [])
+
+
+def test_how_far_data_are_read_is_told_too(scans, capsys, monkeypatch):
+    monkeypatch.setattr(machine, "SILENCE", 0.0)
+    assert run_command(["show", str(scans)]) == 0
+    shown = printed(capsys)[1]
+    with machine.training():
+        open_data(scans)
+    trained = printed(capsys)[1]
+    for heard in (shown, trained):
+        shares = [int(line.split("%")[0]) for line in heard if line.endswith(" left")]
+        assert shares == sorted(shares) and 0 < shares[0] < shares[-1] < 100
 
 
 def test_in_a_terminal_it_is_a_bar(capsys, monkeypatch):

@@ -16,6 +16,7 @@ from PIL import Image
 
 from ornstein.data import DataOptions, open_data
 from ornstein.errors import DataError, UsageError
+from ornstein.progress import watched
 from ornstein.train.start import name_of
 
 
@@ -297,10 +298,11 @@ def test_many_files_are_decoded_in_threads_in_their_order(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (200, 160, 160)).astype(np.uint8)
     noise[:, 0, 0] = np.arange(200)
     tree(tmp_path, {f"{i}.png": encode(Image.fromarray(a)) for i, a in enumerate(noise)})
-    calls = []
-    dataset = open_data(tmp_path, progress=lambda done, of: calls.append((done, of)))
+    shares = list[float]()
+    with watched(shares.append):
+        dataset = open_data(tmp_path)
     assert dataset.stored[:, 0, 0, 0].tolist() == list(range(200))
-    assert calls[-1] == (200, 200)
+    assert len(shares) == 200 and shares == sorted(shares) and shares[-1] == 1
 
 
 # --- Arrays and tables ---------------------------------------------------------------------------

@@ -125,7 +125,7 @@ def test_what_was_read_before_is_what_would_be_read(
     if mapped:
         for module in ("room", "arrays", "prepared"):
             monkeypatch.setattr(f"ornstein.data.{module}.most_held", lambda: 0)
-    read = opening._read(source, options, None)
+    read = opening._read(source, options)
     first, again = open_data(source, options), open_data(str(source), options)
     assert len(reads) == 2  # ours, and the first of theirs
     for data in (first, again):
@@ -185,7 +185,7 @@ def test_what_was_kept_is_not_trusted_once(name, tmp_path, cache, reads):
     time.sleep(0.01)  # the clock of files ticks a few times in a hundredth of a second
     CHANGES[name](source)
     now = open_data(source, options)
-    assert len(reads) == 2 and same(now.stored, opening._read(source, options, None).stored)
+    assert len(reads) == 2 and same(now.stored, opening._read(source, options).stored)
     assert len(entries()) == 1  # what the files were before is gone
 
 

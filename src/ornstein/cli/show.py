@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from ..data.options import DataOptions
-from .machine import FLAT, Machine, cell, pairs
+from .machine import FLAT, Machine, cell, pairs, watching
 
 COLUMNS = ("run", "data", "seen", "budget", "loss", "held_out_loss", "megabytes", "problem")
 
@@ -46,7 +46,8 @@ def show(
     from ..data import open_data, profile_data
 
     options = replace(options, on_bad="skip")  # what cannot be read is part of the picture
-    profile = profile_data(open_data(str(what), options))
+    with watching():
+        profile = profile_data(open_data(str(what), options))
     machine.result(asdict(profile), profile.lines())
 
 

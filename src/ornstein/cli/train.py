@@ -14,7 +14,7 @@ from ..data.options import DataOptions
 from ..errors import UsageError
 from ..runs.config import AutoencoderConfig
 from ..tasks.options import AdaptOptions, checked
-from .machine import FLAT, Flag, Machine, training
+from .machine import FLAT, Flag, Machine, training, watching
 
 if TYPE_CHECKING:
     from typing import Self
@@ -105,6 +105,7 @@ def train(
     from ..runs.folder import RunFolder
     from ..train import Draft, Sequel
     from ..train import train as fit
+    from ..train.start import name_of
 
     adapt = checked(AdaptOptions, asdict(adapt))
     read_as = options.said | _said({"given": given, "make": make, "word": adapt.word})
@@ -136,11 +137,14 @@ def train(
         wanted = Draft(recipe=recipe, changes=changes, place=place)
     if dry_run:
         if isinstance(wanted, Draft):
-            found = open_data(str(data), wanted.data)
+            with watching():
+                found = open_data(str(data), wanted.data)
             wanted = wanted.settled(found, minutes, machine.device)
-            wanted = replace(wanted, source=str(data))
         elif isinstance(wanted, Sequel):
             wanted = wanted.settled()
+        if wanted is not None:
+            budget = replace(wanted.train, seen=seen or wanted.train.seen)
+            wanted = replace(wanted, source=name_of(data or ""), train=budget)
         print(wanted.to_toml() if wanted else RunFolder.open(out or "").config_toml)
         return
     with training() as report:

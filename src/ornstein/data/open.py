@@ -20,7 +20,6 @@ from .image import Format, ImageCodec, Layout
 from .names import Problem, Unreadable, shown
 from .options import DataOptions
 from .pictures import (
-    Progress,
     assemble,
     conform,
     cut,
@@ -42,9 +41,7 @@ PICTURES = ("x_train", "train_images", "images", "image", "x", "data", "arr_0")
 LABELS = ("y_train", "train_labels", "labels", "label", "y", "arr_1")
 
 
-def open_data(
-    source: Source, options: DataOptions | None = None, progress: Progress | None = None
-) -> Dataset:
+def open_data(source: Source, options: DataOptions | None = None) -> Dataset:
     """Read a dataset, into memory or, where it is large, into a mapped file; see `room`.
 
     What takes long to read is kept, and read no more until its files change; see `prepared`.
@@ -55,7 +52,6 @@ def open_data(
             a tensor ``(N, C, H, W)``; a list of pictures ``(H, W[, C])``; a pair
             ``(data, labels)`` of these.
         options: How.
-        progress: Called now and then with the files read and all files.
 
     Raises:
         DataError: If there is nothing to read, or something that must be mended.
@@ -67,15 +63,15 @@ def open_data(
         raise UsageError(f"The data option make = {options.make!r} needs given: what is known.")
     if options.given is None and options.given_noise:
         raise UsageError("The data option given_noise needs given: what to mix it into.")
-    read = partial(_read, source, options, progress)
+    read = partial(_read, source, options)
     if not isinstance(source, (str, Path)) or is_built_in(source) or _is_run(Path(source)):
         return read()
     return prepared(Path(source), options, read)
 
 
-def _read(source: Source, options: DataOptions, progress: Progress | None) -> Dataset:
+def _read(source: Source, options: DataOptions) -> Dataset:
     """The dataset as its options say, from the user's own files."""
-    data = _open(source, options, progress)
+    data = _open(source, options)
     if options.patch is not None and data.patches is None:
         data = _patched(data)
     if options.word is not None:
@@ -117,9 +113,9 @@ def _marked(d: Dataset) -> Dataset:
     return replace(d, fingerprint=mark)
 
 
-def _open(source: Source, options: DataOptions, progress: Progress | None) -> Dataset:
+def _open(source: Source, options: DataOptions) -> Dataset:
     if isinstance(source, (str, Path)):
-        return _open_path(source, options, progress)
+        return _open_path(source, options)
     if isinstance(source, Dataset):
         raise UsageError(
             f"These data are open already: give {shown(source.source)}, from which they were "
@@ -142,7 +138,7 @@ def is_built_in(source: str | Path) -> bool:
     return str(source) in BUILT_IN and (_is_run(path) or not path.exists())
 
 
-def _open_path(source: str | Path, options: DataOptions, progress: Progress | None) -> Dataset:
+def _open_path(source: str | Path, options: DataOptions) -> Dataset:
     path = Path(source)
     if is_built_in(source):
         return BUILT_IN[str(source)](options)
@@ -156,7 +152,7 @@ def _open_path(source: str | Path, options: DataOptions, progress: Progress | No
     suffix = path.suffix.lower()
     try:
         if path.is_dir():
-            return open_pictures(path, options, progress)
+            return open_pictures(path, options)
         if not path.is_file():
             raise DataError(f"{shown(path)} is not a regular file; give a folder or a file.")
         if suffix in TABLES:
@@ -167,7 +163,7 @@ def _open_path(source: str | Path, options: DataOptions, progress: Progress | No
             return _open_npz(path, options)
         if is_picture(path.name):
             raise DataError(f"{shown(path)} is one picture; give the folder it is in.")
-        return open_pictures(path, options, progress)
+        return open_pictures(path, options)
     except Unreadable as error:
         raise DataError(f"{shown(path)} cannot be used: {shown(error, 200)}.") from None
     except OSError as error:

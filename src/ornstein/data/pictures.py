@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from hashlib import blake2b
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
+from ..progress import counted
 from .beside import FILE_NAME, attributes_of, is_beside, labels_of, read_beside, unread_of
 from .captions import Captions, is_text, read_captions
 from .codec import few_values, measure, storage
@@ -33,11 +34,10 @@ OTHER_SPLITS = ("validation", "valid", "val", "dev", "test", "testing")
 SHAPES = 32  # different sizes of pictures after which reading stops to ask for one size
 THREADS_FROM = 16_384  # mean bytes of a file from which threads gain more than they cost
 
-Progress = Callable[[int, int], None]
 Picture = np.ndarray
 
 
-def open_pictures(path: Path, options: DataOptions, progress: Progress | None = None) -> Dataset:
+def open_pictures(path: Path, options: DataOptions) -> Dataset:
     """Read a folder, zip, tar or tar.gz of pictures.
 
     A common folder around all is passed over. Of ``train``, ``validation`` and ``test``, the
@@ -72,11 +72,11 @@ def open_pictures(path: Path, options: DataOptions, progress: Progress | None = 
         stop_at(missing, options, path)
         chosen = pick(names, options.limit)
         sizes: Counter[tuple[int, int]] = Counter()
-        found = _decode_all(files, chosen, options, progress, path, sizes)
+        found = _decode_all(files, chosen, options, path, sizes)
         beside = [partner[n] for n in chosen if n in partner]
         captions = read_captions(files, chosen, rows, str(path))
         as_is = replace(options, channels=None)
-        told = _decode_all(files, beside, as_is, progress, path, Counter()) if beside else []
+        told = _decode_all(files, beside, as_is, path, Counter()) if beside else []
     dataset = assemble(
         found,
         options,
@@ -180,14 +180,13 @@ def _decode_all(
     files: Files,
     names: list[str],
     options: DataOptions,
-    progress: Progress | None,
     path: Path,
     sizes: Counter[tuple[int, int]],
 ) -> list[tuple[str, Picture | Problem]]:
     """Every picture of `names`, in their order; stacks count each of theirs, `sizes` all."""
     found: dict[str, list[Picture] | Problem] = {}
     first: dict[tuple[int, int], str] = {}
-    shelf = Shelf()
+    shelf, tick = Shelf(), counted(len(names))
     with strict_decoders():
         for name, decoded in _decoded(files, names, options):
             if isinstance(decoded, Problem):
@@ -201,8 +200,7 @@ def _decode_all(
             most = 1 if options.on_bad == "error" else SHAPES
             if options.size is None and options.patch is None and len(first) > most:
                 raise _of_many_sizes(first)
-            if progress is not None:
-                progress(len(found), len(names))
+            tick()
     flat: list[tuple[str, Picture | Problem]] = []
     for name in names:
         pictures = found.pop(name)

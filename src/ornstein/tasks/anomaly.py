@@ -12,10 +12,10 @@ from torch import Tensor
 from ..core.evidence import reconstructions
 from ..core.likelihood import Range, log_likelihood, rademacher
 from ..errors import UsageError
+from ..progress import pieces
 from ..rng import Streams, generator
 from ..runs.model import Model
 from .options import DetectOptions, RestoreOptions
-from .progress import pieces
 from .restore import fill
 from .sample import block
 

@@ -21,6 +21,7 @@ from ..data.image import ImageCodec
 from ..data.points import PointsCodec
 from ..data.table import safe_cell
 from ..errors import StorageError, UsageError
+from ..progress import pieces
 from ..rng import generator
 from ..runs.model import Model
 from ..runs.provenance import stamp
@@ -28,7 +29,6 @@ from .anomaly import Say
 from .examples import flat, training_data
 from .gain import Gain, Labelled, measure_gain
 from .options import AugmentOptions, DrawOptions, SampleOptions, checked
-from .progress import pieces
 from .sample import Run, maker, opened, stream
 
 NEAR = 0.01  # share of held-out examples that lie as near to the training data as a copy may

@@ -17,12 +17,12 @@ from ..data import Dataset
 from ..data.codec import write_bytes
 from ..data.table import safe_cell
 from ..errors import UsageError
+from ..progress import pieces
 from ..rng import generator, normal
 from ..runs.model import Model
 from .anomaly import Say
 from .examples import Places, flat, read_examples, training_data
 from .options import ClassifyOptions, checked
-from .progress import pieces
 from .sample import Run, block, opened
 
 FOLDS = 5

@@ -22,6 +22,7 @@ from ..data.decode import cover, decode
 from ..data.files import read_file
 from ..data.image import ImageCodec
 from ..errors import UsageError
+from ..progress import pieces
 from ..runs.model import Model
 from .asking import Heard, conditions, label_names
 from .embedding import dealt, heard_of, sphere, told_by
@@ -30,7 +31,6 @@ from .holes import read_mask, same_cut
 from .measuring import Problem, through
 from .options import DrawOptions, EditOptions, checked
 from .picture import png
-from .progress import pieces
 from .restore import fitting
 from .restored import Cost, named
 from .sample import Run, Samples, block, draw, maker, opened, plan, rule

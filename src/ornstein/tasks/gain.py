@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from ..progress import pieces
 from ..rng import generator
 from .anomaly import Say
-from .progress import pieces
 
 RESAMPLES = 2000
 COMPONENTS = 256  # more numbers in an example are first reduced to so many

@@ -21,6 +21,7 @@ from ..core.tally import Tally
 from ..data.files import read_file
 from ..data.places import Place, files_in
 from ..errors import UsageError
+from ..progress import pieces
 from ..rng import Streams, generator
 from ..runs.bands import kept_widening
 from ..runs.model import Model
@@ -30,7 +31,6 @@ from .holes import HoleSource, incomplete
 from .measuring import Problem, masked, problem_of
 from .methods import caution, method_of, particles_of
 from .options import RestoreOptions, checked
-from .progress import pieces
 from .reading import Coding, Files, Read, coding_of, paths_of
 from .restored import FEWEST, Cost, Restored
 from .sample import Run, Samples, block, draw, maker, opened, plan, rule

@@ -20,6 +20,7 @@ from ..core.sample import SAMPLERS, OnStep, Plan, Sampler, start
 from ..data.codec import Codec, write_bytes
 from ..errors import UsageError
 from ..interop.place import open_model
+from ..progress import counted, pieces
 from ..rng import Streams, generator
 from ..runs.adapters import Adapter
 from ..runs.fitted import kept_rule
@@ -40,7 +41,6 @@ from .asking import (
 )
 from .options import DrawOptions, SampleOptions, checked, suggestion
 from .picture import png
-from .progress import counted, pieces
 
 if TYPE_CHECKING:
     from PIL import Image

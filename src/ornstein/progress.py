@@ -1,4 +1,4 @@
-"""How far a task is, for whoever waits for it.
+"""How far a task is, or the reading of its data, for whoever waits for it.
 
 Whoever works says only of what pieces the work is made: `pieces`, or `counted` where there is no
 loop to see. Pieces within a piece count as parts of it. Where nobody watches, nothing is told.

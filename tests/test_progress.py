@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ornstein.tasks.progress import counted, pieces, watched
+from ornstein.progress import counted, pieces, watched
 from ornstein.tasks.sample import sample
 from untrained import tiny_model
 
