@@ -34,6 +34,13 @@ def test_the_flags_say_what_is_learned(base, adapter):
     assert config.net.size == 16 and config.schedule.name == "karras"
 
 
+def test_what_would_be_learned_is_printed_with_its_own_data_and_budget(base, capsys):
+    flags = ["--from", str(base), "--lora", "2", "--seen", "96", "--dry-run"]
+    assert run_command(["train", "moons", *flags]) == 0
+    config = RunConfig.from_toml(capsys.readouterr().out)
+    assert (config.source, config.train.seen, config.adapt.rank) == ("moons", 96, 2)
+
+
 def test_an_adapter_is_put_on_by_name_and_strength_or_opened_by_itself(base, adapter, tmp_path):
     draw = ["sample", "-n", "4", "--label", "sks"]
     for name, rest in (

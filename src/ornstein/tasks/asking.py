@@ -58,7 +58,8 @@ def conditions(
         if share := options.given_noise:
             if not model.config.data.given_noise:
                 raise UsageError(
-                    "This run was not trained with noise in what is given: leave --given-noise out."
+                    f"{model.place} was not trained with noise in what is given: leave "
+                    "--given-noise out, or train it with --data.given-noise."
                 )
             shape = told["context"].shape[1:]
             noise = torch.stack([normal(shape, options.seed, "given", i) for i in indices])
