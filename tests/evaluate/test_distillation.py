@@ -54,7 +54,7 @@ def test_a_grade_says_its_ratio_and_whether_the_student_is_worth_it(tmp_path):
     close = replace(grade, teacher=Distances(sets=(4.0, 4.1), floor=2.0))
     assert close.ratio is not None
     assert close.ratio.value == pytest.approx(4.5 / 2.05)
-    assert f"{close.ratio} times as far above these" in close.line
+    assert f"{close.ratio} times as far from these as its teacher" in close.line
     assert close.facts["ratio"]["value"] == close.ratio.value
     assert close.facts["student"]["sets"] == (6.0, 7.0)
 

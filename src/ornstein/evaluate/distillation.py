@@ -137,7 +137,7 @@ class Grade:
             f"{one}: Frechet distance {self.student}; its teacher at as many calls "
             f"{self.untaught}, at its own {self.teacher}; real data {self.student.floor:.3g}"
         )
-        times = "" if self.ratio is None else f"; {self.ratio} times as far above these as that"
+        times = "" if self.ratio is None else f"; {self.ratio} times as far from these as its teacher"
         kept = f"kept in {self.folder.path}" if self.folder else "no better than untaught: not kept"
         return f"{found}{times}; {kept}"
 
@@ -239,14 +239,12 @@ def by_a_map(
 ) -> list["Grade"]:
     """One student for all numbers of steps, whose own is the largest that passes."""
     assert model.run is not None and chosen.method is not None
-    say(f"Teaching a student of {', '.join(map(str, chosen.steps))} steps")
     weights = guidance_of(model, chosen)
     plan = DistillConfig(method=chosen.method, teacher=str(model.run.path), guidance=weights)
     config = lesson_plan(model.config, plan, chosen.steps[0], chosen.seen)
     student = study(config, chosen.method)
+    say("Grading what it draws")
     grades = [gate(student, number, weights) for number in chosen.steps]
-    for grade in grades:
-        say(grade.line)
     passed = [grade.steps for grade in grades if grade.folder]
     if not passed:
         rmtree(student.path)
