@@ -19,6 +19,9 @@ from .machine import FLAT, Flag, Machine, training, watching
 if TYPE_CHECKING:
     from typing import Self
 
+    from ..runs.folder import RunFolder
+    from ..train import Draft, Sequel
+
 
 class Said:
     """Options that know which of them were said, though it be what they are by default."""
@@ -99,13 +102,9 @@ def train(
     if resume and out is None and data is not None:
         data, out = None, Path(data)
     machine.start(f"Opening {out if resume else data}")
-    from ..data import open_data
-    from ..runs.config import RunConfig
     from ..runs.facts import describe
-    from ..runs.folder import RunFolder
-    from ..train import Draft, Sequel
+    from ..train import Draft
     from ..train import train as fit
-    from ..train.start import name_of
 
     adapt = checked(AdaptOptions, asdict(adapt))
     read_as = options.said | _said({"given": given, "make": make, "word": adapt.word})
@@ -120,32 +119,13 @@ def train(
     kind = changes.get("net", {}).get("kind", recipe)
     if autoencoder.said and data is not None and kind != "autoencoder":
         raise UsageError("--autoencoder says what its latents are: add --recipe autoencoder.")
-    wanted: RunConfig | Draft | Sequel | None = None
-    place = str(config or "the command line")
+    wanted, place = None, str(config or "the command line")
     if adapt.learn != "all" or adapt.base is not None:
-        wanted = Sequel(
-            base=adapt.base or "",
-            learn=adapt.learn,
-            rank=adapt.lora or 8,
-            targets=adapt.targets,
-            like=adapt.like or "",
-            predict=adapt.predict,
-            changes=changes,
-            place=place,
-        )
+        wanted = _sequel(adapt, changes, place)
     elif data is not None and (changes or recipe != "auto" or dry_run):
         wanted = Draft(recipe=recipe, changes=changes, place=place)
     if dry_run:
-        if isinstance(wanted, Draft):
-            with watching():
-                found = open_data(str(data), wanted.data)
-            wanted = wanted.settled(found, minutes, machine.device)
-        elif isinstance(wanted, Sequel):
-            wanted = wanted.settled()
-        if wanted is not None:
-            budget = replace(wanted.train, seen=seen or wanted.train.seen)
-            wanted = replace(wanted, source=name_of(data or ""), train=budget)
-        print(wanted.to_toml() if wanted else RunFolder.open(out or "").config_toml)
+        print(_settled(wanted, data, out, (minutes, seen), machine.device))
         return
     with training() as report:
         run = fit(
@@ -162,23 +142,8 @@ def train(
         )
     if os.environ.get("RANK", "0") != "0":  # under torchrun, the first process speaks for all
         return
-    facts, made = describe(run.path), RunConfig.from_toml(run.config_toml)
-    again = f"ornstein train {data or made.source}"
-    lines = [f"Run: {run.path}", f"Sample it: ornstein sample {run.path}"]
-    if facts["seen"] >= facts["budget"] and made.net.kind == "autoencoder":
-        from .evaluate import reconstructions
-
-        next_line = f"Train on its latents: {again} --latent {run.path}"
-        lines = [f"Run: {run.path}", *reconstructions(run.path)[1], next_line]
-    if facts["seen"] >= facts["budget"] and made.net.kind == "contrastive":
-        from .evaluate import retrievals
-
-        stages = (f"{again} --{role} {run.path}" for role in ("prior", "embedding"))
-        lines = [f"Run: {run.path}", *retrievals(run.path)[1], "Go on with:", *stages]
-    if facts["seen"] < facts["budget"]:
-        stopped = f"Stopped at {facts['seen']:,} of {facts['budget']:,} examples"
-        lines.insert(0, f"{stopped}; go on with: ornstein train --resume {run.path}")
-    machine.result({"run": run.path, "seen": facts["seen"]}, lines)
+    facts = describe(run.path)
+    machine.result({"run": run.path, "seen": facts["seen"]}, _what_next(run, facts, data))
 
 
 def _changes(file: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
@@ -211,3 +176,68 @@ def _two_stages(prior: Path | None, embedding: Path | None) -> dict[str, Any]:
         )
     role = "decoder" if prior is None else "prior"
     return {"encoder": str((prior or embedding or Path()).resolve()), "role": role}
+
+
+def _sequel(adapt: AdaptOptions, changes: dict[str, Any], place: str) -> "Sequel":
+    """The run to go on from, with the changes, which came from `place`."""
+    from ..train import Sequel
+
+    return Sequel(
+        base=adapt.base or "",
+        learn=adapt.learn,
+        rank=adapt.lora or 8,
+        targets=adapt.targets,
+        like=adapt.like or "",
+        predict=adapt.predict,
+        changes=changes,
+        place=place,
+    )
+
+
+def _settled(
+    wanted: "Draft | Sequel | None",
+    data: str | None,
+    out: Path | None,
+    budget: tuple[float | None, int | None],
+    device: str,
+) -> str:
+    """The configuration that the run would have in so many minutes or examples, or that it has."""
+    from ..data import open_data
+    from ..runs.folder import RunFolder
+    from ..train import Draft
+    from ..train.start import name_of
+
+    if wanted is None:
+        return RunFolder.open(out or "").config_toml
+    minutes, seen = budget
+    if isinstance(wanted, Draft):
+        with watching():
+            found = open_data(str(data), wanted.data)
+        config = wanted.settled(found, minutes, device)
+    else:
+        config = wanted.settled()
+    train = replace(config.train, seen=seen or config.train.seen)
+    return replace(config, source=name_of(data or ""), train=train).to_toml()
+
+
+def _what_next(run: "RunFolder", facts: dict[str, Any], data: str | None) -> list[object]:
+    """Where the run lies, how good it is if it is a part of others, and what to do with it."""
+    from ..runs.config import RunConfig
+
+    config = RunConfig.from_toml(run.config_toml)
+    again, lies = f"ornstein train {data or config.source}", f"Run: {run.path}"
+    if facts["seen"] < facts["budget"]:
+        stopped = f"Stopped at {facts['seen']:,} of {facts['budget']:,} examples"
+        resume = f"{stopped}; go on with: ornstein train --resume {run.path}"
+        return [resume, lies, f"Sample it: ornstein sample {run.path}"]
+    if config.net.kind == "autoencoder":
+        from .evaluate import reconstructions
+
+        latents = f"Train on its latents: {again} --latent {run.path}"
+        return [lies, *reconstructions(run.path)[1], latents]
+    if config.net.kind == "contrastive":
+        from .evaluate import retrievals
+
+        stages = (f"{again} --{role} {run.path}" for role in ("prior", "embedding"))
+        return [lies, *retrievals(run.path)[1], "Go on with:", *stages]
+    return [lies, f"Sample it: ornstein sample {run.path}"]
