@@ -42,6 +42,7 @@ from ornstein.evaluate.measures.distances import frechet_distance
 from ornstein.nets.blocks import answering
 from ornstein.runs.config import DistillConfig, NetConfig, RunConfig
 from ornstein.runs.model import Model, Vocabulary, build_denoiser
+from ornstein.runs.quick import quick
 from ornstein.train import recipe
 from ornstein.train.recipes import ahead
 
@@ -162,8 +163,10 @@ def times() -> dict[str, Any]:
         teacher, student = (untrained(side, looks) for looks in (False, True))
         whole = milliseconds(partial(ou.sample, teacher, 1))
         rows: dict[str, Any] = {"teacher, 16 calls": {"ms": whole}}
-        for steps, (what, batch) in product((2, 1), (("in a full batch", None), ("alone", 1))):
-            ms = milliseconds(partial(ou.sample, student, 1, steps=steps, batch=batch))
+        ways = {"in a full batch": (student, None), "alone": (student, 1)}
+        ways["alone, in bfloat16"] = (quick(student, "bf16"), 1)
+        for steps, (what, (model, batch)) in product((2, 1), ways.items()):
+            ms = milliseconds(partial(ou.sample, model, 1, steps=steps, batch=batch))
             name = f"student, {steps} step{'s' * (steps > 1)}, {what}"
             rows[name] = {"ms": ms, "share": ms / whole}
         call = partial(student.denoiser, torch.zeros(1, 3, side, side), torch.ones(()))

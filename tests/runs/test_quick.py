@@ -14,7 +14,7 @@ from ornstein.core.residual import Residual
 from ornstein.errors import UsageError
 from ornstein.evaluate.measures import bits
 from ornstein.runs import quick as module
-from ornstein.runs.quick import Quick, is_quick, plain, quick, rewired
+from ornstein.runs.quick import Quick, is_quick, plain, quick, rewired, with_halves
 from ornstein.tasks.sample import sample
 from untrained import tiny_model, tiny_student
 
@@ -41,6 +41,19 @@ def test_products_in_bf16_leave_states_in_f32_and_samples_near(kind):
     assert (exact - near).square().mean().sqrt() < 0.05 * exact.std()
     assert torch.equal(sample(quick(model, "f32"), 4).x, exact)
     assert torch.equal(sample(plain(quick(model, "bf16")), 4).x, exact)
+
+
+@pytest.mark.parametrize("kind", ["unet", "dit", "mlp"])
+def test_halves_of_the_weights_made_once_are_those_that_autocast_makes_at_each_call(kind):
+    net = tiny_model(kind).denoiser.net
+    halved, x, log_snr = with_halves(net), torch.randn(2, *net.inputs.shape), torch.zeros(2)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert (answer := net(x, log_snr)).std() > 0
+        assert torch.equal(halved(x, log_snr), answer)
+    assert {p.dtype for p in net.parameters()} == {torch.float32}
+    again = {p.data_ptr() for p in net.parameters()} & {p.data_ptr() for p in halved.parameters()}
+    halves = [p for p in halved.parameters() if p.dtype == torch.bfloat16]
+    assert halves and len(again) + len(halves) == len(list(net.parameters()))
 
 
 @pytest.mark.parametrize("verb", DRAWING)
