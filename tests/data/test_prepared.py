@@ -299,6 +299,7 @@ def test_a_person_is_told_of_the_cache_can_look_into_it_and_empty_it(tmp_path, c
     source = pictures(tmp_path / "a")
     with pytest.warns(Notice, match=r"kept in .*cache/data.*`ornstein cache` shows and empties"):
         open_data(source, DataOptions(size=4))
+    assert [path.stat().st_mode & 0o077 for path in cache.iterdir()] == [0]  # nobody else's
     (cache.parent / "texts").mkdir()
     (cache.parent / "texts" / "mark.db").write_bytes(bytes(2**20))
     (cache.parent / "mine").write_text("not yours")

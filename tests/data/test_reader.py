@@ -4,8 +4,10 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 
 import ornstein as ou
+from ornstein.data import prepared
 from ornstein.data.captions import Captions
 from ornstein.data.reader import Reader, _parts
 from ornstein.errors import DataError, ModelFileError
@@ -152,6 +154,24 @@ def test_captions_are_read_by_the_encoder_and_none_is_nothing(place):
     captions = Captions.of([["a red 7", "a 7"], []], str(place))
     told = captions.tensor(torch.tensor([0, 1]))
     assert told[0].isfinite().any() and told[1].isnan().all()
+
+
+@pytest.mark.filterwarnings("ignore:Reading")
+def test_data_that_are_prepared_are_read_by_the_encoder_that_is_there_now(
+    place, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(prepared, "PATIENCE", 0.0)
+    rows = [{"file_name": f"{i}.png", "text": text} for i, text in enumerate(TEXTS)]
+    (tmp_path / "a").mkdir()
+    for i in range(len(TEXTS)):
+        Image.new("L", (4, 4), 9 * i).save(tmp_path / "a" / f"{i}.png")
+    (tmp_path / "a" / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    options = ou.DataOptions(text_encoder=str(place))
+    first = ou.open_data(tmp_path / "a", options).captions
+    monkeypatch.setattr("ornstein.data.open._read", lambda *_: pytest.fail("read once more"))
+    again = ou.open_data(tmp_path / "a", options).captions
+    assert first is not None and again is not None
+    assert (again.words, again.texts) == (first.words, first.texts)
 
 
 def test_another_encoder_in_its_place_is_refused(reader):
