@@ -154,7 +154,7 @@ def test_what_cannot_be_cut_is_said(folder):
         DataOptions(patch=4, shift=1)
     with pytest.raises(UsageError, match="patch is not for pairs"):
         DataOptions(patch=4, given="grey")
-    with pytest.raises(DataError, match="or cut examples from them, as --data.patch"):
+    with pytest.raises(DataError, match=r"or cut examples from them, as --data\.patch"):
         open_data(folder)
 
 
