@@ -60,36 +60,51 @@ def ddpm(folder, scheduler=None, **options):
 
 def stable(folder, **options):
     """Of latents of an autoencoder, told texts: Stable Diffusion in small."""
-    from diffusers import DDIMScheduler, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
+    from diffusers import DDIMScheduler
+    from transformers import CLIPTextModel
 
     torch.manual_seed(0)
-    net = UNet2DConditionModel(
+    parts = {"unet": text_unet(**options), "vae": vae()}
+    parts |= {"text_encoder": CLIPTextModel(clip_config(layers=1)), "tokenizer": tokenizer(folder)}
+    scheduler = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+    return write(folder, "StableDiffusionPipeline", scheduler, **parts)
+
+
+def text_unet(width=8, attended=0, **options):
+    """A network of latents that attends to pieces of texts of `width`, at one of two levels."""
+    from diffusers import UNet2DConditionModel
+
+    down, up = ["DownBlock2D"] * 2, ["UpBlock2D"] * 2
+    down[attended], up[1 - attended] = "CrossAttnDownBlock2D", "CrossAttnUpBlock2D"
+    options = {"attention_head_dim": 2} | options
+    return UNet2DConditionModel(
         sample_size=4,
         block_out_channels=(8, 8),
         layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=8,
-        attention_head_dim=2,
+        down_block_types=down,
+        up_block_types=up,
+        cross_attention_dim=width,
         norm_num_groups=4,
         **options,
     )
-    small = CLIPTextConfig(
+
+
+def clip_config(width=8, layers=2, projected=None):
+    """Of an encoder that says `width` numbers of each piece."""
+    from transformers import CLIPTextConfig
+
+    return CLIPTextConfig(
         vocab_size=40,
-        hidden_size=8,
+        hidden_size=width,
         intermediate_size=16,
-        num_hidden_layers=1,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         max_position_embeddings=12,
+        projection_dim=projected or width,
         bos_token_id=0,
         eos_token_id=1,
         pad_token_id=1,
     )
-    scheduler = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
-    parts = {"unet": net, "vae": vae(), "text_encoder": CLIPTextModel(small)}
-    parts["tokenizer"] = tokenizer(folder)
-    return write(folder, "StableDiffusionPipeline", scheduler, **parts)
 
 
 def tokenizer(folder):
@@ -142,20 +157,9 @@ def shaken(net, std=0.1):
 
 def clip(width=8, projected=None):
     """An encoder that says `width` numbers of each piece, and of the whole as many, or others."""
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-    small = CLIPTextConfig(
-        vocab_size=40,
-        hidden_size=width,
-        intermediate_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=12,
-        projection_dim=projected or width,
-        bos_token_id=0,
-        eos_token_id=1,
-        pad_token_id=1,
-    )
+    small = clip_config(width, projected=projected)
     return shaken(CLIPTextModelWithProjection(small) if projected else CLIPTextModel(small))
 
 
@@ -178,18 +182,13 @@ def t5_tokenizer():
 
 def large(folder, scheduler=None, **more):
     """Stable Diffusion XL in small."""
-    from diffusers import DDIMScheduler, UNet2DConditionModel
+    from diffusers import DDIMScheduler
 
     torch.manual_seed(0)
-    net = UNet2DConditionModel(
-        sample_size=4,
-        block_out_channels=(8, 8),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=8 + 12,
+    net = text_unet(
+        8 + 12,
+        attended=1,
         attention_head_dim=(2, 4),
-        norm_num_groups=4,
         addition_embed_type="text_time",
         addition_time_embed_dim=4,
         projection_class_embeddings_input_dim=6 * 4 + 5,
@@ -272,7 +271,7 @@ def pixart(folder, side=128):
 
 def latent(folder):
     """The first pipeline of texts in latents, whose encoder is of diffusers itself."""
-    from diffusers import DDIMScheduler, UNet2DConditionModel
+    from diffusers import DDIMScheduler
     from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import (
         LDMBertConfig,
         LDMBertModel,
@@ -280,16 +279,7 @@ def latent(folder):
     from transformers import BertTokenizerFast
 
     torch.manual_seed(0)
-    net = UNet2DConditionModel(
-        sample_size=4,
-        block_out_channels=(8, 8),
-        layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=8,
-        attention_head_dim=2,
-        norm_num_groups=4,
-    )
+    net = text_unet()
     small = LDMBertConfig(
         vocab_size=40,
         encoder_layers=1,
