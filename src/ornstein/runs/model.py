@@ -418,7 +418,6 @@ def build_net(config: RunConfig, shape: tuple[int, ...], vocabulary: Vocabulary)
             read=words.width if isinstance(words, Reader) else 0,
             length=words.length if words else 0,
             span=int(config.distill.looks_ahead),
-            sloped=int(config.distill.method == "mean-flow"),
             guidance=int(config.distill.told_guidance),
             embedding=vocabulary.embedding,
         )
