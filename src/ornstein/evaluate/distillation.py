@@ -137,7 +137,7 @@ class Grade:
             f"{one}: Frechet distance {self.student}; its teacher at as many calls "
             f"{self.untaught}, at its own {self.teacher}; real data {self.student.floor:.3g}"
         )
-        times = "" if self.ratio is None else f"; {self.ratio} times as far from these as its teacher"
+        times = f"; {self.ratio} times as far from these as its teacher" if self.ratio else ""
         kept = f"kept in {self.folder.path}" if self.folder else "no better than untaught: not kept"
         return f"{found}{times}; {kept}"
 
