@@ -26,10 +26,11 @@ def trained(place, name, *flags):
 
 
 def test_three_trainings_and_one_command_make_pictures_of_a_text(place, capsys, tmp_path):
-    assert trained(place, "encoder", "--recipe", "contrastive") == 0
+    flags = ["--recipe", "contrastive", "--data.size", "8"]
+    assert trained(place, "encoder", *flags) == 0
     said = capsys.readouterr().out
     assert "picture found by caption" in said and "nearest of 6, chance" in said
-    assert f"--prior {place / 'encoder'}" in said
+    assert f"--data.size 8 --minutes 20 --prior {place / 'encoder'}" in said
     assert trained(place, "prior", "--prior", str(place / "encoder")) == 0
     assert trained(place, "decoder", "--embedding", str(place / "encoder")) == 0
     draw = ["--text", "red left", "-n", "2", "--steps", "2", "--out", str(tmp_path / "drawn")]

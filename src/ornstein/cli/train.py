@@ -6,6 +6,7 @@ import os
 import tomllib
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
@@ -167,6 +168,16 @@ def _said(flags: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in tables.items() if v not in (None, {})}
 
 
+def _as_flags(options: DataOptions) -> str:
+    """What of them is not so by default, as one types it; how far to move, each recipe decides."""
+    plain, flags = asdict(DataOptions(shift=options.shift)), ""
+    for name, value in asdict(options).items():
+        if value != plain[name]:
+            flags += f" --data.{name.replace('_', '-')}"
+            flags += "" if value is True else f" {quote(str(value))}"
+    return flags
+
+
 def _two_stages(prior: Path | None, embedding: Path | None) -> dict[str, Any]:
     """Which encoder the run goes by, and how."""
     if prior is not None and embedding is not None:
@@ -225,7 +236,8 @@ def _what_next(run: "RunFolder", facts: dict[str, Any], data: str | None) -> lis
     from ..runs.config import RunConfig
 
     config = RunConfig.from_toml(run.config_toml)
-    again, lies = f"ornstein train {data or config.source}", f"Run: {run.path}"
+    again = f"ornstein train {data or config.source}{_as_flags(config.data)} --minutes 20"
+    lies = f"Run: {run.path}"
     if facts["seen"] < facts["budget"]:
         stopped = f"Stopped at {facts['seen']:,} of {facts['budget']:,} examples"
         resume = f"{stopped}; go on with: ornstein train --resume {run.path}"
