@@ -206,7 +206,8 @@ def table(result: dict[str, Any]) -> str:
             figures = [seed[method] for seed in seeds if method in seed]
             cells = [told([f[str(n)] for f in figures]) for n in STEPS]
             notes = sorted({f["note"] for f in figures if "note" in f})  # of code that is not kept
-            rows.append((name, ", ".join([METHODS.get(method, method), *notes]), *cells))
+            what = ", ".join([str(METHODS.get(method, method)), *notes])
+            rows.append((name, what, *cells))
     rows.append(("", "goal", *(f"at most {GOALS[n]}" for n in STEPS)))
     quality = grid(("data", "", "4 steps", "2 steps", "1 step"), rows)
     speed = list[tuple[str, ...]]()
