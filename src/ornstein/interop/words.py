@@ -10,8 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from ..data.codec import write_bytes
@@ -111,6 +109,8 @@ def write_words(reader: PipelineReader, folder: Path) -> list[Path]:
     Raises:
         StorageError: If the disk refuses.
     """
+    from safetensors.torch import save
+
     paths = []
     for i, (word, vectors) in enumerate(reader.words.items()):
         several = {key_of(one): vectors[one.name] for one in reader.encoders if one.name in vectors}
@@ -128,6 +128,8 @@ def with_word(model: Model, path: Path) -> Model:
         UsageError: If the model hears no texts by a pipeline, or knows the word.
         ModelFileError: If the file is no safetensors, or its vectors are none of these encoders.
     """
+    from safetensors import safe_open
+
     reader = model.reader
     if not isinstance(reader, PipelineReader):
         raise UsageError(
