@@ -482,6 +482,23 @@ def test_the_network_is_told_a_finite_log_snr_in_its_own_precision(schedule):
     assert -30 <= low < high <= 30
 
 
+def test_the_network_is_told_no_noise_that_it_never_saw_and_the_rest_goes_by_the_true_one():
+    seen = []
+
+    class Spy(nn.Module):
+        def forward(self, x, log_snr):
+            seen.append(log_snr)
+            return log_snr[:, None] * x
+
+    schedule, t = noise.FlowSchedule(), torch.tensor([0.0, 0.01, 0.5, 0.99, 1.0], dtype=F64)
+    x_t = normal(5, 3)
+    x_hat = NetDenoiser(Spy(), schedule, PREDICTIONS["flow"], reach=(-8.0, 7.0))(x_t, t)
+    told = torch.tensor([7.0, 7.0, 0.0, -8.0, -8.0], dtype=F64)
+    torch.testing.assert_close(seen[0], told)
+    inp, skip, out = (c[:, None] for c in PREDICTIONS["flow"](*schedule(t)))
+    torch.testing.assert_close(x_hat, skip * x_t + out * told[:, None] * inp * x_t)
+
+
 @pytest.mark.parametrize("head", [-30.0, -0.4, 0.0, 1.1, 30.0])
 def test_the_bound_is_the_divergence_of_two_gaussians(head):
     denoiser, steps = hybrid(head), 100

@@ -537,8 +537,27 @@ every_distribution = pytest.mark.parametrize(
 )
 
 
+def test_four_deviations_are_the_reach_of_a_normal_distribution():
+    u = (torch.arange(10**6, dtype=F64) + 0.5) / 10**6
+    schedule, times = noise.FlowSchedule(), LogNormalTimes(mean=0.3, std=1.4)
+    found, (low, high) = schedule.log_snr(times(u, schedule)), times.reach
+    for beyond in (found < low, found > high):
+        assert_close(beyond.double().mean(), torch.tensor(3.167e-5, dtype=F64), rtol=0.05, atol=0)
+
+
 def test_every_time_distribution_stands_in_the_list():
     assert {type(d) for d in DISTRIBUTIONS.values()} == members(TimeDistribution)
+
+
+@every_distribution
+@every_schedule
+def test_hardly_a_time_is_drawn_beyond_the_reach(times, schedule):
+    u = (torch.arange(100_000, dtype=F64) + 0.5) / 100_000
+    with torch.no_grad():
+        found = schedule.log_snr(times(u, schedule))
+    low, high = times.reach
+    beyond = ((found < low - 1e-9) | (found > high + 1e-9)).double().mean()
+    assert beyond <= 1e-4
 
 
 @every_distribution

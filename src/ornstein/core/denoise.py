@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .noise import Schedule
 from .times import TimeDistribution, UniformTimes
 
-LOG_SNR_LIMIT = 30.0  # nats; networks see the log-SNR clamped to this, so that no end is infinite
+LOG_SNR_LIMIT = 30.0  # nats; no network is told more, so that no end is infinite
 
 
 def align(t: Tensor, x: Tensor) -> Tensor:
@@ -302,6 +302,8 @@ class NetDenoiser(Denoiser):
         variance_steps: T, if the second half of the network's output is a variance head, trained
             with the hybrid loss ``L + 0.001 T L_vlb``.
         ahead: Whether the network can be told ``span``, how far to look in flow time.
+        reach: The least and the largest log-SNR that the network is told, in place of one beyond:
+            those that it was trained on. At t = 1 it is else asked about noise that it never saw.
 
     Raises:
         ValueError: If the prediction is blind where the schedule has no signal left.
@@ -321,6 +323,7 @@ class NetDenoiser(Denoiser):
         uncertainty: nn.Module | None = None,
         variance_steps: int | None = None,
         ahead: bool = False,
+        reach: tuple[float, float] = (-LOG_SNR_LIMIT, LOG_SNR_LIMIT),
     ) -> None:
         super().__init__()
         with torch.no_grad():
@@ -332,7 +335,7 @@ class NetDenoiser(Denoiser):
             )
         self.net, self.schedule, self.uncertainty = net, schedule, uncertainty
         self.prediction, self.weighting, self.variance_steps = prediction, weighting, variance_steps
-        self.ahead = ahead
+        self.ahead, self.reach = ahead, reach
         curve = getattr(schedule, "net", None)
         self.curve = curve if isinstance(curve, nn.Module) else None  # its weights are ours
 
@@ -403,7 +406,7 @@ class NetDenoiser(Denoiser):
         self, x: Tensor, log_snr: Tensor, cond: dict[str, Tensor]
     ) -> tuple[Tensor, Tensor | None]:
         """F, and the place v in [0, 1] of the learned variance."""
-        clamped = log_snr.clamp(-LOG_SNR_LIMIT, LOG_SNR_LIMIT)
+        clamped = log_snr.clamp(*self.reach)
         told = dict(cond)
         if (until := told.pop("until", None)) is not None and self.ahead:
             told["span"] = flow_time(log_snr) - flow_time(self.schedule.log_snr(until))

@@ -211,6 +211,11 @@ class TimeDistribution(ABC):
     def log_snr_density(self, log_snr: Tensor, schedule: Schedule) -> Tensor:
         """Density of ``lambda_t`` in 1 / nats; same shape. For importance weights."""
 
+    @property
+    def reach(self) -> tuple[float, float]:
+        """The log-SNRs between which training looks often enough to learn: all, if none is rare."""
+        return -inf, inf
+
 
 @dataclass(frozen=True, kw_only=True)
 class UniformTimes(TimeDistribution):
@@ -251,6 +256,11 @@ class LogNormalTimes(TimeDistribution):
         z = torch.special.ndtri(first + (last - first) * u.double())
         return schedule.time(-2 * (self.mean + self.std * z)).clamp(_TINY, 1 - _TINY)
 
+    @property
+    def reach(self) -> tuple[float, float]:
+        """Four standard deviations to either side: of 30,000 examples, one lies beyond."""
+        return -2 * (self.mean + 4 * self.std), -2 * (self.mean - 4 * self.std)
+
     def log_snr_density(self, log_snr: Tensor, schedule: Schedule) -> Tensor:
         first, last = self._quantiles(schedule)
         z = (-log_snr / 2 - self.mean) / self.std
@@ -280,6 +290,11 @@ class UniformLogSNR(TimeDistribution):
     def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
         low, high = self._bounds(schedule)
         return schedule.time(high - (high - low) * u.double()).clamp(_TINY, 1 - _TINY)
+
+    @property
+    def reach(self) -> tuple[float, float]:
+        """The bounds."""
+        return self.log_snr_min, self.log_snr_max
 
     def log_snr_density(self, log_snr: Tensor, schedule: Schedule) -> Tensor:
         low, high = self._bounds(schedule)

@@ -13,7 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from ..core import noise, times
-from ..core.denoise import PREDICTIONS, WEIGHTINGS, NetDenoiser, PredictMean, Variational
+from ..core.denoise import (
+    LOG_SNR_LIMIT,
+    PREDICTIONS,
+    WEIGHTINGS,
+    NetDenoiser,
+    PredictMean,
+    Variational,
+)
 from ..data.captions import Learns, Words
 from ..data.codec import Codec
 from ..data.given import heard
@@ -368,7 +375,7 @@ def build_denoiser(
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        schedule = build_schedule(config.schedule)
+        schedule, lent = build_schedule(config.schedule), net is not None
         net = build_net(config, shape, vocabulary) if net is None else net
         uncertainty = Uncertainty() if c.uncertainty else None
     if c.prediction == "mean":
@@ -388,9 +395,22 @@ def build_denoiser(
             uncertainty,
             steps or None,
             config.distill.looks_ahead,
+            told_between(config, lent),
         )
     except ValueError as error:
         raise UsageError(f"[denoiser] and [schedule] disagree: {error}.") from None
+
+
+def told_between(config: RunConfig, lent: bool = False) -> tuple[float, float]:
+    """The log-SNRs that the network is told: those it is trained on, by its own times.
+
+    Students are taught at the very ends, too; of a network that was lent nobody knows.
+    """
+    taught = config.distill.teacher or config.distill.looks_ahead
+    if taught or lent or config.net.pipeline:
+        return -LOG_SNR_LIMIT, LOG_SNR_LIMIT
+    low, high = build_times(config.times).reach
+    return max(low, -LOG_SNR_LIMIT), min(high, LOG_SNR_LIMIT)
 
 
 def build_net(config: RunConfig, shape: tuple[int, ...], vocabulary: Vocabulary) -> nn.Module:

@@ -110,6 +110,7 @@ def _with_nets(model: Model, change: Callable[[Any], nn.Module]) -> Model:
             was.uncertainty,
             was.variance_steps,
             was.ahead,
+            was.reach,
         )
 
     # what draws from a model asks of its denoiser no more than any has

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch._higher_order_ops import scan
 
-from ..core.denoise import LOG_SNR_LIMIT, Denoiser, flow_time
+from ..core.denoise import Denoiser, flow_time
 from ..core.guide import (
     ClassifierFree,
     LearnedGuidance,
@@ -257,7 +257,7 @@ def _call(
         span = (flow_time(log_snr) - flow_time(schedule.log_snr(until))).item()
     if isinstance(rule, ClassifierFree | LearnedGuidance):
         weight = weight_at(log_snr, rule.weight, rule.interval).item()
-    heard = clock(log_snr.clamp(-LOG_SNR_LIMIT, LOG_SNR_LIMIT).float())
+    heard = clock(log_snr.clamp(*model.denoiser.reach).float())
     return Call(inp, skip, out, heard.item(), span, weight)
 
 
