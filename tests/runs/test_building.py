@@ -14,7 +14,7 @@ from ornstein.runs.config import (
     ScheduleConfig,
     TimesConfig,
 )
-from ornstein.runs.model import Vocabulary, build_denoiser, build_net
+from ornstein.runs.model import Vocabulary, build_denoiser, told_between
 
 LEARNED = RunConfig(
     net=NetConfig(kind="mlp", size=16),
@@ -43,15 +43,15 @@ def test_a_learned_schedule_is_refused_where_it_would_have_another_aim(changed):
         build_denoiser(replace(LEARNED, **changed), (2,), Vocabulary())
 
 
-def test_a_network_is_told_what_its_times_reach_and_a_student_all():
+def test_a_network_is_told_what_its_times_reach_and_students_and_lent_ones_all():
     config = RunConfig(net=NetConfig(kind="mlp", size=16), times=TimesConfig(name="log-normal"))
     assert build_denoiser(config, (2,), Vocabulary()).reach == (-8.0, 8.0)
-    lent = build_denoiser(config, (2,), Vocabulary(), build_net(config, (2,), Vocabulary()))
-    taught = DistillConfig(method="progressive", teacher="run")
-    student = build_denoiser(replace(config, distill=taught), (2,), Vocabulary())
-    ahead = DistillConfig(method="flow-map")
-    other = build_denoiser(replace(config, distill=ahead), (2,), Vocabulary())
-    assert lent.reach == student.reach == other.reach == (-30.0, 30.0)
+    others = (
+        replace(config, distill=DistillConfig(method="progressive", teacher="run")),
+        replace(config, distill=DistillConfig(method="flow-map")),
+        replace(config, net=NetConfig(kind="diffusers", pipeline="folder")),
+    )
+    assert {told_between(other) for other in others} == {(-30.0, 30.0)}
 
 
 def test_a_blind_prediction_is_refused_with_the_remedy():

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
-from .combine import Through
 from .denoise import Denoiser, align, covariance
 from .measure import LinearOperator, Mask, Spectrum
 from .noise import Schedule
@@ -161,11 +160,9 @@ def _spectrum(measured: Measured, x: Tensor) -> Spectrum:
     operator, shape = measured.operator, tuple(x.shape[1:])
     known = operator.spectrum(shape) if isinstance(operator, LinearOperator) else None
     if known is None:
-        by_decoder = isinstance(operator, Through)
-        what = "what a decoder makes of latents" if by_decoder else type(operator).__name__
         raise UsageError(
-            f"ddrm needs an operator whose singular values are known, and those of {what} are not: "
-            "choose another method, such as mmps."
+            "ddrm needs an operator whose singular values are known, and those of this one are "
+            "not: choose another method, such as mmps."
         )
     return known
 

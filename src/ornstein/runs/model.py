@@ -375,7 +375,7 @@ def build_denoiser(
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        schedule, lent = build_schedule(config.schedule), net is not None
+        schedule = build_schedule(config.schedule)
         net = build_net(config, shape, vocabulary) if net is None else net
         uncertainty = Uncertainty() if c.uncertainty else None
     if c.prediction == "mean":
@@ -395,19 +395,18 @@ def build_denoiser(
             uncertainty,
             steps or None,
             config.distill.looks_ahead,
-            told_between(config, lent),
+            told_between(config),
         )
     except ValueError as error:
         raise UsageError(f"[denoiser] and [schedule] disagree: {error}.") from None
 
 
-def told_between(config: RunConfig, lent: bool = False) -> tuple[float, float]:
+def told_between(config: RunConfig) -> tuple[float, float]:
     """The log-SNRs that the network is told: those it is trained on, by its own times.
 
-    Students are taught at the very ends, too; of a network that was lent nobody knows.
+    Students are taught at the very ends, too; of a network that is lent nobody knows.
     """
-    taught = config.distill.teacher or config.distill.looks_ahead
-    if taught or lent or config.net.pipeline:
+    if config.net.pipeline or config.distill.teacher or config.distill.looks_ahead:
         return -LOG_SNR_LIMIT, LOG_SNR_LIMIT
     low, high = build_times(config.times).reach
     return max(low, -LOG_SNR_LIMIT), min(high, LOG_SNR_LIMIT)
