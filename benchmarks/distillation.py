@@ -40,9 +40,11 @@ from ornstein.data.image import ImageCodec
 from ornstein.evaluate.distillation import FINE, lesson_plan, ratio
 from ornstein.evaluate.measures.distances import frechet_distance
 from ornstein.nets.blocks import answering
+from ornstein.runs.building import build_denoiser
 from ornstein.runs.config import DistillConfig, NetConfig, RunConfig
-from ornstein.runs.model import Model, Vocabulary, build_denoiser
+from ornstein.runs.model import Model
 from ornstein.runs.quick import quick
+from ornstein.runs.vocabulary import Vocabulary
 from ornstein.train import recipe
 from ornstein.train.recipes import ahead
 

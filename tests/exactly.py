@@ -8,7 +8,8 @@ from ornstein.data import open_data
 from ornstein.data.dataset import Dataset
 from ornstein.data.options import DataOptions
 from ornstein.runs.config import RunConfig
-from ornstein.runs.model import Model, Vocabulary
+from ornstein.runs.model import Model
+from ornstein.runs.vocabulary import Vocabulary
 
 
 class Exact(Denoiser):

@@ -8,8 +8,10 @@ from ornstein.data.codec import Codec
 from ornstein.data.image import ImageCodec
 from ornstein.data.options import DataOptions
 from ornstein.data.points import PointsCodec
+from ornstein.runs.building import build_denoiser
 from ornstein.runs.config import DistillConfig, NetConfig, RunConfig, SampleConfig
-from ornstein.runs.model import Model, Vocabulary, build_denoiser
+from ornstein.runs.model import Model
+from ornstein.runs.vocabulary import Vocabulary
 
 CLASSES = ("ant", "bee", "cat")
 

@@ -15,8 +15,9 @@ from ornstein.core.sample import SAMPLERS
 from ornstein.data import DataOptions, open_data
 from ornstein.data.codec import Codec
 from ornstein.evaluate.measures.distances import sliced_wasserstein
+from ornstein.runs.building import GRIDS
 from ornstein.runs.config import RunConfig
-from ornstein.runs.model import GRIDS, load
+from ornstein.runs.model import load
 from ornstein.train.recipes import few_points
 
 

@@ -13,8 +13,8 @@ from ornstein.core.noise import FlowSchedule
 from ornstein.core.sample import SAMPLERS, start
 from ornstein.core.times import LogSNRGrid
 from ornstein.data import DataOptions, open_data
+from ornstein.runs.building import GRIDS
 from ornstein.runs.config import RunConfig, SampleConfig
-from ornstein.runs.model import GRIDS
 from ornstein.train import recipe
 from ornstein.train import train as train_run
 from ornstein.train.budget import settle

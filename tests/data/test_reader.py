@@ -12,8 +12,8 @@ from ornstein.data.captions import Captions
 from ornstein.data.reader import Reader, _parts
 from ornstein.errors import DataError, ModelFileError
 from ornstein.runs.config import NetConfig, RunConfig, SampleConfig
-from ornstein.runs.model import Vocabulary
 from ornstein.runs.prompt import Prompt, told_by
+from ornstein.runs.vocabulary import Vocabulary
 from untrained import grey_codec, of_random_weights
 
 transformers = pytest.importorskip("transformers", reason="the extra [text] is not installed")

@@ -17,8 +17,9 @@ from ornstein.interop.adopted import adopted, layout_of
 from ornstein.interop.place import open_model
 from ornstein.interop.written import write_diffusers
 from ornstein.nets import UNet2D
+from ornstein.runs.building import build_denoiser
 from ornstein.runs.config import NetConfig, RunConfig
-from ornstein.runs.model import Vocabulary, build_denoiser
+from ornstein.runs.vocabulary import Vocabulary
 from ornstein.train.adapt import adaptation, base_of, go_on_from
 
 diffusers = pytest.importorskip("diffusers")

@@ -20,8 +20,8 @@ from ornstein.interop.adopted import adopted
 from ornstein.interop.diffusers import load_diffusers
 from ornstein.interop.foreign import FAMILIES
 from ornstein.interop.pipeline import Pipeline
+from ornstein.runs.building import build_times
 from ornstein.runs.folder import RunFolder
-from ornstein.runs.model import build_times
 from ornstein.train.adapt import adaptation, base_of, go_on_from
 from ornstein.train.start import read
 from ornstein.train.training import Training

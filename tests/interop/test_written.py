@@ -16,8 +16,9 @@ from ornstein.errors import DataError, ModelFileError, UsageError
 from ornstein.interop import written
 from ornstein.interop.written import as_published, write_diffusers
 from ornstein.nets import UNet2D
+from ornstein.runs.building import build_denoiser
 from ornstein.runs.config import NetConfig
-from ornstein.runs.model import Vocabulary, build_denoiser
+from ornstein.runs.vocabulary import Vocabulary
 from ornstein.tasks.export import export
 from ornstein.train import recipe
 from ornstein.train.signals import Stop

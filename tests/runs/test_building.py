@@ -6,6 +6,7 @@ import pytest
 
 from ornstein.core.noise import LearnedSchedule
 from ornstein.errors import UsageError
+from ornstein.runs.building import build_denoiser, told_between
 from ornstein.runs.config import (
     DenoiserConfig,
     DistillConfig,
@@ -14,7 +15,7 @@ from ornstein.runs.config import (
     ScheduleConfig,
     TimesConfig,
 )
-from ornstein.runs.model import Vocabulary, build_denoiser, told_between
+from ornstein.runs.vocabulary import Vocabulary
 
 LEARNED = RunConfig(
     net=NetConfig(kind="mlp", size=16),

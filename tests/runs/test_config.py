@@ -4,8 +4,9 @@ from hypothesis import strategies as st
 
 from ornstein.errors import UsageError
 from ornstein.nets.unet import LEVELS
+from ornstein.runs.building import build_net
 from ornstein.runs.config import NetConfig, RunConfig, ScheduleConfig, TrainConfig
-from ornstein.runs.model import Vocabulary, build_net
+from ornstein.runs.vocabulary import Vocabulary
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

@@ -11,7 +11,7 @@ from ornstein.data import DataOptions
 from ornstein.data.captions import Words
 from ornstein.errors import Notice, UsageError
 from ornstein.runs.config import NetConfig, RunConfig, SampleConfig, TrainConfig
-from ornstein.runs.model import Vocabulary
+from ornstein.runs.vocabulary import Vocabulary
 from ornstein.tasks.asking import guided, warn_of_unread
 from ornstein.tasks.options import DrawOptions, EditOptions
 from ornstein.train.signals import Stop

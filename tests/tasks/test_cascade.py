@@ -14,7 +14,7 @@ from ornstein.errors import UsageError
 from ornstein.rng import generator
 from ornstein.runs.checkpoint import WEIGHTS
 from ornstein.runs.folder import RunFolder
-from ornstein.runs.model import Vocabulary
+from ornstein.runs.vocabulary import Vocabulary
 from ornstein.tasks.options import SampleOptions
 from ornstein.tasks.sample import cascade, sample, stream
 from untrained import CLASSES, of_random_weights, tiny_model

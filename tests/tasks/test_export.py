@@ -17,9 +17,10 @@ from ornstein.data.reader import Reader
 from ornstein.errors import ModelFileError, UsageError
 from ornstein.nets.autoencoder import Autoencoder
 from ornstein.rng import Streams
+from ornstein.runs.building import build_denoiser
 from ornstein.runs.config import DenoiserConfig, NetConfig, SampleConfig, ScheduleConfig
 from ornstein.runs.latents import LatentCodec
-from ornstein.runs.model import Vocabulary, build_denoiser
+from ornstein.runs.vocabulary import Vocabulary
 from ornstein.tasks import export as exporting
 from ornstein.tasks.export import asked_of, export
 from ornstein.tasks.graph import Graph

@@ -238,7 +238,7 @@ def test_an_unknown_recipe_lists_the_known_ones():
 
 
 def test_ddpm_at_a_thousand_steps_is_the_papers_and_at_forty_ends_in_noise():
-    from ornstein.runs.model import build_schedule
+    from ornstein.runs.building import build_schedule
 
     options = RECIPES["ddpm"]().schedule.options
     assert options == {"steps": 1000, "beta_first": pytest.approx(1e-4), "beta_last": 0.02}

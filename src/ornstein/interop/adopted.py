@@ -26,6 +26,7 @@ from ..data.names import shown
 from ..data.options import DataOptions
 from ..errors import ModelFileError
 from ..nets.unet2d import OURS, Layout
+from ..runs.building import build_denoiser, build_schedule
 from ..runs.config import (
     DenoiserConfig,
     NetConfig,
@@ -36,7 +37,8 @@ from ..runs.config import (
 )
 from ..runs.latents import LatentCodec
 from ..runs.lent import LENDERS
-from ..runs.model import Model, Vocabulary, build_denoiser, build_schedule
+from ..runs.model import Model
+from ..runs.vocabulary import Vocabulary
 from .diffusers import eight_bits, load_diffusers, schedule_of
 from .foreign import Foreign
 from .pipeline import BESIDE, Pipeline, find

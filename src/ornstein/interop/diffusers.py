@@ -32,7 +32,8 @@ from ..data.options import DataOptions
 from ..errors import ModelFileError, UsageError
 from ..runs.config import DistillConfig, RunConfig, SampleConfig
 from ..runs.latents import LatentCodec
-from ..runs.model import Model, Vocabulary
+from ..runs.model import Model
+from ..runs.vocabulary import Vocabulary
 from .foreign import NETWORKS, Clock, Family, Foreign, family_of
 from .latents import ForeignAutoencoder
 from .pipeline import Pipeline, find, needed

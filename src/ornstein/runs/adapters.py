@@ -21,18 +21,13 @@ from ..errors import ModelFileError, UsageError
 from ..nets import Controlled
 from ..nets.adapters import grown
 from ..nets.blocks import answering
+from .building import build_denoiser
+from .checkpoint import WEIGHTS
 from .config import RunConfig
 from .folder import RunFolder
 from .lent import LENDERS, lender, opened_once
-from .model import (
-    WEIGHTS,
-    Model,
-    Vocabulary,
-    build_denoiser,
-    chosen_weights,
-    load,
-    read_words,
-)
+from .model import Model, chosen_weights, load, read_words
+from .vocabulary import Vocabulary
 
 Adapter = str | Path | tuple[str | Path, float]
 """An adapter's folder, with its strength; as text ``FOLDER:STRENGTH``. 1 if it is not said."""

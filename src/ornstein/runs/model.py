@@ -2,134 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from functools import cache, partial
-from math import isnan, prod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..core import noise, times
-from ..core.denoise import (
-    LOG_SNR_LIMIT,
-    PREDICTIONS,
-    WEIGHTINGS,
-    NetDenoiser,
-    PredictMean,
-    Variational,
-)
-from ..data.captions import Learns, Words
+from ..core.denoise import NetDenoiser
+from ..data.captions import Learns
 from ..data.codec import Codec
 from ..data.given import heard
 from ..data.names import shown
-from ..data.reader import Reader
 from ..errors import ModelFileError, StorageError, UsageError
-from ..nets import NETS, Conditions, Controlled, MonotoneCurve, Uncertainty
 from ..nets.blocks import answering
-from ..nets.unet2d import Layout
+from .building import build_denoiser, build_net
 from .checkpoint import WEIGHTS, Checkpoint
-from .config import RunConfig, ScheduleConfig, TimesConfig
+from .config import RunConfig
 from .embedding import Encoder, read_encoder
 from .folder import RunFolder
 from .latents import LatentCodec, read_latents
 from .lent import apart, lent
 from .posthoc import posthoc
 from .prompt import Reads
+from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
     from .adapters import Adapter
-
-SCHEDULES: dict[str, type[noise.Schedule]] = {
-    "ddpm": noise.DDPMSchedule,
-    "ddpm-cosine": noise.CosineTableSchedule,
-    "linear": noise.LinearSchedule,
-    "sub-vp": noise.SubVPSchedule,
-    "cosine": noise.CosineSchedule,
-    "sigmoid": noise.SigmoidSchedule,
-    "flow": noise.FlowSchedule,
-    "karras": noise.KarrasSchedule,
-    "geometric": noise.GeometricSchedule,
-    "learned": noise.LearnedSchedule,
-}
-
-GRIDS: dict[str, times.TimeGrid] = {
-    "uniform": times.UniformGrid(),
-    "straight": times.StraightGrid(),
-    "log-snr": times.LogSNRGrid(),
-    "karras": times.KarrasGrid(),
-    "stride": times.StrideGrid(),
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Vocabulary:
-    """The conditions of a run in the user's words.
-
-    Args:
-        classes: Names of the labels, in order; empty if the data have none.
-        attributes: Names of the numeric attributes.
-        means: Of each attribute in the training data, in its own unit.
-        stds: Likewise, > 0.
-        context: Channels of what is given beside the noise.
-        block: Pixels of it along each axis that one point of x hears.
-        words: In which texts are read, or by whom; None if the run knows no captions.
-        embedding: Numbers of the embedding that the network hears.
-    """
-
-    classes: tuple[str, ...] = ()
-    attributes: tuple[str, ...] = ()
-    means: tuple[float, ...] = ()
-    stds: tuple[float, ...] = ()
-    context: int = 0
-    block: int = 1
-    words: Words | Reader | None = None
-    embedding: int = 0
-
-    def label(self, name: str | int) -> int:
-        """The number of a class given by its name or its number; -1 for ``any``."""
-        if not self.classes:
-            raise UsageError("This run was trained without labels: leave --label out.")
-        if str(name) in self.classes:
-            return self.classes.index(str(name))
-        if str(name) in ("any", "-1"):
-            return -1
-        if str(name).isdecimal() and int(name) < len(self.classes):
-            return int(name)
-        raise UsageError(f"There is no class {name!r} in this run; there are: {self._known()}.")
-
-    def tensors(
-        self,
-        count: int,
-        label: str | int | Sequence[str | int] | None = None,
-        attributes: dict[str, float] | None = None,
-    ) -> dict[str, Tensor]:
-        """Conditions for `count` examples: labels are dealt out in turn, NaN is 'not given'."""
-        cond: dict[str, Tensor] = {}
-        if label is not None:
-            names = [label] if isinstance(label, (str, int)) else list(label)
-            if not names:
-                raise UsageError("An empty list of labels: give at least one.")
-            numbers = torch.tensor([self.label(name) for name in names])
-            cond["label"] = numbers.repeat(count // len(numbers) + 1)[:count]
-        if attributes:
-            row = torch.full((len(self.attributes),), torch.nan)
-            for name, value in attributes.items():
-                if name not in self.attributes:
-                    known = ", ".join(self.attributes) or "none"
-                    raise UsageError(f"There is no attribute {name!r} in this run; known: {known}.")
-                i = self.attributes.index(name)
-                row[i] = torch.nan if isnan(value) else (value - self.means[i]) / self.stds[i]
-            cond["attributes"] = row.expand(count, -1)
-        return cond
-
-    def _known(self) -> str:
-        shown = ", ".join(self.classes[:20])
-        return shown + (", ..." if len(self.classes) > 20 else "")
 
 
 @dataclass(frozen=True)
@@ -353,166 +257,3 @@ def _adapter() -> TypeAdapter[Vocabulary]:
     from pydantic import TypeAdapter
 
     return TypeAdapter(Vocabulary)
-
-
-def build_denoiser(
-    config: RunConfig,
-    shape: tuple[int, ...],
-    vocabulary: Vocabulary,
-    net: nn.Module | None = None,
-) -> NetDenoiser:
-    """The untrained denoiser that `config` describes, for examples of `shape` ``(C, *S)``.
-
-    The initial weights are a function of ``config.seed`` alone; the global random state is kept. A
-    network that is there already may be given.
-    """
-    c, steps = config.denoiser, config.denoiser.variance_steps
-    bound = c.weighting == "variational" and config.times.name == "uniform"
-    if config.schedule.name == "learned" and not bound:
-        raise UsageError(
-            "A learned schedule lowers the variance of the variational bound, and knows no other "
-            "aim: set [denoiser] weighting = 'variational' and [times] name = 'uniform'."
-        )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        schedule = build_schedule(config.schedule)
-        net = build_net(config, shape, vocabulary) if net is None else net
-        uncertainty = Uncertainty() if c.uncertainty else None
-    if c.prediction == "mean":
-        prediction = PredictMean(schedule=schedule, steps=getattr(schedule, "steps", 1000))
-    else:
-        prediction = PREDICTIONS[c.prediction]
-    if c.weighting == "variational":
-        weighting = Variational(schedule=schedule, times=build_times(config.times))
-    else:
-        weighting = WEIGHTINGS[c.weighting]
-    try:
-        return NetDenoiser(
-            net,
-            schedule,
-            prediction,
-            weighting,
-            uncertainty,
-            steps or None,
-            config.distill.looks_ahead,
-            told_between(config),
-        )
-    except ValueError as error:
-        raise UsageError(f"[denoiser] and [schedule] disagree: {error}.") from None
-
-
-def told_between(config: RunConfig) -> tuple[float, float]:
-    """The log-SNRs that the network is told: those it is trained on, by its own times.
-
-    Students are taught at the very ends, too; of a network that is lent nobody knows.
-    """
-    if config.net.pipeline or config.distill.teacher or config.distill.looks_ahead:
-        return -LOG_SNR_LIMIT, LOG_SNR_LIMIT
-    low, high = build_times(config.times).reach
-    return max(low, -LOG_SNR_LIMIT), min(high, LOG_SNR_LIMIT)
-
-
-def build_net(config: RunConfig, shape: tuple[int, ...], vocabulary: Vocabulary) -> nn.Module:
-    """The network alone."""
-    if config.net.pipeline:
-        return _lent_net(config)
-    options: dict[str, Any] = {"depth": config.net.depth} if config.net.depth else {}
-    if config.net.kind == "unet":
-        options["levels"] = config.net.levels
-    if config.net.kind != "mlp":
-        options["recompute"] = config.train.memory == "low"
-    if config.net.kind == "unet2d":
-        options |= {"clock": _clock(config.schedule), "layout": _layout(config.net.options)}
-    elif config.net.options:
-        raise UsageError(f"[net] options are of the kind unet2d, not {config.net.kind}.")
-    channels = shape[0] * (2 if config.denoiser.variance_steps else 1)
-    net, words = NETS[config.net.kind], vocabulary.words
-    try:
-        conditions = Conditions(
-            classes=len(vocabulary.classes),
-            attributes=len(vocabulary.attributes),
-            context=vocabulary.context,
-            augment=config.data.augmentations,
-            words=len(words) if isinstance(words, Words) else 0,
-            read=words.width if isinstance(words, Reader) else 0,
-            length=words.length if words else 0,
-            span=int(config.distill.looks_ahead),
-            guidance=int(config.distill.told_guidance),
-            embedding=vocabulary.embedding,
-        )
-        build = partial(net, shape, size=config.net.size, out_channels=channels, **options)
-        if config.adapt.learn == "control":
-            alone = replace(conditions, context=0)
-            return Controlled(build(conditions=alone), build(conditions=conditions))
-        return build(conditions=conditions)
-    except ValueError as error:
-        raise UsageError(f"[net] of the configuration does not fit the data: {error}.") from None
-
-
-def _lent_net(config: RunConfig) -> nn.Module:
-    """The network of another library, with the weights that it has there."""
-    net: Any = apart(lent(config.net).denoiser.net)
-    if config.train.memory == "low":
-        net.net.enable_gradient_checkpointing()
-    return net.requires_grad_(True).train()
-
-
-def _clock(config: ScheduleConfig) -> Callable[[Tensor], Tensor]:
-    """By which a network of another library hears the noise: the number of a step."""
-    schedule = build_schedule(config)
-    if not isinstance(schedule, noise.DDPMSchedule | noise.CosineTableSchedule):
-        raise UsageError(
-            "[net] kind = 'unet2d' hears the steps of a table: set [schedule] name = 'ddpm', as "
-            "--recipe diffusers does."
-        )
-    return partial(noise.number_of, schedule, schedule.steps)
-
-
-def _layout(options: dict[str, Any]) -> Layout:
-    """The options of a network of another library's kind, checked."""
-    from pydantic import TypeAdapter, ValidationError
-
-    known = [f.name for f in fields(Layout)]
-    for name in options:
-        if name not in known:
-            raise UsageError(f"[net] options has no {name!r}; it has: {', '.join(known)}.")
-    try:
-        return TypeAdapter(Layout).validate_python(options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UsageError(f"[net] options: {first['loc'][0]}: {first['msg']}.") from None
-
-
-def build_schedule(config: ScheduleConfig) -> noise.Schedule:
-    """The schedule of that name with those options; anything else is a `UsageError`."""
-    if config.name not in SCHEDULES:
-        known = ", ".join(SCHEDULES)
-        raise UsageError(f"There is no schedule {config.name!r}; there are: {known}.")
-    kind = SCHEDULES[config.name]
-    types = {f.name: f.type for f in fields(kind) if f.name != "net"}
-    for name, value in config.options.items():
-        if name not in types:
-            raise UsageError(
-                f"The schedule {config.name!r} has no option {name!r}; it has: {', '.join(types)}."
-            )
-        wanted = {float: (int, float), int: int}.get(types[name], str)
-        if isinstance(value, bool) or not isinstance(value, wanted):
-            raise UsageError(f"[schedule] {name} = {value!r} is not of the right type.")
-    options: dict[str, Any] = dict(config.options)
-    if kind is noise.LearnedSchedule:
-        options["net"] = MonotoneCurve()
-    try:
-        return kind(**options)
-    except ValueError as error:
-        raise UsageError(f"[schedule] of the configuration: {error}.") from None
-
-
-def build_times(config: TimesConfig) -> times.TimeDistribution:
-    """The distribution of training times."""
-    match config.name:
-        case "uniform":
-            return times.UniformTimes()
-        case "log-normal":
-            return times.LogNormalTimes(mean=config.mean, std=config.std)
-        case "uniform-log-snr":
-            return times.UniformLogSNR()

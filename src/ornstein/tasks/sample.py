@@ -23,9 +23,10 @@ from ..interop.place import open_model
 from ..progress import counted, pieces
 from ..rng import Streams, generator
 from ..runs.adapters import Adapter
+from ..runs.building import GRIDS
 from ..runs.fitted import kept_rule
 from ..runs.folder import RunFolder
-from ..runs.model import GRIDS, Model
+from ..runs.model import Model
 from ..runs.provenance import provenance, stamp
 from ..runs.sized import sized
 from .asking import (

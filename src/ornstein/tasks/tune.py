@@ -15,8 +15,9 @@ from ..core.times import LogSNRGrid, TimeGrid
 from ..core.trajectory import Plan
 from ..errors import UsageError
 from ..rng import generator
+from ..runs.building import GRIDS
 from ..runs.fitted import keep_rule
-from ..runs.model import GRIDS, Model
+from ..runs.model import Model
 from .asking import Context, Heard, conditions, context_from, context_of
 from .examples import training_data
 from .options import TuneOptions, checked

@@ -27,11 +27,12 @@ from ..nets import Controlled
 from ..nets.adapters import NewWords, add_low_rank, freeze
 from ..rng import normal
 from ..runs.adapters import TABLES, base_facts
+from ..runs.building import GRIDS
 from ..runs.config import AdaptConfig, RunConfig
 from ..runs.folder import RunFolder
 from ..runs.latents import LatentCodec
 from ..runs.lent import lender
-from ..runs.model import GRIDS, Model, load
+from ..runs.model import Model, load
 
 LABELS, PIECES = (f"{table}.weight" for table in TABLES)
 Texts = tuple[tuple[str, ...], ...]

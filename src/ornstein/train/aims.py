@@ -14,12 +14,13 @@ from ..errors import UsageError
 from ..nets.contrastive import Contrast
 from ..nets.reconstruction import Reconstruction
 from ..rng import generator, normal
+from ..runs.building import GRIDS, build_denoiser, build_times
 from ..runs.config import RunConfig
 from ..runs.embedding import build_encoder
 from ..runs.embedding import keep_measured as keep_embeddings
 from ..runs.folder import RunFolder
 from ..runs.latents import build_autoencoder, keep_measured
-from ..runs.model import GRIDS, Vocabulary, build_denoiser, build_times
+from ..runs.vocabulary import Vocabulary
 from .adapt import base_of, go_on_from
 from .device import autocast
 from .doctor import Doctor

@@ -15,8 +15,10 @@ from ..core.noise import Schedule
 from ..core.sample import SAMPLERS, AdamsBashforth, Sampler, start
 from ..core.times import TimeDistribution
 from ..errors import UsageError
+from ..runs.building import GRIDS
 from ..runs.config import RunConfig, ScheduleConfig
-from ..runs.model import GRIDS, Model, Vocabulary, load
+from ..runs.model import Model, load
+from ..runs.vocabulary import Vocabulary
 from .draws import Batch
 
 OWN = 0.9  # share of the leaps that are those of the student's own numbers of steps

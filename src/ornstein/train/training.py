@@ -14,7 +14,7 @@ from ..core.times import TimeDistribution
 from ..data.dataset import Dataset
 from ..errors import UsageError
 from ..runs.config import RunConfig
-from ..runs.model import Vocabulary
+from ..runs.vocabulary import Vocabulary
 from .aims import Denoising, aim_of
 from .device import World, autocast
 from .draws import Batch

@@ -23,7 +23,7 @@ from ornstein.evaluate.measures.scenes import (
 )
 from ornstein.rng import generator
 from ornstein.runs.config import NetConfig, RunConfig
-from ornstein.runs.model import Vocabulary
+from ornstein.runs.vocabulary import Vocabulary
 from untrained import of_random_weights
 
 A, B = Thing("7", "red", "small"), Thing("square", "blue", "large")

@@ -10,8 +10,9 @@ from torch import Tensor
 from ....core.denoise import NetDenoiser
 from ....data.dataset import Dataset
 from ....errors import DivergedError
+from ....runs.building import build_denoiser
 from ....runs.config import RunConfig
-from ....runs.model import Model, build_denoiser
+from ....runs.model import Model
 from ....tasks.sample import sample
 from ....train.guard import Verdict
 from ....train.recipes import recipe
