@@ -1,5 +1,6 @@
 """What is wanted of a run is settled once its data are open, and they are opened once."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,32 @@ def test_a_command_reads_its_data_once(flags, source, reads, tmp_path, capsys):
     if flags == "--size 8":
         assert run_command(["train", "--resume", str(tmp_path / "run")]) == 0
         assert len(reads) == 2
+
+
+@pytest.mark.parametrize(
+    "flags, sentence",
+    [
+        ("", "There is nothing to train on"),
+        ("DATA --minutes 1 --seen 9", "Two budgets were given"),
+        ("DATA --minutes 0", "must be a positive number"),
+        ("--resume", "Which run is to go on"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_training_would(flags, sentence, source, capsys):
+    assert run_command(["train", *flags.replace("DATA", str(source)).split(), "--dry-run"]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_dry_run_prints_the_configuration_that_the_run_begins_with(source, tmp_path, capsys):
+    out, flags = str(tmp_path / "run"), ["--size", "8", "--seen", "256", "--device", "cpu"]
+    assert run_command(["train", str(source), *flags, "--dry-run"]) == 0
+    said = ou.RunConfig.from_toml(capsys.readouterr().out)
+    assert run_command(["train", str(source), *flags, "--out", out]) == 0
+    begun = ou.RunConfig.from_toml((tmp_path / "run" / "config.toml").read_text())
+    assert replace(begun, train=said.train) == said  # what it may take is decided by a trial
+    capsys.readouterr()
+    assert run_command(["train", "--resume", out, "--dry-run"]) == 0
+    assert ou.RunConfig.from_toml(capsys.readouterr().out) == begun
 
 
 def test_a_draft_is_the_recipe_with_its_changes(source, reads, tmp_path):

@@ -4,7 +4,7 @@
 
 import os
 import tomllib
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from ..runs.folder import RunFolder
-    from ..train import Draft, Sequel
+    from ..train import Sequel
 
 
 class Said:
@@ -104,8 +104,11 @@ def train(
         data, out = None, Path(data)
     machine.start(f"Opening {out if resume else data}")
     from ..runs.facts import describe
+    from ..runs.folder import RunFolder
     from ..train import Draft
     from ..train import train as fit
+    from ..train.device import choose_device
+    from ..train.start import planned, refuse
 
     adapt = checked(AdaptOptions, asdict(adapt))
     read_as = options.said | _said({"given": given, "make": make, "word": adapt.word})
@@ -126,7 +129,13 @@ def train(
     elif data is not None and (changes or recipe != "auto" or dry_run):
         wanted = Draft(recipe=recipe, changes=changes, place=place)
     if dry_run:
-        print(_settled(wanted, data, out, (minutes, seen), machine.device))
+        refuse(data, out, minutes, seen, wanted, resume)
+        if data is None:
+            print(RunFolder.open(out or "").config_toml)
+            return
+        with watching():
+            device = choose_device(machine.device)
+            print(planned(data, wanted, seen, minutes, device)[0].to_toml())
         return
     with training() as report:
         run = fit(
@@ -203,32 +212,6 @@ def _sequel(adapt: AdaptOptions, changes: dict[str, Any], place: str) -> "Sequel
         changes=changes,
         place=place,
     )
-
-
-def _settled(
-    wanted: "Draft | Sequel | None",
-    data: str | None,
-    out: Path | None,
-    budget: tuple[float | None, int | None],
-    device: str,
-) -> str:
-    """The configuration that the run would have in so many minutes or examples, or that it has."""
-    from ..data import open_data
-    from ..runs.folder import RunFolder
-    from ..train import Draft
-    from ..train.start import name_of
-
-    if wanted is None:
-        return RunFolder.open(out or "").config_toml
-    minutes, seen = budget
-    if isinstance(wanted, Draft):
-        with watching():
-            found = open_data(str(data), wanted.data)
-        config = wanted.settled(found, minutes, device)
-    else:
-        config = wanted.settled()
-    train = replace(config.train, seen=seen or config.train.seen)
-    return replace(config, source=name_of(data or ""), train=train).to_toml()
 
 
 def _what_next(run: "RunFolder", facts: dict[str, Any], data: str | None) -> list[object]:

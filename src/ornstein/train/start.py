@@ -166,15 +166,27 @@ def plan(
 ) -> tuple[RunConfig, Dataset, Dataset]:
     """What to do, before the clock is asked; and the data, opened once, on the device."""
     assert source is not None
+    config, data = planned(source, config, seen, minutes, device)
+    data, held = as_seen(data, config, device)
+    return config, data, held
+
+
+def planned(
+    source: Source,
+    config: RunConfig | Draft | Sequel | None,
+    seen: int | None,
+    minutes: float | None,
+    device: torch.device,
+) -> tuple[RunConfig, Dataset]:
+    """The configuration of the run, before the clock is asked; and all its data, opened once."""
     wanted = Draft() if config is None else config
     wanted = wanted.settled() if isinstance(wanted, Sequel) else wanted
     data = open_data(source, wanted.data)
     config = wanted.settled(data, minutes, str(device)) if isinstance(wanted, Draft) else wanted
-    data, held = as_seen(replace(data, options=config.data), config, device)
     config = replace(config, source=name_of(source))
     if seen is not None:
         config = replace(config, train=replace(config.train, seen=seen))
-    return config, data, held
+    return config, replace(data, options=config.data)
 
 
 def read(
