@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import ornstein as ou
+from captioned import captioned_folder
 from ornstein.data import open_data
 from ornstein.data.captions import Captions
 from ornstein.errors import DataError, LockedError, UsageError
@@ -19,8 +20,11 @@ from ornstein.evaluate.measures.bits import told
 from ornstein.runs.folder import RunFolder
 from ornstein.runs.model import load
 from ornstein.runs.prompt import Prompt, Term
+from ornstein.tasks.examples import training_data
 from ornstein.tasks.options import EvaluateOptions
 from ornstein.tasks.sample import Samples
+from ornstein.train.adapt import adaptation
+from ornstein.train.start import read
 from untrained import tiny_model
 
 QUICK: dict[str, Any] = {"steps": 2, "likely": 0, "device": "cpu"}
@@ -212,6 +216,37 @@ def test_held_out_captions_are_drawn_from_and_told_to_likelihood_and_loss(monkey
     assert told_as == [(Term((((texts[i] or [""])[0], 1.0),)),) for i in order]
     _, cond = told(model, data, torch.arange(6))
     assert torch.equal(cond["text"], data.captions.tensor(torch.arange(6)))
+
+
+def test_a_run_that_was_taught_a_word_is_asked_with_it(tmp_path, monkeypatch):
+    pytest.importorskip("tokenizers", reason="the extra [text] is not installed")
+    tiny = {"net": {"size": 8, "depth": 1}, "train": {"batch": 16, "precision": "f32"}}
+    said, silent = captioned_folder(tmp_path / "said"), captioned_folder(tmp_path / "silent")
+    for caption in (*sorted(said.glob("*.txt"))[::2], *silent.glob("*.txt")):
+        caption.unlink()
+    wanted = ou.RunConfig.from_dict(tiny)
+    base = ou.train(said, out=tmp_path / "base", seen=16, config=wanted, device="cpu")
+    config = adaptation(base.path, "words")
+    config = replace(config, data=replace(config.data, word="Sks"))
+    run = ou.train(said, out=tmp_path / "run", seen=16, config=config, device="cpu")
+    model, asked = load(run.path), []
+    config = model.config
+    for ours, seen in zip(
+        training_data(model), read(said, config, torch.device("cpu")), strict=True
+    ):
+        every = torch.arange(len(ours))
+        assert ours.captions is not None and seen.captions is not None
+        assert torch.equal(ours.captions.tensor(every), seen.captions.tensor(every))
+
+    def stream(model, options, context=None):
+        asked.append(options.text)
+        yield Samples(torch.zeros(options.count, *model.shape), model.codec)
+
+    monkeypatch.setattr(made, "stream", stream)
+    for against in (None, str(silent)):
+        made._drawn(model, EvaluateOptions(count=5), made._sides(model, against)[1])
+    assert set(asked[1]) == {"Sks"} < set(asked[0])
+    assert all(text.startswith("Sks") for text in asked[0])
 
 
 def test_samples_are_measured_as_a_file_would_hold_them(found):

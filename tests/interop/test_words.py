@@ -18,6 +18,7 @@ from ornstein.interop.diffusers import load_diffusers
 from ornstein.interop.place import open_model
 from ornstein.interop.words import Reading, Spelling, introduced, write_words
 from ornstein.runs.folder import RunFolder
+from ornstein.tasks.examples import training_data
 from ornstein.train import adapt
 from ornstein.train.adapt import adaptation
 from ornstein.train.start import read
@@ -147,6 +148,16 @@ def test_a_word_alone_is_all_that_is_learned_and_all_else_stays_to_the_last_bit(
     told, before = (ou.sample(model, 2, **TOLD).x for model in (worn, bare))
     assert (told - before).abs().max() > 1e-3
     assert torch.equal(ou.sample(worded, 2, **TOLD).x, told)  # which opens its base by itself
+
+
+def test_a_run_of_a_word_is_measured_by_the_captions_that_it_learned_from(things, worded):
+    model = open_model(worded.path)
+    ours, held = training_data(model)
+    (seen, _), texts = read(things, model.config, torch.device("cpu")), {WORD, f"{WORD} red"}
+    assert ours.captions is not None and seen.captions is not None and held.captions is not None
+    assert ours.captions.texts == seen.captions.texts
+    assert {text for side in (ours, held) for (text,) in side.captions.texts} == texts
+    assert ours.captions.words is model.reader and WORD in model.reader.words
 
 
 def test_a_word_comes_to_mean_what_its_pictures_are(stable, things):

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Spans = Sequence[tuple[str, float]]
 """A text in parts, each with the emphasis that lies on it."""
+Texts = tuple[tuple[str, ...], ...]
+"""The captions of each example; none where it is empty."""
 
 MERGES = 4096  # pieces beside the 256 bytes
 MOST_PIECES = 128  # of one text
@@ -170,7 +172,7 @@ class Captions:
     """
 
     words: Reads
-    texts: tuple[tuple[str, ...], ...] = field(repr=False)
+    texts: Texts = field(repr=False)
 
     @classmethod
     def of(cls, texts: Sequence[Sequence[str]], encoder: str | None = None) -> "Captions":
@@ -238,6 +240,15 @@ class Captions:
         here, many = indices.cpu(), count[indices.cpu()]
         picked = torch.zeros_like(here) if draws is None else (draws.cpu() * many).long()
         return numbers[which[torch.where(many > 0, first[here] + picked, -1)]]
+
+
+def called(word: str, texts: Texts) -> Texts:
+    """Captions that begin with the word that all examples are, or are it where there is none.
+
+    >>> called("sks", (("a red square",), ()))
+    (('sks a red square',), ('sks',))
+    """
+    return tuple(tuple(f"{word} {text}" for text in row) or (word,) for row in texts)
 
 
 # --- From files ----------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..data import Dataset, open_data
+from ..data.captions import Captions, called
 from ..data.codec import storage
 from ..data.decode import decode, is_picture, strict_decoders
 from ..data.files import read_file
@@ -138,9 +139,7 @@ def training_data(model: Model, data: Dataset | None = None) -> tuple[Dataset, D
             f"The data {shown(config.source)} are not those that {model.run.path} was trained on, "
             "so what it never saw is not known: put them back, or train again."
         )
-    if data.captions is not None and model.reader is not None:
-        data = replace(data, captions=replace(data.captions, words=model.reader))
-    train, held_out = data.split(config.data.validation, config.seed)
+    train, held_out = _as_told(model, data).split(config.data.validation, config.seed)
     if model.encoder is not None:
         role = config.embedding.role
         return embedded(train, model.encoder, role), embedded(held_out, model.encoder, role)
@@ -150,6 +149,17 @@ def training_data(model: Model, data: Dataset | None = None) -> tuple[Dataset, D
             f"{model.codec.data.shape}."
         )
     return train, held_out
+
+
+def _as_told(model: Model, data: Dataset) -> Dataset:
+    """`data` with captions as the run reads them: they begin with the word that it was taught."""
+    word = model.config.data.word if model.config.adapt.base else None
+    reads = model.reader or (model.vocabulary.words if word else None)
+    if reads is None or (word is None and data.captions is None):
+        return data
+    texts = data.captions.texts if data.captions else ((),) * len(data)
+    texts = texts if word is None else called(word, texts)
+    return replace(data, captions=Captions(words=reads, texts=texts))
 
 
 def other_data(model: Model, source: str) -> Dataset:
@@ -165,7 +175,7 @@ def other_data(model: Model, source: str) -> Dataset:
             f"{shown(source)} holds examples of shape {data.codec.shape} and type "
             f"{data.codec.dtype}, the run was trained on {codec.shape} of {codec.dtype}."
         )
-    return data
+    return _as_told(model, data)
 
 
 def flat(x: Tensor) -> np.ndarray:

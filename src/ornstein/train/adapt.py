@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..core.denoise import NetDenoiser
 from ..core.sample import SAMPLERS, start
-from ..data.captions import Captions, Words
+from ..data.captions import Captions, Texts, Words, called
 from ..data.codec import Codec
 from ..data.dataset import Attributes, Dataset
 from ..data.given import Given
@@ -35,9 +35,6 @@ from ..runs.lent import lender
 from ..runs.model import Model, load
 
 LABELS, PIECES = (f"{table}.weight" for table in TABLES)
-Texts = tuple[tuple[str, ...], ...]
-"""The captions of each example."""
-
 DRAWN = 256  # examples that the base draws of the class that is not to be forgotten
 ROOM = 64  # of them at once
 
@@ -263,13 +260,8 @@ def _captions(base: Model, data: Dataset, adapt: AdaptConfig) -> Captions | None
         word = word.lower()
         if adapt.learn != "control" and word not in words.added:
             words = replace(words, added=(*words.added, word))
-        texts = _called(word, texts)
+        texts = called(word, texts)
     return Captions(words=words, texts=texts)
-
-
-def _called(word: str, texts: Texts) -> Texts:
-    """Captions that begin with a word, or are it."""
-    return tuple(tuple(f"{word} {text}" for text in row) or (word,) for row in texts)
 
 
 def _spelt(reader: PipelineReader, word: str, texts: Texts, adapt: AdaptConfig) -> Captions:
@@ -280,7 +272,7 @@ def _spelt(reader: PipelineReader, word: str, texts: Texts, adapt: AdaptConfig) 
             "say --lora 8 too, or the word alone."
         )
     spelling = Spelling(introduced(reader, word, adapt.like))
-    return Captions(words=spelling, texts=_called(word, texts))
+    return Captions(words=spelling, texts=called(word, texts))
 
 
 def _attributes(base: Model, data: Dataset) -> Attributes | None:
