@@ -75,7 +75,8 @@ def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
     dims = a.shape[1]
 
     def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return (x @ y.T / dims + 1) ** 3
+        k = x @ y.T / dims + 1
+        return k * k * k  # NumPy's power takes many times as long
 
     def own(x: np.ndarray) -> float:
         return float((((x**2).sum(1) / dims + 1) ** 3).sum())
