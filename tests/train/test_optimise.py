@@ -77,6 +77,19 @@ def test_orthogonalise_stays_in_bounds_where_one_direction_is_all_there_is():
         assert torch.linalg.svdvals(orthogonalise(G).float()).max() < 1.2
 
 
+@pytest.mark.parametrize("rows", [16, 64, 256])
+def test_orthogonalise_makes_no_direction_large_of_what_rounding_leaves(rows):
+    columns, draw = 9 * rows, torch.Generator().manual_seed(0)
+    U, _ = torch.linalg.qr(torch.randn(rows, rows, generator=draw))
+    V, _ = torch.linalg.qr(torch.randn(columns, rows, generator=draw))
+    falling = 1 / torch.arange(1, rows + 1.0)
+    alone = torch.where(falling < 1, 0.01, 1.0)
+    for S in (falling, falling**2, falling**4, alone):
+        moves = orthogonalise(((U * S) @ V.T)[None].bfloat16())[0].float()
+        assert torch.linalg.svdvals(moves).max() < 1.7
+        assert (U.T @ moves @ V).diagonal()[S > 0.05].min() > 0.6  # none is turned round
+
+
 def test_muon_of_a_convolution_is_muon_of_its_matrix_in_any_memory_format():
     torch.manual_seed(0)
     p, grad = torch.randn(8, 3, 2, 5), torch.randn(8, 3, 2, 5)

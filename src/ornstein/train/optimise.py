@@ -5,7 +5,7 @@ compiler: two seconds for nothing, at every start.
 """
 
 from abc import ABC, abstractmethod
-from math import cos, pi
+from math import cos, pi, prod
 
 import torch
 from torch import Tensor, nn
@@ -143,28 +143,33 @@ class Muon(Optimizer):
     def __init__(self, weights: dict[str, nn.Parameter], weight_decay: float) -> None:
         super().__init__(weights, weight_decay)
         self.memory = {f"{name}|momentum": torch.zeros_like(p) for name, p in weights.items()}
-        self.batches = batches({name: sides(p) for name, p in weights.items()})
+        found = {name: sides(p) for name, p in weights.items()}
+        self.batches = batches(found)
+        self.shapes = [(len(names), *found[names[0]]) for names in self.batches]
 
     @torch.no_grad()
     def step(self, lr: float) -> None:
-        for names in self.batches:
+        # Once for all batches: memory is slower when it is new to a process than when it is not.
+        room = next(iter(self.weights.values())).new_empty(max(map(prod, self.shapes)))
+        for names, shape in zip(self.batches, self.shapes, strict=True):
             moved = [name for name in names if self.weights[name].grad is not None]
             if moved:
-                self._step(moved, lr)
+                self._step(moved, lr, room[: prod(shape)].view(shape)[: len(moved)])
 
-    def _step(self, names: list[str], lr: float) -> None:
-        """One step of weights that are orthogonalised in one batch."""
+    def _step(self, names: list[str], lr: float, moves: Tensor) -> None:
+        """One step of weights that are orthogonalised in one batch, worked out in `moves`."""
         weights = [self.weights[name] for name in names]
-        rows, columns = map(max, zip(*map(sides, weights), strict=True))
-        shape, device = (len(weights), rows, columns), weights[0].device
-        ahead = torch.zeros(shape, dtype=products_in(shape, device), device=device)
-        for name, p, place in zip(names, weights, ahead, strict=True):
-            average, grad = self.memory[f"{name}|momentum"], p.grad
+        if any(sides(p) != moves.shape[1:] for p in weights):
+            moves.zero_()
+        for name, p, place in zip(names, weights, moves, strict=True):
+            average, grad = self.memory[f"{name}|momentum"].view(len(p), -1), p.grad
             assert grad is not None
+            grad = grad.flatten(1)
             # Nesterov: the next average, should the same gradient come once more
-            of(p, place).copy_(torch.lerp(average, grad, 1 - self.momentum**2).flatten(1))
+            torch.lerp(average, grad, 1 - self.momentum**2, out=of(p, place))
             average.lerp_(grad, 1 - self.momentum)
-        for p, move in zip(weights, orthogonalise(ahead), strict=True):
+        moves.copy_(orthogonalise(moves.to(products_in(moves))))
+        for p, move in zip(weights, moves, strict=True):
             matrix = p.view(len(p), -1)
             if self.weight_decay:
                 matrix.mul_(1 - lr * self.weight_decay)
@@ -213,10 +218,10 @@ def products(sides: tuple[int, int]) -> int:
 SMALL = 2**20  # multiplications of a product below which a CPU is no faster in bfloat16
 
 
-def products_in(shape: tuple[int, int, int], device: torch.device) -> torch.dtype:
-    """The dtype in which a batch of matrices ``(N, R, C)`` is multiplied fastest."""
-    few = shape[0] * products(shape[1:]) < SMALL
-    return torch.float32 if few and device.type == "cpu" else torch.bfloat16
+def products_in(X: Tensor) -> torch.dtype:
+    """The dtype in which ``X X^T`` of a batch ``(N, R, C)`` is multiplied fastest."""
+    few = len(X) * products((X.shape[1], X.shape[2])) < SMALL
+    return torch.float32 if few and X.device.type == "cpu" else torch.bfloat16
 
 
 def orthogonalise(X: Tensor) -> Tensor:
@@ -225,21 +230,28 @@ def orthogonalise(X: Tensor) -> Tensor:
     Three rounds of ``X <- p(X X^T) X``, polynomials of the singular values that take those from
     0.01 to 1 into about [0.66, 1.14], and lesser ones to 66 times what they were. Before, X is
     divided by the root of ``|X X^T|``, which is the fourth root of the sum of ``S^4``: no singular
-    value is larger, and most are nearer to it than to the norm of X. X itself, of more columns than
-    rows, is multiplied four times: ``X X^T`` after the first round is ``p A p``. After the second
-    it is taken anew, as bfloat16 has lost what was small in it.
+    value is larger, and most are nearer to it than to the norm of X.
+
+    X itself, of more columns than rows, is multiplied twice: with ``A = X X^T``, what ``X X^T`` is
+    after a round is ``p(A) A p(A)``, and the three p are multiplied before X is. Rounding of A to
+    bfloat16, of which the rounds make more where a singular value is below 0.04, leaves the sign
+    of no value in doubt, as each p is smooth and positive near 0.
 
     Source: Amsel et al. (2025), https://arxiv.org/abs/2505.16932, theorem 3.1: the polynomials
     that leave the least error, each with a margin of 2 % for rounding; the last is a tenth less,
     for the learning rates of the recipes were chosen on directions of that size.
     """
     A = X @ X.mT
+    if A.dtype == torch.bfloat16:
+        A = A.to(products_in(A))
     size = A.norm(dim=(1, 2), keepdim=True).clamp_min(1e-30)
     A = A / size
     first = quadratic(A, 7.9347, -22.2581, 15.8015)
-    then = quadratic(first @ A @ first, 3.5653, -2.5649, 0.4860)
-    X = (then @ first * size.rsqrt()) @ X
-    return quadratic(X @ X.mT, 2.3482, -1.6768, 0.3689) @ X
+    A = first @ A @ first
+    second = quadratic(A, 3.5653, -2.5649, 0.4860)
+    A = second @ A @ second
+    third = quadratic(A, 2.3482, -1.6768, 0.3689)
+    return (third @ (second @ first) * size.rsqrt()).to(X.dtype) @ X
 
 
 def quadratic(A: Tensor, a: float, b: float, c: float) -> Tensor:
