@@ -10,14 +10,18 @@ from ornstein.core.noise import CosineSchedule, FlowSchedule
 from ornstein.data.dataset import Dataset
 from ornstein.train.doctor import (
     BEGINS,
+    FEWEST,
+    LEVELS,
     Diagnosis,
     Doctor,
     StationaryDenoiser,
+    _geometric,
+    _spread,
     linear_denoiser,
     noisy,
     objection,
 )
-from ornstein.train.loop import Review
+from ornstein.train.loop import Review, looks
 from ornstein.train.signals import Stop
 from ornstein.train.training import Training
 from train.tiny import points, tiny_config
@@ -29,6 +33,7 @@ def examine(training: Training, held: Dataset, part: float = 1.0, count: int = 6
         training.denoiser,
         training.averages.learners[0],
         part=part,
+        updates=training.seen // training.config.train.batch,
         rate=training.config.train.learning_rate,
         stop=Stop(),
     )
@@ -104,6 +109,55 @@ def test_early_on_nothing_is_said():
     assert examine(training, held, part=0.05).kind == "early"
 
 
+@pytest.mark.parametrize("updates", [1, 10, FEWEST - 1])
+def test_of_a_training_of_few_updates_nothing_is_said_at_its_end_either(updates):
+    train, held = points(600).split(0.1, 0)
+    training = Training(tiny_config(seen=64 * updates, batch=64, learning_rate=1e-12), train)
+    for _ in range(updates):
+        training.update()
+    found = examine(training, held)
+    assert found.kind == "early" and "the best linear denoiser" in found.verdict
+
+
+def test_few_examples_do_not_tell_that_the_error_stands():
+    train, held = points(600).split(0.1, 0)
+    training = Training(tiny_config(32, seen=128 * 60, batch=128, learning_rate=5e-3), train)
+    training.denoiser.net.register_forward_hook(lambda module, given, out: out.roll(1, 0))
+    for _ in range(60):
+        training.update()
+    few, many = (examine(training, held, count=count) for count in (2, 64))
+    assert few.kind == "early", few
+    assert many.kind == "not learning" and "does not tell what it is asked" in many.verdict, many
+
+
+@pytest.mark.parametrize("seen", [1_100, 5_000, 20_000, 64_000, 300_000, 10**7])
+def test_to_look_costs_a_hundredth_of_the_training_and_no_more(seen):
+    times, count = looks(seen)
+    assert times * 2 * LEVELS * count / 3 <= 0.01 * seen  # a forward pass is a third of an update
+    assert times == 1 or count >= 16
+    more = looks(10 * seen)
+    assert more[0] >= times and more[1] >= count
+
+
+def test_each_noise_level_has_examples_of_its_own():
+    train, held = points(2000).split(0.1, 0)
+    training = Training(tiny_config(), train)
+    doctor = Doctor(train, held, training.denoiser, training.times, count=16, seed=0)
+    assert len(doctor._train.indices.unique()) == 16 * LEVELS
+
+
+def test_the_spread_is_that_of_other_examples():
+    """Of pairs of errors that go together, as those of two denoisers of the same x_t do."""
+    draw = torch.Generator().manual_seed(0)
+    hard = torch.rand(400, LEVELS, 64, generator=draw).double() ** 3
+    ours = hard * (0.9 + 0.2 * torch.rand(hard.shape, generator=draw))
+    found = [_geometric(a.mean(1) / b.mean(1)) for a, b in zip(ours, hard, strict=True)]
+    told = [_spread(a, b) for a, b in zip(ours, hard, strict=True)]
+    assert torch.tensor(told).mean().item() == pytest.approx(
+        torch.tensor(found).log().std().item(), rel=0.1
+    )
+
+
 def test_without_held_out_examples_there_is_a_verdict_still():
     training = Training(tiny_config(), points(50))
     training.update()
@@ -126,7 +180,7 @@ def test_stop_ends_the_examination():
     stop.set()
     doctor = Doctor(train, held, training.denoiser, training.times, count=8, seed=0)
     average = training.averages.learners[0]
-    assert doctor(training.denoiser, average, part=1, rate=1, stop=stop) is None
+    assert doctor(training.denoiser, average, part=1, updates=99, rate=1, stop=stop) is None
 
 
 def test_a_network_that_is_the_memorising_denoiser_is_all_the_way_there():
@@ -136,7 +190,7 @@ def test_a_network_that_is_the_memorising_denoiser_is_all_the_way_there():
     average = training.averages.learners[0]
     by_heart = EmpiricalDenoiser(train.batch(torch.arange(len(train)))[0], average.schedule)
     average.forward = by_heart.forward
-    found = doctor(training.denoiser, average, part=1.0, rate=1.0, stop=Stop())
+    found = doctor(training.denoiser, average, part=1.0, updates=99, rate=1.0, stop=Stop())
     assert found is not None
     assert found.memorised == pytest.approx(1.0, abs=1e-4)
 

@@ -50,7 +50,9 @@ def test_the_log_has_every_loss_and_no_clock(finished):
     assert [r["seen"] for r in log] == [32 * n for n in range(1, 21)]
     assert all(np.isfinite(r["train/loss"]) and np.isfinite(r["val/loss"]) for r in log)
     assert len({r["train/order"] for r in log}) == 20
-    assert sum("doctor/kind" in r for r in log) == 8
+    assert [r["seen"] for r in log if "doctor/kind" in r] == [
+        640
+    ]  # so short, it is all he may cost
     assert not any("second" in key or "time" in key for r in log for key in r)
 
 

@@ -1,7 +1,7 @@
 """The training doctor: is it learning, and is it learning by heart?
 
-At a few noise levels, the error ``E|x - x_hat|^2`` of the network on training and on held-out
-examples stands between two errors that are known without training:
+At a few noise levels, each with examples of its own, the error ``E|x - x_hat|^2`` of the network on
+training and on held-out examples stands between two errors that are known without training:
 
 - that of the best *linear* denoiser, from the covariance of the data. A network that has learned
   anything about the shape of the data is below it;
@@ -32,6 +32,9 @@ MEMORY = 4096  # training examples of the memorising denoiser
 DIMENSIONS = 1024  # largest covariance matrix
 HIGH = 0.05  # no network of this package learns at such a learning rate
 EARLY = 0.1  # share of the budget before which nothing is said
+FEWEST = 50  # updates, likewise
+SURE = 0.01  # spread of the error, in parts of it, up to which it may be said not to fall
+PIECE = 64  # examples at once, and between two looks at the flag
 BEGINS = 0.25  # of the way to learning by heart, from which on it is told
 
 Kind = Literal["early", "learning", "not learning", "memorising"]
@@ -61,11 +64,20 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class _Side:
-    """Fixed examples, fixed noise, and the errors known in advance, each ``(LEVELS,)``."""
+    """Fixed examples, fixed noise, and the errors known in advance.
 
-    x: Tensor
+    Args:
+        data: That the examples are of.
+        indices: Of the examples ``(LEVELS * count,)``, level by level.
+        eps: The noise ``(LEVELS * count, C, *S)``.
+        untrained: Errors of each example, ``(LEVELS, count)``.
+        linear: Mean errors of each level ``(LEVELS,)``.
+        memory: Likewise.
+    """
+
+    data: Dataset
+    indices: Tensor
     eps: Tensor
-    cond: dict[str, Tensor]
     untrained: Tensor
     linear: Tensor
     memory: Tensor
@@ -79,7 +91,8 @@ class Doctor:
         held: The held-out examples; may be empty.
         denoiser: For its schedule and prediction, not its weights.
         times: The time distribution of training: its octiles are the noise levels.
-        count: Examples of each side; if there are fewer, they are used again with other noise.
+        count: Examples of each side at each level, others at each; if there are too few, they are
+            used again with other noise.
         seed: Of the run.
         precision: Of the network's products.
         own_units: Whether the data have mean 0 and variance 1, not those of the run's base.
@@ -124,28 +137,42 @@ class Doctor:
         references: Sequence[Denoiser],
         seed: int,
     ) -> _Side:
-        x, cond = data.batch(indices[torch.arange(count) % len(indices)])
-        eps = normal((LEVELS, *x.shape), seed, "doctor").to(x)
+        indices = indices[torch.arange(LEVELS * count) % len(indices)]
+        eps = normal((len(indices), *data.codec.shape), seed, "doctor").to(self.t.device)
         skip = denoiser.prediction(*denoiser.schedule(self.t))[1]
-        linear, memory = (
-            torch.stack([self._error(r, x, e, {}, t) for e, t in zip(eps, self.t, strict=True)])
-            for r in references
-        )
-        untrained = []
-        for e, t, s in zip(eps, self.t, skip, strict=True):
-            untrained.append((x - s.to(x) * noisy(denoiser.schedule, x, e, t)).square().mean())
+        linear, memory, untrained = list[Tensor](), list[Tensor](), list[Tensor]()
+        for level, (i, e) in enumerate(zip(indices.split(count), eps.split(count), strict=True)):
+            x, t = data.batch(i)[0], self.t[level]
+            x_t = noisy(denoiser.schedule, x, e, t)
+            linear.append(_error(x, references[0](x_t, t)).mean())
+            memory.append(_error(x, references[1](x_t, t)).mean())
+            untrained.append(_error(x, skip[level].to(x) * x_t))
         tiny = 1e-9  # data that are all alike leave nothing to err about
-        return _Side(x, eps, cond, torch.stack(untrained), linear.clamp_min(tiny), memory)
+        floor = torch.stack(linear).clamp_min(tiny)
+        return _Side(data, indices, eps, torch.stack(untrained), floor, torch.stack(memory))
 
-    def _error(
-        self, denoiser: Denoiser, x: Tensor, eps: Tensor, cond: dict[str, Tensor], t: Tensor
-    ) -> Tensor:
-        x_t = noisy(denoiser.schedule, x, eps, t)
-        return (x - denoiser(x_t, t, **cond)).square().mean()
+    def _errors(self, denoiser: NetDenoiser, side: _Side, stop: Stop) -> Tensor | None:
+        """Of each example ``(LEVELS, count)``; None if `stop` was set meanwhile."""
+        errors, count = list[Tensor](), side.untrained.shape[1]
+        for place in torch.arange(len(side.indices)).split(PIECE):
+            if stop:
+                return None
+            x, cond = side.data.batch(side.indices[place])
+            t, eps = self.t[place // count], side.eps[place]
+            with autocast(x.device, self._precision):
+                errors.append(_error(x, denoiser(noisy(denoiser.schedule, x, eps, t), t, **cond)))
+        return torch.cat(errors).view(LEVELS, count)
 
     @torch.no_grad()
     def __call__(
-        self, raw: NetDenoiser, average: NetDenoiser, *, part: float, rate: float, stop: Stop
+        self,
+        raw: NetDenoiser,
+        average: NetDenoiser,
+        *,
+        part: float,
+        updates: int,
+        rate: float,
+        stop: Stop,
     ) -> Diagnosis | None:
         """Examine a training; None if `stop` was set meanwhile.
 
@@ -153,31 +180,25 @@ class Doctor:
             raw: With the weights that are trained.
             average: With their average, which is what the user gets.
             part: Of the budget that is over, in [0, 1].
+            updates: That were made.
             rate: The learning rate at its peak, to name it.
             stop: Looked at before each call of the network.
         """
-        errors: list[Tensor | None] = []
-        for side in (self._train, self._held):
-            if side is None:
-                errors.append(None)
-                continue
-            levels = []
-            for eps, t in zip(side.eps, self.t, strict=True):
-                if stop:
-                    return None
-                with autocast(side.x.device, self._precision):
-                    levels.append(self._error(average, side.x, eps, side.cond, t))
-            errors.append(torch.stack(levels))
-        train, held = errors
-        assert train is not None
+        each = self._errors(average, self._train, stop)
+        others = None if self._held is None else self._errors(average, self._held, stop)
+        if each is None or (others is None and self._held is not None):
+            return None
+        train, held = each.mean(1), None if others is None else others.mean(1)
         side, shown = (self._train, train) if held is None else (self._held, held)
         assert side is not None
         memorised = 0.0 if held is None else self._memorised(train, held)
         kind, verdict = self._judge(
             ratio=_geometric(shown / side.linear),
-            grown=_geometric(train / self._train.untrained),
+            grown=_geometric(train / self._train.untrained.mean(1)),
+            spread=_spread(each, self._train.untrained),
             memorised=memorised,
             moved=movement(raw.parameters(), average.parameters()),
+            early=part < EARLY or updates < FEWEST,
             part=part,
             rate=rate,
         )
@@ -209,14 +230,21 @@ class Doctor:
         *,
         ratio: float,
         grown: float,
+        spread: float,
         memorised: float,
         moved: float,
+        early: bool,
         part: float,
         rate: float,
     ) -> tuple[Kind, str]:
-        """The verdict, from the errors over those of the linear and of the untrained denoiser."""
+        """The verdict, from the errors over those of the linear and of the untrained denoiser.
+
+        That over the untrained one's is known but for its spread: it has fallen if it is three of
+        these below 1.
+        """
         below = f"its error is {abs(1 - ratio):.0%} {'below' if ratio < 1 else 'above'} that of "
         below += "the best linear denoiser"
+        stands = grown > exp(-3 * spread)
         if self._objection:
             return "not learning", f"not learning (because {self._objection})"
         if self._alike:
@@ -226,13 +254,13 @@ class Doctor:
             )
         if not isfinite(grown):
             reason = f"the network's output is not finite; try a learning rate of {rate / 10:g}"
-        elif grown > 1.5 or (grown > 0.97 and rate > HIGH):
+        elif grown > 1.5 or (stands and rate > HIGH):
             reason = (
                 f"its error is {grown:.3g} times that of an untrained network: the learning rate "
                 f"{rate:g} is too high; try {rate / 10:g}"
             )
-        elif part < EARLY:
-            return "early", "too early to say"
+        elif early:
+            return "early", f"too early to say ({below})"
         elif memorised > 0.5:
             return "memorising", (
                 f"memorising ({memorised:.0%} of the way to learning its examples by heart); "
@@ -240,7 +268,9 @@ class Doctor:
             )
         elif moved < 1e-6:
             reason = f"the weights do not move: the learning rate {rate:g} is too small"
-        elif grown > 0.97:
+        elif stands and spread > SURE:
+            return "early", f"too early to say ({below})"
+        elif stands:
             reason = (
                 "the weights move and the error does not fall: what the network sees does not "
                 "tell what it is asked, or the data are plain noise"
@@ -318,8 +348,8 @@ def linear_denoiser(data: Tensor, schedule: Schedule) -> Denoiser:
 
 
 def noisy(schedule: Schedule, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-    """``x_t`` at one time `t` ``()``."""
-    alpha, sigma = (c.to(x) for c in schedule(t))
+    """``x_t`` at the time `t`, ``()`` or ``(B,)``."""
+    alpha, sigma = (align(c, x).to(x) for c in schedule(t))
     return alpha * x + sigma * eps
 
 
@@ -341,6 +371,26 @@ def movement(weights: Iterable[Tensor], averages: Iterable[Tensor]) -> float:
         apart += (p - q).double().square().sum().item()
         size += p.double().square().sum().item()
     return (apart / max(size, 1e-30)) ** 0.5
+
+
+def _error(x: Tensor, x_hat: Tensor) -> Tensor:
+    """``|x - x_hat|^2`` of each example ``(B,)``, in parts of its numbers."""
+    return (x - x_hat).square().flatten(1).mean(1)
+
+
+def _spread(errors: Tensor, others: Tensor) -> float:
+    """Standard error of the logarithm of the geometric mean of ratios of means, of pairs.
+
+    By the delta method: of one level, ``log(mean e / mean o)`` varies as the mean of
+    ``e / mean e - o / mean o`` does.
+
+    Args:
+        errors: ``(LEVELS, n)``.
+        others: Of the same examples, with the same noise.
+    """
+    apart = errors / errors.mean(1, keepdim=True) - others / others.mean(1, keepdim=True)
+    var = apart.double().var(1) / errors.shape[1]
+    return (var.sum().sqrt() / len(var)).item()
 
 
 def _geometric(ratios: Tensor) -> float:

@@ -11,7 +11,7 @@ from ..core.denoise import NetDenoiser
 from ..data.dataset import Dataset
 from ..errors import DivergedError
 from ..runs.folder import RunFolder
-from .doctor import Diagnosis, Doctor
+from .doctor import LEVELS, Diagnosis, Doctor
 from .guard import Verdict
 from .memory import peak
 from .preview import preview
@@ -22,7 +22,24 @@ from .validation import Validation
 
 ROWS = 200  # of the log, over the budget
 VALIDATIONS = 20
-EXAMINATIONS = 8
+EXAMINATIONS = 8  # at most
+PREVIEWS = 8
+FEW, ENOUGH = 16, 64  # examples of a noise level that the doctor looks at
+
+
+def looks(seen: int) -> tuple[int, int]:
+    """How often the doctor looks, and at how many examples of each side and noise level.
+
+    A forward pass is a third of an update, so that all of it costs a hundredth of the training.
+    The shorter this is, the less often he looks; then at fewer, too, which makes him less sure.
+
+    Args:
+        seen: The budget.
+    """
+    affordable = 0.01 * 3 * seen / (2 * LEVELS)
+    times = min(max(int(affordable / FEW), 1), EXAMINATIONS)
+    each = int(affordable / times)
+    return times, max(each, 2) if each < FEW else min(each // FEW * FEW, ENOUGH)
 
 
 def milestones(config: Any, count: int) -> frozenset[int]:
@@ -59,7 +76,7 @@ class Review:
         c, aim, validation = training.config.train, training.aim, None
         if len(held):  # a forward pass is a third of an update
             validation = aim.validation(held, min(max(c.seen // 400, 16), 512))
-        doctor = aim.doctor(training.data, held, min(max(c.seen // 2500, 8), 64))
+        doctor = aim.doctor(training.data, held, looks(c.seen)[1])
         return cls(validation, doctor)
 
     def recall(self, rows: Sequence[dict[str, Any]]) -> None:
@@ -113,7 +130,8 @@ class Loop:
         c = training.config.train
         self.rows = milestones(c, ROWS)
         self.validations = milestones(c, VALIDATIONS)
-        self.examinations = milestones(c, EXAMINATIONS)
+        self.examinations = milestones(c, looks(c.seen)[0])
+        self.previews = milestones(c, PREVIEWS)
         self.snapshots = milestones(c, c.ema_snapshots)
         self.began = self.saved_at = self.reported_at = time.monotonic()
         self.saving, self.loss = 0.0, nan
@@ -198,7 +216,8 @@ class Loop:
     def look(self) -> bool:
         """Do what is due at this position of the clock; false if stopped meanwhile."""
         world, seen = self.training.world, self.training.seen
-        if seen not in self.rows | self.validations | self.examinations | self.snapshots:
+        looked_at = self.validations | self.examinations | self.previews
+        if seen not in self.rows | looked_at | self.snapshots:
             return True
         done = self.log() if world.writes else True
         return world.count(done) == world.size
@@ -213,9 +232,9 @@ class Loop:
             if val is None:
                 return False
             review.val = row["val/loss"] = val
-        if seen in self.examinations and not (
-            self.examine(row) and preview(self.folder.path, training, self.stop)
-        ):
+        if seen in self.examinations and not self.examine(row):
+            return False
+        if seen in self.previews and not preview(self.folder.path, training, self.stop):
             return False
         if seen in self.snapshots:
             for i, learner in enumerate(training.averages.learners):
@@ -236,7 +255,14 @@ class Loop:
             return True
         average, part = training.averages.learners[0], training.seen / c.seen
         assert isinstance(average, NetDenoiser)
-        found = doctor(training.denoiser, average, part=part, rate=c.learning_rate, stop=self.stop)
+        found = doctor(
+            training.denoiser,
+            average,
+            part=part,
+            updates=training.seen // c.batch,
+            rate=c.learning_rate,
+            stop=self.stop,
+        )
         if found is None:
             return False
         self.review.diagnosis = found
