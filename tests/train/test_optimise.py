@@ -90,6 +90,21 @@ def test_orthogonalise_makes_no_direction_large_of_what_rounding_leaves(rows):
         assert (U.T @ moves @ V).diagonal()[S > 0.05].min() > 0.6  # none is turned round
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rank", [1, 64])
+def test_orthogonalise_makes_little_of_next_to_nothing(rank, dtype):
+    """As what a layer remembers that has long had no gradient: at 1e-12 it went to infinity."""
+    draw = torch.Generator().manual_seed(0)
+    G = torch.randn(1, 64, rank, generator=draw) @ torch.randn(1, rank, 576, generator=draw)
+    G /= G.norm()
+    most = [
+        torch.linalg.matrix_norm(orthogonalise((10.0**-k * G).to(dtype)).float(), 2).item()
+        for k in range(40)
+    ]
+    assert min(most[:7]) > 0.8 and max(most[12:]) < 1e-3
+    assert max(most) < 1.3  # what is 1.14 in float32 rounds to so much
+
+
 def test_muon_of_a_convolution_is_muon_of_its_matrix_in_any_memory_format():
     torch.manual_seed(0)
     p, grad = torch.randn(8, 3, 2, 5), torch.randn(8, 3, 2, 5)

@@ -224,6 +224,9 @@ def products_in(X: Tensor) -> torch.dtype:
     return torch.float32 if few and X.device.type == "cpu" else torch.bfloat16
 
 
+LEAST = 1e-7  # size of X below which it counts as it is: squares of A are soon lost in float32
+
+
 def orthogonalise(X: Tensor) -> Tensor:
     """About ``U V^T`` of each matrix ``U S V^T`` of a batch ``(N, R, C)``, R <= C, in its dtype.
 
@@ -244,7 +247,7 @@ def orthogonalise(X: Tensor) -> Tensor:
     A = X @ X.mT
     if A.dtype == torch.bfloat16:
         A = A.to(products_in(A))
-    size = A.norm(dim=(1, 2), keepdim=True).clamp_min(1e-30)
+    size = A.norm(dim=(1, 2), keepdim=True).clamp_min(LEAST**2)
     A = A / size
     first = quadratic(A, 7.9347, -22.2581, 15.8015)
     A = first @ A @ first
