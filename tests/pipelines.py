@@ -70,6 +70,23 @@ def stable(folder, **options):
     return write(folder, "StableDiffusionPipeline", scheduler, **parts)
 
 
+def consistent(folder):
+    """Latent consistency in small: Stable Diffusion that guides itself, and knows where it ends."""
+    from diffusers import LCMScheduler
+
+    torch.manual_seed(0)
+    return write(
+        folder,
+        "LatentConsistencyModelPipeline",
+        LCMScheduler(),
+        {part: [None, None] for part in ("safety_checker", "feature_extractor", "image_encoder")},
+        unet=shaken(text_unet(time_cond_proj_dim=16)),
+        vae=vae(shift_factor=None),
+        text_encoder=clip(),
+        tokenizer=tokenizer(folder),
+    )
+
+
 def text_unet(width=8, attended=0, **options):
     """A network of latents that attends to pieces of texts of `width`, at one of two levels."""
     from diffusers import UNet2DConditionModel

@@ -9,8 +9,9 @@ from torch.testing import assert_close
 from ornstein.core import noise
 from ornstein.core.denoise import Denoiser, NetDenoiser, predict_data
 from ornstein.core.distill import aimed, carried, followed, mean_flow, relearned, two_in_one
+from ornstein.core.exact import GaussianDenoiser
 from ornstein.core.sample import SAMPLERS
-from truths import F64, exact_map, gaussian, normal
+from truths import F64, MEAN, STD, exact_map, gaussian, normal
 
 SCHEDULES = [
     noise.FlowSchedule(),
@@ -18,6 +19,17 @@ SCHEDULES = [
     noise.LinearSchedule(),
     noise.KarrasSchedule(),
 ]
+
+
+class Ahead(Denoiser):
+    """Looks as far as it is told, and knows what is there."""
+
+    def __init__(self):
+        super().__init__()
+        self.schedule = noise.FlowSchedule()
+
+    def forward(self, x_t, t, *, until, **cond):
+        return exact_map(x_t, t.expand(len(x_t)), until.expand(len(x_t)))
 
 
 class Student(Denoiser):
@@ -104,3 +116,33 @@ def test_a_wrong_flow_map_is_told_what_it_lacks():
     lesson = mean_flow(lambda y, t, r: exact_map(y, t, r) + e, y, TAU, RHO, v)
     expected = exact_map(y, TAU, RHO) + e * (1 - RHO / TAU)[:, None]
     assert_close(lesson, expected, rtol=0, atol=1e-9)
+
+
+# --- Consistency ---------------------------------------------------------------------------------
+
+
+def spread(denoiser, steps):
+    """Mean and variance of x_s after each step, read off what the start and each noise add."""
+    draws, seen = [], []
+
+    def tap(like):
+        draws.append(torch.zeros_like(like))
+        draws[-1][len(draws)] = 1
+        return draws[-1]
+
+    x = torch.zeros(steps + 2, 1, dtype=F64)
+    x[0] = 1  # the last example is where neither is
+    times = torch.linspace(1, 0, steps + 1, dtype=F64)
+    SAMPLERS["consistency"](denoiser, x, times, noise=tap, on_step=lambda x, s: seen.append(x))
+    states = torch.stack(seen)[..., 0]
+    return states[:, -1], (states[:, :-1] - states[:, -1:]).square().sum(1), times[1:]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_of_a_consistency_map_every_state_is_distributed_as_it_should_be(steps):
+    mean, variance, s = spread(Ahead(), steps)
+    assert_close(mean, (1 - s) * MEAN, rtol=1e-12, atol=1e-12)
+    assert_close(variance, (1 - s) ** 2 * STD**2 + s**2, rtol=1e-12, atol=1e-12)
+    one, var = torch.ones(1, dtype=F64), torch.full((1, 1), STD**2, dtype=F64)
+    _, too_little, _ = spread(GaussianDenoiser(MEAN * one, var, noise.FlowSchedule()), steps)
+    assert too_little[-1] < 0.99 * STD**2  # of a denoiser

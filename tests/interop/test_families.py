@@ -15,6 +15,7 @@ import ornstein as ou
 import pipelines
 from ornstein.cli import run_command
 from ornstein.errors import ModelFileError, UsageError
+from ornstein.interop.adopted import adopted
 from ornstein.interop.diffusers import load_diffusers, schedule_of, shift_of
 from ornstein.interop.pipeline import Pipeline
 from ornstein.interop.texts import Layout, Said
@@ -32,13 +33,17 @@ BUILT = {
     "pixart": pipelines.pixart,
     "latent": pipelines.latent,
     "flux": pipelines.flux,
+    "consistent": pipelines.consistent,
 }
 OPTIONS = {  # that make diffusers take the steps that we take, and of no other size
     "joint": {"sigmas": EVEN},
     "pixart": {"use_resolution_binning": False},
     "latent": {"height": 32, "width": 32},  # it takes every VAE to make pictures 8 times smaller
 }
-LEFT_OUT = {"joint": {"text_encoder_3": None, "tokenizer_3": None}}
+LEFT_OUT = {
+    "joint": {"text_encoder_3": None, "tokenizer_3": None},
+    "consistent": {"safety_checker": None, "feature_extractor": None, "image_encoder": None},
+}
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +132,68 @@ def test_a_network_that_guides_itself_is_told_the_weight(folders):
         sample_one(model, text="red cat", negative="blue")
 
 
+def test_latent_consistency_is_drawn_as_its_pipeline_draws(folders, monkeypatch):
+    """With the same noise after each step; its times have to be ours, which lie elsewhere."""
+    folder = folders("consistent")
+    model = load_diffusers(folder)
+    own = model.config.sample
+    assert (own.sampler, own.steps, own.guidance) == ("consistency", 4, 8.5)
+    draws = Streams(0, [0])
+    noise = draws(torch.empty(1, *model.shape))
+    monkeypatch.setattr(
+        "diffusers.schedulers.scheduling_lcm.randn_tensor",
+        lambda shape, **how: draws(torch.empty(shape)),
+    )
+    pipe = diffusers.DiffusionPipeline.from_pretrained(folder, **LEFT_OUT["consistent"])
+    pipe.set_progress_bar_config(disable=True)
+    asked = {"prompt": "red cat", "guidance_scale": 6.0, "height": SIZE, "width": SIZE}
+    steps = {"timesteps": [999, 749, 499, 249], "latents": noise, "output_type": "pt"}
+    expected = pipe(**asked, **steps, num_inference_steps=None).images
+
+    def drawn(**asked):
+        return (ou.sample(model, 1, **asked).x / 2 + 0.5).clamp(0, 1)
+
+    assert_close(drawn(text="red cat", guidance=6.0), expected, rtol=0, atol=1e-4)
+    for other in ({"guidance": 7.0}, {"text": "a blue cat"}):
+        asked = {"text": "red cat", "guidance": 6.0} | other
+        assert (drawn(**asked) - expected).abs().max() > 1e-3, other
+    with pytest.raises(UsageError, match="learned its guidance"):
+        sample_one(model, text="red cat", negative="blue")
+    picture = torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8)
+    with pytest.raises(UsageError, match="takes a sampler that draws no noise"):
+        edit(model, picture, how="encode", source="red cat", text="a cat")
+    with pytest.raises(ModelFileError, match="go on from the pipeline that taught it"):
+        adopted(folder)
+
+
+@pytest.mark.parametrize("weight", [1.0, 2.5, 8.5])
+def test_a_network_of_latent_consistency_answers_as_in_diffusers(folders, weight):
+    model = load_diffusers(folders("consistent"))
+    foreign, x, told = model.denoiser.net, noise_of(model), model.words.tensor(["red cat"])
+    log_snr = model.denoiser.schedule.log_snr(torch.tensor([500 / 1000], dtype=torch.float64))
+    as_theirs = diffusers.LatentConsistencyModelPipeline.get_guidance_scale_embedding
+    expected = foreign.net(
+        x,
+        torch.tensor([499.0]),
+        encoder_hidden_states=told,
+        timestep_cond=as_theirs(None, torch.tensor([weight - 1]), 16),
+    ).sample
+    found = foreign(x, log_snr, text=told, guidance=torch.tensor([weight]))
+    assert_close(found, expected, rtol=0, atol=1e-4)
+    unsaid = foreign(x, log_snr, text=told)
+    assert torch.allclose(unsaid, expected, atol=1e-4) == (weight == 1)
+
+
+def test_the_table_of_latent_consistency_is_its_own(folders, tmp_path):
+    """Its scheduler means other betas than the rest of them by what it leaves out."""
+    table = schedule_of(Pipeline(folders("consistent")))[0].alpha_bar
+    assert table == tuple(diffusers.LCMScheduler().alphas_cumprod.double().tolist())
+    folder = pipelines.ddpm(tmp_path, diffusers.LCMScheduler())
+    path = folder / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps({"_class_name": "LCMScheduler"}))
+    assert schedule_of(Pipeline(folder))[0].alpha_bar == table
+
+
 def sample_one(model, **asked):
     return ou.sample(model, 1, steps=1, **asked)
 
@@ -134,7 +201,7 @@ def sample_one(model, **asked):
 GUIDANCE = {"large": 5.0, "joint": 7.0, "pixart": 4.5, "latent": 1.0, "flux": 1.0}
 
 
-@pytest.mark.parametrize("name", BUILT)
+@pytest.mark.parametrize("name", GUIDANCE)
 def test_every_task_takes_each(folders, tmp_path, name):
     """Known pixels are kept, through the decoder; an edit goes where its text leads."""
     model = load_diffusers(folders(name), size=SIZE)

@@ -23,6 +23,7 @@ from ornstein.core.sample import (
     AdamsBashforth,
     Ancestral,
     Churn,
+    Consistency,
     DPMSolver,
     Euler,
     Heun,
@@ -113,10 +114,12 @@ OPTIMAL = {
     "optimal": Ancestral(variance=of_the_gaussian),
     "optimal-ddim": Ancestral(eta=0.0, variance=of_the_gaussian),
 }
+CONSISTENT = {"consistency": Consistency()}  # of a denoiser, of no order; see core/test_distill.py
 LEARNED = {"ddpm-learned": Ancestral(variance="learned")}  # of a denoiser with a variance head
 
 FLOWS: dict[str, Sampler] = {k: v.sampler for k, v in (DETERMINISTIC | RAMPED).items()}
 CHANCES: dict[str, Sampler] = {k: v.sampler for k, v in STOCHASTIC.items()} | CORRECTED | OPTIMAL
+CHANCES |= CONSISTENT
 EVERY: dict[str, Sampler] = FLOWS | ADAPTIVE | CHANCES | LEARNED
 
 

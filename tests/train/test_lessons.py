@@ -299,8 +299,9 @@ def test_a_student_draws_guided_at_one_call_a_step():
     assert not torch.allclose(drawn[1.0], drawn[3.0], atol=1e-3)
     with pytest.raises(UsageError, match="learned weights from"):
         sample(student, 4, "bee", guidance=5.0)
-    with pytest.raises(UsageError, match="learned to look ahead"):
-        sample(tiny_model("mlp"), 4, sampler="leap")
+    for name in ("leap", "consistency"):
+        with pytest.raises(UsageError, match="learned to look ahead"):
+            sample(tiny_model("mlp"), 4, sampler=name)
 
 
 @pytest.mark.parametrize("method", ["flow-map", "mean-flow", "shown"])

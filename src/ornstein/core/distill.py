@@ -142,13 +142,49 @@ class Leap(Sampler):
         return [Leaping(now.t, then.t, held(now, then)) for now, then in pairwise(grid)]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Consistency(Sampler):
+    """Steps of one who has learned to look all the way: to x_hat, and back with fresh noise.
+
+        x_s = alpha_s x_hat + sigma_s noise
+
+    Of a consistency map, whose x_hat is where the probability flow ends, every x_s is distributed
+    as it should be, in any number of steps. Of a denoiser none is, in no number: a mean varies less
+    than what it is the mean of. `until` is 0, for those who hear it.
+
+    Source: Song et al. (2023), https://arxiv.org/abs/2303.01469, algorithm 1; latent: Luo et al.
+    (2023), https://arxiv.org/abs/2310.04378, algorithm 3.
+    """
+
+    order = 0
+
+    @property
+    def deterministic(self) -> bool:
+        return False
+
+    def steps(self, schedule: Schedule, grid: Sequence[Instant]) -> list[Step]:
+        return [
+            Leaping(now.t, torch.zeros_like(now.t), held(now, then, 0.0), then.sigma)
+            for now, then in pairwise(grid)
+        ]
+
+
 @dataclass(frozen=True, slots=True)
 class Leaping:
-    """One step of `Leap`, from t to s."""
+    """A step from t of one who looks as far as `until`.
+
+    Args:
+        t: The time of x_t.
+        until: How far x_hat looks.
+        mix: Of x_t and x_hat.
+        fresh: The standard deviation of the noise.
+    """
 
     t: Tensor
-    s: Tensor
+    until: Tensor
     mix: Mix
+    fresh: float = 0.0
 
     def __call__(self, denoiser: Denoiser, x_t: Tensor, past: Past, noise: Draw) -> Tensor:
-        return self.mix(x_t, [denoiser(x_t, self.t, until=self.s)])
+        x_s = self.mix(x_t, [denoiser(x_t, self.t, until=self.until)])
+        return x_s.add_(noise(x_t), alpha=self.fresh) if self.fresh else x_s

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import UsageError
 from .denoise import Denoiser, align
-from .distill import Leap
+from .distill import Consistency, Leap
 from .multistep import AdamsBashforth, DPMSolver, Multistep, UniPC
 from .noise import Schedule
 from .solve import DORMAND_PRINCE, DORMAND_PRINCE_ERROR, mixed, slopes, velocity
@@ -38,6 +38,7 @@ __all__ = [
     "AdamsBashforth",
     "Ancestral",
     "Churn",
+    "Consistency",
     "DPMSolver",
     "Draw",
     "Euler",
@@ -489,6 +490,7 @@ SAMPLERS: dict[str, Sampler] = {
     "unipc": UniPC(),
     "adams-bashforth": AdamsBashforth(),
     "leap": Leap(),
+    "consistency": Consistency(),
     "predictor-corrector": PredictorCorrector(),
     "rk45": RK45(),
 }

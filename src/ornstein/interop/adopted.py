@@ -39,7 +39,7 @@ from ..runs.latents import LatentCodec
 from ..runs.lent import LENDERS
 from ..runs.model import Model
 from ..runs.vocabulary import Vocabulary
-from .diffusers import eight_bits, load_diffusers, schedule_of
+from .diffusers import CONSISTENT, eight_bits, load_diffusers, schedule_of
 from .foreign import Foreign
 from .pipeline import BESIDE, Pipeline, find
 
@@ -103,6 +103,11 @@ LENDERS[LENT] = adopted
 
 def _kept(pipeline: Pipeline) -> Model:
     """With the network of diffusers."""
+    if pipeline.parts.get("scheduler") == CONSISTENT:
+        raise ModelFileError(
+            f"{shown(pipeline.path)} has learned where the probability flow ends, which a training "
+            "would undo: go on from the pipeline that taught it."
+        )
     model = load_diffusers(pipeline.path)
     path, prediction = model.denoiser.schedule, model.denoiser.prediction
     schedule, place, net = _named(pipeline, path), str(pipeline.path), model.denoiser.net

@@ -40,6 +40,7 @@ from .pipeline import Pipeline, find, needed
 from .texts import ENCODERS, LONGEST, PipelineReader, TextEncoder
 
 AUTOENCODERS = ("AutoencoderKL", "VQModel")
+FEW = 4  # steps of latent consistency, as its pipeline takes
 GUIDANCE = (1.0, 100.0)  # of networks that guide themselves, and do not say what they have learned
 
 
@@ -90,7 +91,7 @@ def load_diffusers(
     config = RunConfig(
         source="array",
         data=DataOptions(size=min(codec.data.shape[1:])),
-        sample=SampleConfig(guidance=_guidance(pipeline, foreign)),
+        sample=_drawing(pipeline, foreign),
         distill=DistillConfig(guidance=GUIDANCE if foreign.guided else (1.0, 1.0)),
     )
     words = Vocabulary(classes=_classes(pipeline, foreign.classes))
@@ -99,6 +100,7 @@ def load_diffusers(
 
 # --- What the scheduler says ---------------------------------------------------------------------
 
+CONSISTENT = "LCMScheduler"  # whose networks say where the flow ends
 TABLES = ("DDPM", "DDIM", "PNDM", "LMS", "Euler", "Heun", "KDPM2", "DPMSolver", "UniPC", "DEIS")
 FLOWS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
 PREDICTIONS: dict[str, Prediction] = {
@@ -136,12 +138,13 @@ def schedule_of(pipeline: Pipeline, squares: int = 1) -> tuple[Schedule, Predict
         fixed = config.get("shift" if kind in FLOWS else "flow_shift") or 1.0
         shift = shift_of(config, squares) if config.get("use_dynamic_shifting") else fixed
         return FlowSchedule(shift=-2 * log(shift)), predict_flow, partial(flow_clock, steps)
-    if not kind.startswith(TABLES) or not kind.endswith("Scheduler"):
+    known = kind.startswith(TABLES) and kind.endswith("Scheduler")
+    if not known and kind != CONSISTENT:
         raise ModelFileError(
             f"{shown(pipeline.path)}: the scheduler {shown(kind)} cannot be mapped; those that can "
-            f"begin with {', '.join(TABLES)} or FlowMatch."
+            f"begin with {', '.join(TABLES)}, LCM or FlowMatch."
         )
-    schedule = TableSchedule(alpha_bar=_table(config))
+    schedule = TableSchedule(alpha_bar=_table(kind, config))
     prediction = config.get("prediction_type", "epsilon")
     if prediction not in PREDICTIONS:
         raise ModelFileError(
@@ -173,11 +176,12 @@ def flow_clock(steps: int, log_snr: Tensor) -> Tensor:
     return torch.sigmoid(-log_snr.double() / 2) * steps
 
 
-def _table(config: dict[str, Any]) -> tuple[float, ...]:
+def _table(kind: str, config: dict[str, Any]) -> tuple[float, ...]:
     """``alpha_bar_1`` to ``alpha_bar_T``, as diffusers rounds them to float32."""
     given = {key: config[key] for key in TABLE_KEYS if config.get(key) is not None}
-    try:
-        scheduler = needed("diffusers").DDPMScheduler(**given)
+    try:  # all but one kind mean the same by what they leave out
+        name = kind if kind == CONSISTENT else "DDPMScheduler"
+        scheduler = getattr(needed("diffusers"), name)(**given)
     except (NotImplementedError, TypeError, ValueError, RuntimeError) as error:
         raise ModelFileError(f"scheduler_config.json is refused: {shown(error)}.") from None
     return tuple(scheduler.alphas_cumprod.double().clamp_min(LEAST_ALPHA_BAR).tolist())
@@ -220,6 +224,14 @@ def _reader(
             f"and {whole} of the whole, but its text encoders say {said.width} and {said.whole}."
         )
     return reader
+
+
+def _drawing(pipeline: Pipeline, net: Foreign) -> SampleConfig:
+    """How to draw if nobody says: where its network says where the flow ends, by that."""
+    weight = _guidance(pipeline, net)
+    if pipeline.parts["scheduler"] == CONSISTENT:
+        return SampleConfig(sampler="consistency", steps=FEW, guidance=weight)
+    return SampleConfig(guidance=weight)
 
 
 def _guidance(pipeline: Pipeline, net: Foreign) -> float:

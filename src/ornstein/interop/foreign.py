@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import log
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pixel_shuffle, pixel_unshuffle
+from torch.nn.functional import pad, pixel_shuffle, pixel_unshuffle
 
 from ..core.denoise import align
 from ..core.noise import Scaling, scales
@@ -17,9 +18,9 @@ from .texts import Join, Layout, Said, abreast, alone, apart, stacked
 
 MASKED = 1e4  # taken off the attention to what a mask of diffusers hides
 SIZES = 6  # numbers that Stable Diffusion XL is told of the size and the crop
-THOUSAND = 1000  # by which networks of Flux multiply what they are told of the noise
+THOUSAND = 1000  # by which networks multiply what they are told of the noise, or of guidance
 
-UNKNOWN = ("encoder_hid_dim_type", "time_cond_proj_dim", "class_embed_type")
+UNKNOWN = ("encoder_hid_dim_type", "class_embed_type")
 
 Clock = Callable[[Tensor], Tensor]
 """What a network is told in place of the log-SNR ``(B,)``."""
@@ -35,7 +36,8 @@ class Told(NamedTuple):
         label: Their classes ``(B,)``, if it knows any.
         said: Of texts, if it hears them.
         mask: How much each piece counts ``(B, L)``, 1 + log / `MASKED`; None for all alike.
-        guidance: Its weight ``(B,)``, if it has learned to guide itself.
+        guidance: Its weight ``(B,)``, if it has learned to guide itself; or that in as many
+            numbers as it takes ``(B, G)``, see `embedded`.
     """
 
     step: Tensor
@@ -66,12 +68,16 @@ def of_texts(told: Told) -> Named:
     }
 
 
+def of_texts_and_guidance(told: Told) -> Named:
+    return of_texts(told) | {"timestep_cond": told.guidance}
+
+
 def of_texts_and_crops(told: Told) -> Named:
     """As if the picture had been taken as it was: of this size before, nothing cut off."""
     assert told.said is not None
     sizes = _each(told.step, *told.pixels, 0, 0, *told.pixels)
     added = {"text_embeds": told.said.whole, "time_ids": sizes}
-    return of_texts(told) | {"added_cond_kwargs": added}
+    return of_texts_and_guidance(told) | {"added_cond_kwargs": added}
 
 
 def of_texts_and_sizes(told: Told) -> Named:
@@ -107,6 +113,19 @@ def of_squares(told: Told) -> Named:
 def _each(step: Tensor, *numbers: float) -> Tensor:
     """The same numbers for each example ``(B, N)``, not as a constant: graphs keep none."""
     return torch.stack([torch.full_like(step, number) for number in numbers], 1)
+
+
+def embedded(weight: Tensor, numbers: int) -> Tensor:
+    """A weight of guidance ``(B,)`` as sines and cosines ``(B, numbers)`` of 1000 (w - 1).
+
+    Networks of latent consistency count from 0, which is no guidance.
+
+    Source: Luo et al. (2023), https://arxiv.org/abs/2310.04378, section 4.2, as diffusers has it.
+    """
+    half = numbers // 2
+    rates = torch.exp(torch.arange(half, device=weight.device) * (-log(10_000) / (half - 1)))
+    angles = THOUSAND * (weight.float() - 1)[:, None] * rates
+    return pad(torch.cat([angles.sin(), angles.cos()], 1), (0, numbers % 2))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +173,7 @@ class Family:
 
 
 CLASSES = Family(tell=of_classes, classes="num_class_embeds")
-TEXTS = Family(tell=of_texts, join=alone, width="cross_attention_dim", weighs=True)
+TEXTS = Family(tell=of_texts_and_guidance, join=alone, width="cross_attention_dim", weighs=True)
 FAMILIES = {
     "UNet2DModel": CLASSES,
     "DiTTransformer2DModel": Family(tell=of_classes, classes="num_embeds_ada_norm", none=True),
@@ -237,6 +256,7 @@ class Foreign(nn.Module):
         classes: How many it can be told; 0 for none.
         none: The number by which it knows no class, if it does.
         guided: Whether it has learned to guide itself, and is told the weight.
+        weights: In how many numbers, if that is `embedded`; else 0.
         reading: By what texts are read here, while a word of them is learned: then they are told
             as the numbers of their pieces ``(B, P)``.
     """
@@ -259,7 +279,8 @@ class Foreign(nn.Module):
         self.register_buffer("nothing", nothing, persistent=False)
         self.classes: int = net.config.get(family.classes) or 0
         self.none = self.classes if family.none else None
-        self.guided = bool(net.config.get("guidance_embeds"))
+        self.weights: int = net.config.get("time_cond_proj_dim") or 0
+        self.guided = bool(self.weights or net.config.get("guidance_embeds"))
         self.reading: nn.Module | None = None
 
     def forward(
@@ -275,6 +296,10 @@ class Foreign(nn.Module):
         high, wide = x.shape[2:]
         step = self.clock(log_snr).to(x)
         said, mask = self._heard(x, text, emphasis)
+        weight = None
+        if self.guided:
+            weight = torch.ones_like(step) if guidance is None else guidance
+            weight = (embedded(weight, self.weights) if self.weights else weight).to(x)
         told = Told(
             step=step,
             points=(high, wide),
@@ -282,10 +307,8 @@ class Foreign(nn.Module):
             label=self._numbers(x, label) if self.classes else None,
             said=said,
             mask=mask,
-            guidance=torch.ones_like(step) if guidance is None else guidance.to(x),
+            guidance=weight,
         )
-        if not self.guided:
-            told = told._replace(guidance=None)
         if self.scaling != "vp":
             x = align(torch.hypot(*scales(log_snr, self.scaling)), x).to(x) * x
         named = self.family.tell(told)

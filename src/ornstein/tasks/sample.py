@@ -57,6 +57,7 @@ Begin = Callable[[Sequence[int], Tensor], Tensor]
 """x_t at the first time, from the numbers of the examples and unit noise ``(B, C, *S)``."""
 
 BEST_OF = 2  # embeddings that a prior draws for each text, of which the nearer one is taken
+AHEAD = ("leap", "consistency")  # samplers for who has learned to look ahead
 GUIDING = ("guidance_interval", "guidance_parallel", "guidance_rescale", "negative")
 CHUNK = 2**16
 """Numbers in what `stream` gives at once, or more if one block holds more."""
@@ -399,9 +400,10 @@ def _names(model: Model, options: DrawOptions) -> tuple[str, str, int]:
     name = options.sampler or config.sampler
     if name not in SAMPLERS:
         raise UsageError(f"There is no sampler {name!r}{suggestion(name, SAMPLERS)}")
-    if name == "leap" and not model.config.distill.looks_ahead:
+    able = model.config.distill.looks_ahead or name == config.sampler == "consistency"
+    if name in AHEAD and not able:
         raise UsageError(
-            "The sampler leap is for runs that have learned to look ahead: teach one with "
+            f"The sampler {name} is for runs that have learned to look ahead: teach one with "
             "`ornstein distill RUN --method flow-map`."
         )
     if grid == "fitted":
