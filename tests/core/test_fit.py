@@ -34,6 +34,11 @@ def rms(x):
     return x.square().mean().sqrt().item()
 
 
+def begun(plan, denoiser, eps):
+    """Where a plan takes unit noise."""
+    return plan(denoiser, start(denoiser.schedule, plan.times[0], eps))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("steps", [4, 6])
 def test_a_fitted_rule_halves_the_error_of_the_best_grid_on_unseen_noise(steps):
@@ -51,8 +56,8 @@ def test_a_fitted_rule_halves_the_error_of_the_best_grid_on_unseen_noise(steps):
     begin = unfitted(
         FLOW, GRIDS["log-snr-5"](FLOW, steps).clone().index_fill_(0, torch.tensor(0), 1.0)
     )
-    found = fit(lambda plan: plan(truth, known), target, FLOW, begin)
-    error = rms(found.plan(FLOW)(truth, unseen) - there)
+    found = fit(lambda plan: begun(plan, truth, known), target, FLOW, begin)
+    error = rms(begun(found.plan(FLOW), truth, unseen) - there)
     assert error <= min(errors) / 2
 
 
@@ -71,16 +76,28 @@ def test_whatever_its_weights_a_rule_is_exact_where_the_velocity_is_constant():
     assert_close(got, normal(2, seed=4).expand(4, 2), rtol=1e-10, atol=1e-10)
 
 
-def test_fitting_keeps_the_ends_of_the_grid_and_does_not_come_out_worse():
+def test_fitting_does_not_come_out_worse_and_ends_where_it_should():
     truth, schedule = mixture(noise.CosineSchedule()), noise.CosineSchedule()
     x = normal(64, 2)
     target = UniPC()(truth, x, UniformGrid()(schedule, 64))
     begin = unfitted(schedule, UniformGrid()(schedule, 4))
-    found = fit(lambda plan: plan(truth, x), target, schedule, begin, rounds=3)
-    assert found.times[0] == begin.times[0] and found.times[-1] == begin.times[-1]
-    assert rms(found.plan(schedule)(truth, x) - target) < 0.8 * rms(
-        begin.plan(schedule)(truth, x) - target
-    )
+    found = fit(lambda plan: begun(plan, truth, x), target, schedule, begin, rounds=3)
+    assert found.times[0] <= begin.times[0] and found.times[-1] == begin.times[-1]
+    before, after = (begun(rule.plan(schedule), truth, x) for rule in (begin, found))
+    assert rms(after - target) < 0.8 * rms(before - target)
+
+
+@pytest.mark.parametrize("mean", [0.0, 3.0])
+def test_a_rule_begins_below_pure_noise_as_far_as_what_it_knows_of_the_data_there_is_true(mean):
+    """Data of one variance, 1/4: of mean 0 they are nearly white beside the noise; of mean 3, a
+    start that leaves the mean out is wrong from the first."""
+    data = GaussianDenoiser(torch.full((2,), mean, dtype=F64), torch.eye(2, dtype=F64) / 4, FLOW)
+    x = normal(64, 2)
+    target = mean + x / 2
+    begin = unfitted(FLOW, UniformGrid()(FLOW, 3))
+    found = fit(lambda plan: begun(plan, data, x), target, FLOW, begin)
+    assert (found.times[0] < 0.97) == (mean == 0)
+    assert rms(begun(found.plan(FLOW), data, x) - target) < 0.01
 
 
 def test_least_squares_finds_the_minimum_of_a_curved_valley():

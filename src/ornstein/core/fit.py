@@ -22,9 +22,10 @@ from .noise import Schedule
 from .trajectory import Plan, instants
 
 Ends = Callable[[Plan], Tensor]
-"""Where a plan takes a fixed set of noises ``(B, *S)``."""
+"""Where a plan takes a fixed set of noises ``(B, *S)``, from `start` at its first time."""
 
 REACH = 3  # values of the past, the present one included, that a step weighs
+SKIPPED = 0.03  # of the way in tau before the first time, to begin with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,21 +85,23 @@ def fit(
     """The rule that ends nearest to `target`, in the mean square, as far as `rounds` bring it.
 
     Nonlinear least squares. The unknowns are the logarithms of the steps in tau over that of the
-    last, so that any values make a grid, and the weights of all velocities but the newest. The
-    first time and the last stay.
+    last, so that any values make a grid, and the weights of all velocities but the newest. One
+    step more, before the first, is not taken: so the first time is fitted too. Where nearly all is
+    noise, x_hat is the mean whatever x_t is, and a call there tells nothing; but what is skipped
+    takes x_t for white, with whatever else is known of x by then. The last time stays.
 
     Args:
         ends: Where a plan takes the noises to fit on.
         target: Where they should go ``(B, *S)``: the ends of many steps.
         schedule: Of the denoiser.
-        begin: Where to start from.
+        begin: Where to start from. No time will lie before its first.
         rounds: Jacobians to compute, each at as many runs as there are unknowns.
     """
     steps, reaches = begin.steps, [len(row) for row in begin.weights]
 
     def rule(p: Tensor) -> FittedRule:
-        logits = torch.cat([p[: steps - 1], p.new_zeros(1)])
-        older = p[steps - 1 :].split([n - 1 for n in reaches])
+        logits = torch.cat([p[:steps], p.new_zeros(1)])
+        older = p[steps:].split([n - 1 for n in reaches])
         rows = tuple((*row.tolist(), 1 - row.sum().item()) for row in older)
         return FittedRule(times=_times(schedule, begin.times, logits), weights=rows)
 
@@ -110,19 +113,22 @@ def fit(
         return (ends(plan) - target).double().flatten()
 
     taus = torch.tensor([now.tau for now in instants(schedule, torch.tensor(begin.times))])
-    logits = (taus[:-1] - taus[1:]).double().log()
+    lengths = (taus[:-1] - taus[1:]).double()
+    lengths = torch.cat([SKIPPED * lengths.sum()[None], (1 - SKIPPED) * lengths])
     older = [w for row in begin.weights for w in row[:-1]]
-    first = torch.cat([(logits - logits[-1])[:-1], torch.tensor(older, dtype=torch.float64)])
+    logits = (lengths[:-1] / lengths[-1]).log()
+    first = torch.cat([logits, torch.tensor(older, dtype=torch.float64)])
     return rule(least_squares(residual, first, rounds))
 
 
 def _times(schedule: Schedule, ends: Sequence[float], logits: Tensor) -> tuple[float, ...]:
-    """Times whose steps in tau are as the exponentials of `logits`; the ends are given."""
+    """Times between the ends whose steps in tau are as the exponentials of `logits`; the first of
+    these steps leads to the first time, and the last time is the end."""
     first, last = instants(schedule, torch.tensor([ends[0], ends[-1]], dtype=torch.float64))
     parts = torch.softmax(logits, 0).cumsum(0)[:-1]
     tau = first.tau + (last.tau - first.tau) * parts
-    inner = schedule.time(2 * (torch.log1p(-tau) - torch.log(tau)))
-    return (ends[0], *inner.tolist(), ends[-1])
+    times = schedule.time(2 * (torch.log1p(-tau) - torch.log(tau)))
+    return (*times.tolist(), ends[-1])
 
 
 def least_squares(
@@ -140,16 +146,17 @@ def least_squares(
         moves = step * torch.eye(len(p), dtype=p.dtype)
         J = torch.stack([(residual(p + move) - r) / step for move in moves], 1)
         gram, slope, before = J.T @ J, J.T @ r, r.square().sum()
-        for _ in range(6):
+        for _ in range(8):
             damped = gram + damping * torch.diag(gram.diagonal() + 1e-9 * gram.diagonal().max())
-            ahead = p - torch.linalg.solve(damped, slope)
-            found = residual(ahead)
-            if found.square().sum() < before:
+            move = torch.linalg.solve(damped, -slope)
+            gain = before - (r + J @ move).square().sum()  # if all were linear
+            if not gain > 1e-3 * before:
+                return p
+            found = residual(p + move)
+            if before - found.square().sum() > gain / 4:
                 break
             damping *= 4
         else:
             return p
-        p, r, damping = ahead, found, damping / 8
-        if r.square().sum() > 0.999 * before:
-            return p
+        p, r, damping = p + move, found, damping / 8
     return p
