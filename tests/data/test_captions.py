@@ -102,10 +102,24 @@ def test_each_of_several_captions_is_told_about_as_often():
     draws = draws_at(0, torch.arange(3000))[:, 3]
     told = captions.tensor(torch.zeros(3000, dtype=torch.int64), draws)
     first = captions.words.tensor(["red", "blue", "green"])
-    shares = torch.stack([(told == f).all(1).double().mean() for f in first])
+    shares = torch.stack([(told == f[: told.shape[1]]).all(1).double().mean() for f in first])
     assert shares.sum() == 1 and (shares - 1 / 3).abs().max() < 0.04
     assert (captions.tensor(torch.tensor([1])) == -1).all()
-    assert torch.equal(captions.tensor(torch.tensor([2, 0])), captions.words.tensor(["one", "red"]))
+    both = captions.words.tensor(["one", "red"])
+    told = captions.tensor(torch.tensor([2, 0]))
+    assert torch.equal(told, both[:, : told.shape[1]])
+
+
+def test_a_batch_has_room_for_its_longest_caption_and_no_more():
+    """In multiples of 8."""
+    captions = Captions.of([["red"], [], ["red", "blue and green and all that is between"], []])
+    every = captions.tensor(torch.arange(3), torch.full((3,), 0.9))
+    assert every.shape == (3, captions.words.length) and captions.words.length > 8
+    short = captions.tensor(torch.arange(2))
+    assert torch.equal(short, every[:2, :8]) and (every[:2, 8:] == -1).all()
+    assert captions.tensor(torch.tensor([1])).shape == (1, 8)
+    assert captions.longest == 2
+    assert captions[torch.tensor([1, 2, 0])].longest == 1
 
 
 def test_which_caption_is_a_function_of_seed_and_position_alone():

@@ -42,6 +42,28 @@ def test_the_room_behind_a_text_says_nothing(encode):
     assert_close(heard.pieces[:1, :3], heard_alone.pieces[:, :3])
 
 
+@pytest.mark.parametrize("reads", ["words", "read"])
+def test_a_network_hears_the_same_of_texts_without_the_room_behind_them(reads):
+    """As they come in training, cut behind the longest of a batch."""
+    torch.manual_seed(0)
+    told = Conditions(
+        length=LENGTH, words=WORDS if reads == "words" else 0, read=5 * (reads == "read")
+    )
+    net = UNet((1, 8, 8), size=8, depth=1, conditions=told).double()
+    for p in net.parameters():
+        p.data = torch.randn_like(p) / 4  # it begins as one that answers nothing
+    whole = torch.cat([text(3, 1), text(), text(5)])
+    if reads == "read":
+        whole = torch.randn(3, LENGTH, 5).masked_fill((whole < 0)[..., None], torch.nan).double()
+    x, log_snr = torch.randn(3, 1, 8, 8).double(), torch.zeros(3).double()
+    answers = [net(x, log_snr, text=one) for one in (whole, whole[:, :2])]
+    assert_close(*answers)
+    silent = net(x, log_snr)
+    assert not torch.allclose(answers[0][0], silent[0])
+    with pytest.raises(ValueError, match="expected text"):
+        net(x, log_snr, text=torch.cat([whole, whole[:, :1]], 1))
+
+
 def test_the_order_of_words_is_heard(encode):
     assert (encode(text(3, 1), ones())[0] - encode(text(1, 3), ones())[0]).abs().max() > 0.01
 

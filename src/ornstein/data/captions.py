@@ -219,6 +219,13 @@ class Captions:
         return said
 
     @cached_property
+    def longest(self) -> int:
+        """The example that has the longest caption."""
+        numbers, which, first, _ = self._numbers
+        place = int(_pieces(numbers)[which[:-1]].argmax()) if len(which) > 1 else 0
+        return max(int(torch.searchsorted(first, place, right=True)) - 1, 0)
+
+    @cached_property
     def _numbers(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The captions that differ, as the network hears them, and last none; which of them each
         caption is; of each example the place of its first, and how many it has."""
@@ -230,7 +237,10 @@ class Captions:
         return numbers, which, count.cumsum(0) - count, count
 
     def tensor(self, indices: Tensor, draws: Tensor | None = None) -> Tensor:
-        """The condition ``text`` ``(B, length)`` of examples, `words.nothing` where there is none.
+        """The condition ``text`` ``(B, L)`` of examples, `words.nothing` where there is none.
+
+        L is the most pieces that one of them has, rounded up to a multiple of 8, so that there are
+        few shapes: a network that learns hears no more. Who is lent with a network has its own.
 
         Args:
             indices: ``(B,)``.
@@ -239,7 +249,10 @@ class Captions:
         numbers, which, first, count = self._numbers
         here, many = indices.cpu(), count[indices.cpu()]
         picked = torch.zeros_like(here) if draws is None else (draws.cpu() * many).long()
-        return numbers[which[torch.where(many > 0, first[here] + picked, -1)]]
+        told = numbers[which[torch.where(many > 0, first[here] + picked, -1)]]
+        if self.kept is None or not len(told):
+            return told
+        return told[:, : 8 * max(-(-int(_pieces(told).max()) // 8), 1)]
 
 
 def called(word: str, texts: Texts) -> Texts:
@@ -249,6 +262,12 @@ def called(word: str, texts: Texts) -> Texts:
     (('sks a red square',), ('sks',))
     """
     return tuple(tuple(f"{word} {text}" for text in row) or (word,) for row in texts)
+
+
+def _pieces(numbers: Tensor) -> Tensor:
+    """How many pieces each of the conditions ``text`` ``(B, length)`` or ``(B, length, F)`` has."""
+    there = numbers >= 0 if numbers.ndim == 2 else ~numbers.isnan().any(2)
+    return there.sum(1)
 
 
 # --- From files ----------------------------------------------------------------------------------

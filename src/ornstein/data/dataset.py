@@ -220,9 +220,9 @@ class Dataset:
         Returns:
             x ``(B, C, *S)`` and, as far as they exist, ``label`` ``(B,)``, ``attributes``
             ``(B, A)`` of mean 0 and variance 1 with NaN for missing, ``text`` ``(B, L)``: the
-            pieces of a caption, ``embedding`` ``(B, E)``: what an encoder makes of it, ``context``
-            ``(B, Cg, *S)``: what is given, and ``augment`` ``(B, options.augmentations)``: how
-            each example was varied, zeros for untouched.
+            pieces of a caption, with room for the longest, ``embedding`` ``(B, E)``: what an
+            encoder makes of it, ``context`` ``(B, Cg, *S)``: what is given, and ``augment``
+            ``(B, options.augmentations)``: how each example was varied, zeros for untouched.
         """
         indices = indices.to(self.stored.device)
         if self.patches is not None and draws is not None:

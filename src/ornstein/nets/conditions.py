@@ -65,9 +65,9 @@ class Conditions:
             Left out is 0, as a denoiser looks.
         guidance: 1 for ``guidance`` ``(B,)``, the weight of a guidance that the network has
             learned to do by itself. Left out is 1, none.
-        words: ``text`` ``(B, length)``, int64, the numbers of its pieces in [0, words) and -1
-            behind the last; and ``emphasis`` ``(B, length)``, > 0, left out 1.
-        read: In place of `words`, ``text`` ``(B, length, read)``: what another encoder says of
+        words: ``text`` ``(B, L)``, int64, the numbers of its pieces in [0, words) and -1 behind
+            the last, L <= length; and ``emphasis`` ``(B, L)``, > 0, left out 1.
+        read: In place of `words`, ``text`` ``(B, L, read)``: what another encoder says of
             each piece, NaN behind the last.
         length: Pieces of a text at most; 0 if there are no texts.
         embedding: ``embedding`` ``(B, embedding)``, standardised: what an encoder makes of a whole
@@ -185,7 +185,10 @@ class Inputs(nn.Module):
         self, x: Tensor, text: Tensor | None, emphasis: Tensor | None
     ) -> tuple[Tensor, Heard | None]:
         """What the text says as a whole ``(B, width)`` or, of none, ``()``; and piece by piece."""
-        told, shape = self.conditions, (x.shape[0], self.conditions.length)
+        told, length = self.conditions, self.conditions.length
+        if text is not None and text.ndim > 1:
+            length = min(max(text.shape[1], 1), length)
+        shape = x.shape[0], length
         if told.read:
             absent = x.new_full((*shape, told.read), torch.nan)
         else:

@@ -39,11 +39,11 @@ class TextEncoder(nn.Module):
         """What the text says as a whole ``(B, told)``, zero if nothing; and piece by piece.
 
         Args:
-            text: Numbers of pieces ``(B, length)``, -1 behind the last.
-            emphasis: By which each piece is attended to more, or less ``(B, length)``; > 0.
+            text: Numbers of pieces ``(B, L)``, -1 behind the last; L is at most `length`.
+            emphasis: By which each piece is attended to more, or less ``(B, L)``; > 0.
         """
         there = text >= 0
-        h = self.word(text.clamp_min(0)) + self.place
+        h = self.word(text.clamp_min(0)) + self.place[: text.shape[1]]
         h = torch.cat([self.begin.expand(text.shape[0], -1, -1), h], 1)
         bias = _bias(there, emphasis).to(h)
         plain = torch.where(bias.isinf(), bias, 0)
@@ -72,7 +72,7 @@ class TextFeatures(nn.Module):
         self.pool = Linear(width, told, bias=False)
 
     def forward(self, text: Tensor, emphasis: Tensor) -> tuple[Tensor, Heard]:
-        """As `TextEncoder`, of ``(B, length, features)``, NaN behind the last piece."""
+        """As `TextEncoder`, of ``(B, L, features)``, NaN behind the last piece."""
         there = ~text.isnan().any(2)
         h = normalise(self.linear(normalise(torch.where(there[..., None], text, 0))))
         h = torch.cat([normalise(self.begin).expand(text.shape[0], -1, -1), h], 1)

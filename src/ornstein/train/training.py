@@ -107,7 +107,8 @@ class Training:
         self.seen, self.halvings = 0, 0
         self.micro = config.train.micro_batch or config.train.batch
         if config.train.memory == "low":
-            one = self.aim.draw(data, torch.zeros(1, dtype=torch.int64), 0, slice(1))
+            largest = torch.tensor([data.captions.longest if data.captions else 0])
+            one = self.aim.draw(data, largest, 0, slice(1))
             self.micro = min(self.micro, examples_at_once(self.aim.learner, one))
         self.indices = torch.empty(0, dtype=torch.int64)
 
