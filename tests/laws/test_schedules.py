@@ -426,6 +426,7 @@ GRIDS = {
     "karras": KarrasGrid(),
     "karras, rho 1": KarrasGrid(rho=1.0),
     "straight": StraightGrid(),
+    "straight, early": StraightGrid(power=0.7),
     "stride": StrideGrid(train_steps=50),
     "stride, quadratic": StrideGrid(train_steps=1000, spacing="quadratic"),
     "explicit": ExplicitGrid(times=(1.0, 0.5, 0.1, 0.0)),
@@ -491,6 +492,11 @@ def test_the_straight_grid_is_uniform_on_the_straight_path_whatever_the_schedule
         alpha, sigma = schedule(StraightGrid()(schedule, 9, start))
         tau = sigma / (alpha + sigma)
         assert_close(tau.diff(), (tau[-1] - tau[0]).expand(9) / 9)
+        alpha, sigma = schedule(StraightGrid(power=0.7)(schedule, 9, start))
+        early = sigma / (alpha + sigma)
+        assert_close(
+            (early - tau[-1]) ** (1 / 0.7), (tau - tau[-1]) * (tau[0] - tau[-1]) ** (3 / 7)
+        )
 
 
 def test_the_karras_grid_is_that_of_the_paper_whatever_the_schedule():

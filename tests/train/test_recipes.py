@@ -49,7 +49,7 @@ sample.guidance_parallel = 1.0
 """
 """Of all that decides what is trained and how, but for the budget."""
 
-MUON = {"train.optimizer": "muon"}
+PICTURES = {"train.optimizer": "muon", "sample.grid": "early"}
 POINTS = {
     "net.kind": "mlp",
     "schedule.name": "karras",
@@ -61,15 +61,15 @@ POINTS = {
     "sample.grid": "straight",
 }
 TABLE = [
-    ((1, 8, 8), None, "cpu", MUON),
-    ((1, 8, 8), 2, "cpu", MUON | {"train.learning_rate": 4e-3}),
-    ((3, 16, 16), 14, "cpu", MUON | {"train.learning_rate": 4e-3}),
-    ((3, 16, 16), 15, "cpu", MUON),
-    ((3, 32, 32), 2, "cpu", MUON | {"train.learning_rate": 4e-3, "train.batch": 32}),
-    ((3, 32, 32), 60, "cpu", MUON | {"net.size": 64, "train.batch": 32}),
-    ((3, 32, 32), 60, "cuda", MUON | {"net.size": 128, "train.batch": 128}),
-    ((3, 32, 32), 0.5, "cuda", MUON | {"net.size": 128, "train.batch": 128}),
-    ((1, 8, 8), None, "cuda", MUON | {"net.size": 64, "train.batch": 256}),
+    ((1, 8, 8), None, "cpu", PICTURES),
+    ((1, 8, 8), 2, "cpu", PICTURES | {"train.learning_rate": 4e-3}),
+    ((3, 16, 16), 14, "cpu", PICTURES | {"train.learning_rate": 4e-3}),
+    ((3, 16, 16), 15, "cpu", PICTURES),
+    ((3, 32, 32), 2, "cpu", PICTURES | {"train.learning_rate": 4e-3, "train.batch": 32}),
+    ((3, 32, 32), 60, "cpu", PICTURES | {"net.size": 64, "train.batch": 32}),
+    ((3, 32, 32), 60, "cuda", PICTURES | {"net.size": 128, "train.batch": 128}),
+    ((3, 32, 32), 0.5, "cuda", PICTURES | {"net.size": 128, "train.batch": 128}),
+    ((1, 8, 8), None, "cuda", PICTURES | {"net.size": 64, "train.batch": 256}),
     ((2,), 60, "cpu", POINTS | {"net.size": 128, "train.batch": 256, "train.learning_rate": 3e-3}),
     (
         (2,),

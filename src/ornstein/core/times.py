@@ -54,11 +54,23 @@ class UniformGrid(TimeGrid):
 
 @dataclass(frozen=True, kw_only=True)
 class StraightGrid(TimeGrid):
-    """Equal steps of ``tau = sigma / (alpha + sigma)``: what `UniformGrid` is on rectified flow."""
+    """Equal steps of ``tau = sigma / (alpha + sigma)``: what `UniformGrid` is on rectified flow.
+
+    Args:
+        power: Below 1 it packs the steps near the noise: tau falls as ``line^power``. What examples
+            are like at large (of pictures, their colours) is settled there.
+    """
+
+    power: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.power < inf:
+            raise ValueError(f"power must be positive and finite, got {self}")
 
     def _times(self, schedule: Schedule, steps: int, start: float) -> Tensor:
         first, last = torch.sigmoid(-_log_snrs(schedule, start, 0.0) / 2)
-        times = schedule.time(-2 * torch.logit(_line(first, last, steps)))
+        tau = last + (first - last) * _line(1.0, 0.0, steps) ** self.power
+        times = schedule.time(-2 * torch.logit(tau))
         times[0], times[-1] = start, 0.0
         return times
 

@@ -42,6 +42,7 @@ SCHEDULES: dict[str, type[noise.Schedule]] = {
 GRIDS: dict[str, times.TimeGrid] = {
     "uniform": times.UniformGrid(),
     "straight": times.StraightGrid(),
+    "early": times.StraightGrid(power=0.7),
     "log-snr": times.LogSNRGrid(),
     "karras": times.KarrasGrid(),
     "stride": times.StrideGrid(),

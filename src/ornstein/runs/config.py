@@ -144,7 +144,7 @@ class SampleConfig:
 
     sampler: str = "adams-bashforth"
     steps: Annotated[int, Interval(ge=1, le=100_000)] = 16
-    grid: Literal["uniform", "straight", "log-snr", "karras", "stride"] = "uniform"
+    grid: Literal["uniform", "straight", "early", "log-snr", "karras", "stride"] = "uniform"
     guidance: Weight = 1.0
     guidance_parallel: Share = 1.0
 

@@ -21,7 +21,7 @@ ROW = Parameter(n_tokens=-1)
 """Numbers one after the other, as in --guidance 5 2: what is no number ends them."""
 Margins = tuple[int, int, int, int]
 """Left, top, right, bottom."""
-TimeGridName = Literal["uniform", "straight", "log-snr", "karras", "stride", "fitted"]
+TimeGridName = Literal["uniform", "straight", "early", "log-snr", "karras", "stride", "fitted"]
 
 
 @dataclass(frozen=True, kw_only=True)

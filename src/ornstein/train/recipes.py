@@ -39,7 +39,8 @@ def auto(data: Dataset, minutes: float | None, gpu: bool) -> RunConfig:
 
     In the first minutes of training the learning rate matters most, then the batch, then the
     optimiser and the prediction; later, optimisers differ little. Points have structure at small
-    noise, which the times of EDM reach and those of flow matching do not.
+    noise, which the times of EDM reach and those of flow matching do not. What pictures are like at
+    large is settled where nearly all is noise, and there the steps of a draw are short.
 
     Args:
         data: Examples of what to train on, or none of them: what they are like.
@@ -67,6 +68,7 @@ def auto(data: Dataset, minutes: float | None, gpu: bool) -> RunConfig:
             optimizer="muon",
             learning_rate=4e-3 if short else 2e-3,
         ),
+        sample=SampleConfig(grid="early"),
     )
 
 
