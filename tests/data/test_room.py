@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from ornstein.data import DataOptions, open_data, room
+from ornstein.data.codec import movable
 from ornstein.data.dataset import Dataset, draws_at
 from ornstein.errors import StorageError
 from ornstein.rng import generator
@@ -33,6 +34,7 @@ def lowered(monkeypatch) -> None:
 
 def file_of(tensor: torch.Tensor) -> str:
     """The file that memory at the address of a tensor is mapped to; empty for none."""
+    tensor = tensor.base if isinstance(tensor, room.Picked) else tensor
     for line in Path("/proc/self/maps").read_text().splitlines():
         first, last = (int(end, 16) for end in line.split()[0].split("-"))
         if first <= tensor.data_ptr() < last:
@@ -124,13 +126,53 @@ def test_memory_holds_less_than_what_is_mapped(tmp_path, cache, monkeypatch):
         (found,) = re.findall(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
         return 1024 * int(found)
 
-    source = saved(tmp_path / "x.npy", np.arange(2**25, dtype=np.uint8).reshape(-1, 64, 64))
+    def on_disk() -> int:
+        ends = [
+            [int(end, 16) for end in line.split()[0].split("-")]
+            for line in Path("/proc/self/maps").read_text().splitlines()
+            if str(cache) in line
+        ]
+        return sum(last - first for first, last in ends)
+
+    source = saved(
+        tmp_path / "x.npy", np.frombuffer(generator("x").bytes(2**25), np.uint8).reshape(-1, 64, 64)
+    )
     monkeypatch.setattr(room, "PIECE", 2**20)
-    lowered(monkeypatch)
+    monkeypatch.setattr(room, "most_held", lambda: 2**21)
+    monkeypatch.setattr("ornstein.data.arrays.most_held", lambda: 2**21)
     before = private()
-    data = open_data(source, DataOptions(validation=0.1))
-    train_, _ = data.split(0.1, 0)
+    data = open_data(source, DataOptions(validation=0.2))
+    mapped = on_disk()
+    train_, held = data.split(0.2, 0)
+    for side in (train_, held, held.split(0.5, 1)[0]):
+        assert isinstance(side.stored, room.Picked)
+        for rows in torch.randperm(len(side)).split(64):
+            side.batch(rows)
+    assert 2**25 <= mapped == on_disk()
     assert private() - before < 2**23 < train_.stored.nbytes / 3
+
+
+def test_rows_of_a_mapped_tensor_are_to_all_who_read_them_as_a_copy(cache, monkeypatch):
+    base, rows = torch.from_numpy(pixels(dtype="uint16")), torch.tensor([7, 2, 11, 2, 0])
+    copy = movable(base)[rows].view(torch.uint16)
+    monkeypatch.setattr(room, "most_held", lambda: copy.nbytes - 1)
+    seen = room.taken(base, rows)
+    assert isinstance(seen, room.Picked) and seen.nbytes == copy.nbytes and len(seen) == 5
+    monkeypatch.setattr(room, "packed", None)  # what follows copies no more than it asks for
+    some = torch.tensor([4, 0, -1])
+    for ask in (
+        lambda x: movable(x)[some].view(x.dtype),
+        lambda x: x[1:3],
+        lambda x: x[-1],
+        lambda x: movable(x)[torch.tensor([True, False, True, False, False])].view(x.dtype),
+        lambda x: room.taken(x, some)[:2],
+    ):
+        got, want = ask(seen), ask(movable(copy).clone().view(copy.dtype))
+        assert type(got) is torch.Tensor and got.dtype == want.dtype
+        assert np.array_equal(got.numpy(), want.numpy())
+    monkeypatch.undo()
+    assert torch.equal(movable(seen) + 1, movable(copy) + 1)
+    assert np.array_equal(seen.numpy(), copy.numpy()) and seen.float().mean() == copy.float().mean()
 
 
 def test_nothing_is_left_of_what_was_mapped(cache, monkeypatch):

@@ -13,11 +13,12 @@ from contextlib import suppress
 from math import prod
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from ..errors import StorageError
 from .cache import folder
@@ -97,12 +98,70 @@ def packed(array: np.ndarray, dtype: np.dtype, rows: np.ndarray | None = None) -
 
 
 def taken(stored: Tensor, indices: Tensor) -> Tensor:
-    """``stored[indices]``, mapped where it is large."""
+    """``stored[indices]``; where that is large, looked up when it is asked for, not copied."""
     size = len(indices) * prod(stored.shape[1:]) * stored.element_size()
     if stored.device.type != "cpu" or size <= most_held():
         return stored[indices]
-    array = stored.numpy()
-    return torch.from_numpy(packed(array, array.dtype, indices.numpy()))
+    return Picked(stored, indices)
+
+
+class Picked(Tensor):
+    """Some rows of a mapped tensor ``(N, ...)``, which are looked up when they are asked for.
+
+    To all who read it a tensor like any other. Rows of it are taken from where they lie; whoever
+    asks for more, as by a sum, works on a copy of all, mapped too.
+
+    Args:
+        base: That they are rows of.
+        rows: Which ``(M,)``.
+    """
+
+    base: Tensor
+    rows: Tensor
+
+    @staticmethod
+    def __new__(cls, base: Tensor, rows: Tensor) -> "Picked":
+        if isinstance(base, Picked):
+            base, rows = base.base, base.rows[rows]
+        shape = (len(rows), *base.shape[1:])
+        made = Tensor._make_wrapper_subclass(cls, shape, dtype=base.dtype)  # pyright: ignore[reportAttributeAccessIssue]
+        made.base, made.rows = base, rows
+        return made
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # pyright: ignore[reportAssignmentType]
+
+    @classmethod
+    def __torch_dispatch__(
+        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """One operation of torch, of which at least one argument is of this kind."""
+        aten, (here, *rest) = torch.ops.aten, args
+        if isinstance(here, cls):
+            match func, rest:
+                case aten.index.Tensor, [[Tensor() as which]]:
+                    return taken(here.base, here.rows[which])
+                case aten.slice.Tensor, [0, *ends]:
+                    return taken(here.base, here.rows[slice(*ends)])
+                case aten.select.int, [0, row]:
+                    return here.base[int(here.rows[row])]
+                case aten.view.dtype, [dtype]:
+                    return cls(here.base.view(dtype), here.rows)
+                case ((aten.detach.default | aten.alias.default), []):
+                    return cls(here.base, here.rows)
+        args, kwargs = tree_map_only(cls, cls.copied, (args, kwargs or {}))
+        return func(*args, **kwargs)
+
+    def copied(self) -> Tensor:
+        """All of it, one row after the other, in memory or mapped."""
+        array = self.base.numpy()
+        return torch.from_numpy(packed(array, array.dtype, self.rows.numpy()))
+
+    def numpy(self, *, force: bool = False) -> np.ndarray:
+        """As an array: a copy."""
+        return self.copied().numpy(force=force)
+
+    def __repr__(self, **how: Any) -> str:
+        return f"Picked({tuple(self.shape)} of {tuple(self.base.shape)}, {self.dtype})"
 
 
 def parts(array: np.ndarray | Tensor) -> Iterator[slice]:
