@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,9 +23,8 @@ from .contest.trial import Entry, Trial
 from .contest.verdict import OF_MODES, Contest, contests, number, verdict
 from .evaluation import rounded
 from .features.encoders import encoders_of
-from .measures.copies import FEWEST, Copies, look_for_copies
+from .measures.copies import copies_among
 from .measures.figures import Side, Spaces, measure_figures
-from .measures.twosample import COMPONENTS
 
 SHOWN = 48  # samples kept of the first seed, or
 POINTS = 2000  # of points
@@ -263,7 +261,7 @@ class _Ground:
             seen=model.seen,
             drawing=drawing,
             figures=measure_figures(_some(side, 4 * JUDGED), *self.judged),
-            copies=self._copies(side),
+            copies=copies_among(side, *self.sides),
             modes=self.judge and self.judge(self.codec.stored(x)),
             likelihood=likelihood,
         )
@@ -272,17 +270,6 @@ class _Ground:
     def _failed(self, model: Rival, seed: int, began: float, why: str) -> Trial:
         seconds = now(self.device) - began
         return Trial(seed=seed, seconds=seconds, seen=model.seen, failure=why)
-
-    def _copies(self, side: Side) -> Copies | None:
-        """Copies; None where examples are too few to say."""
-        sides = (side, *self.sides)
-        if min(len(s["flat"]) for s in sides) < FEWEST:
-            return None
-        data = [s["flat"] for s in sides]
-        if data[0].shape[1] <= COMPONENTS:  # float32 is for many dimensions: few may lie close
-            data = [x.astype(np.float64) for x in data]
-        features = [s["fixed"] for s in sides]
-        return look_for_copies((data[0], data[1], data[2]), (features[0], features[1], features[2]))
 
 
 def _some(side: Side, count: int) -> Side:

@@ -1,8 +1,9 @@
 """A run measured: how good, how diverse, how like its training data, each beside its floor."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,12 @@ from .features.foundation import Foundation
 from .features.labelled import Encoder
 from .measures.bits import Bits, losses, measure_bits, why_none
 from .measures.calibration import Calibration, calibrate, in_words
-from .measures.copies import FEWEST, Copies, look_for_copies, most_alike
-from .measures.figures import Figure, Side, Spaces, lacking, measure_figures
+from .measures.copies import Copies, copies_among, most_alike
+from .measures.figures import Figure, Spaces, lacking, measure_figures
 from .measures.groups import Grouping, group
 from .measures.marginals import Check, Marginals, measure_marginals
 from .measures.paired import Paired, context_of_pairs, measure_pairs
 from .measures.scenes import Judged, judge_run
-from .measures.twosample import COMPONENTS
 
 SHOWN = 8  # samples beside their nearest training examples
 ASKED = 500  # captions of scenes, at most
@@ -223,7 +223,10 @@ def evaluate(
     groups = group(sides, of_class, held_out, labeller, samples.labels, wanted)
     say("Looking for copies")
     known = sides[1] if of_class is train else spaces(packed(model.codec.data, train))
-    copies = _look(model, train, held_out, (sides[0], known, sides[2]), chosen.seed)
+    told = partial(losses, model, count=MEMBERS, seed=chosen.seed)
+    copies = copies_among(
+        sides[0], known, sides[2], losses=lambda: (told(data=train), told(data=held_out))
+    )
     bits = None
     if chosen.likely:
         say(f"Computing the likelihood of {min(chosen.likely, len(held_out)):,} held-out examples")
@@ -309,27 +312,6 @@ def rounded(codec: Codec, x: Tensor) -> Tensor:
     """x as it is after it was written and read: a classifier tells other levels at once."""
     values = codec.unpack(x) if len(codec.shape) == 1 else codec.stored(x)
     return codec.pack(torch.from_numpy(values.astype(storage(codec.dtype))))
-
-
-# --- Copies --------------------------------------------------------------------------------------
-
-
-def _look(
-    model: Model, train: Dataset, held_out: Dataset, sides: Sequence[Side], seed: int
-) -> Copies | None:
-    """Copies, and membership; None where examples are too few to say."""
-    if min(len(side["flat"]) for side in sides) < FEWEST:
-        return None
-    data = [side["flat"] for side in sides]
-    if data[0].shape[1] <= COMPONENTS:  # float32 is for many dimensions: few may lie close
-        data = [x.astype(np.float64) for x in data]
-    features = [side["fixed"] for side in sides]
-    of_each = [losses(model, data, MEMBERS, seed) for data in (train, held_out)]
-    return look_for_copies(
-        (data[0], data[1], data[2]),
-        (features[0], features[1], features[2]),
-        (of_each[0], of_each[1]),
-    )
 
 
 # --- Writing -------------------------------------------------------------------------------------

@@ -215,3 +215,15 @@ def test_copies_are_not_authentic_and_honest_samples_are_as_real_data():
     fair = c.authentic(honest, train, held_out)
     assert fair.share == pytest.approx(fair.real, abs=0.15)
     assert fair.p > 1e-3
+
+
+def test_of_few_examples_nothing_is_looked_for_nor_computed():
+    x = generator("few").normal(size=(60, 4)).astype(np.float32)
+    some, few = {"flat": x, "fixed": x}, {"flat": x[: c.FEWEST - 1], "fixed": x[: c.FEWEST - 1]}
+
+    def losses():
+        raise AssertionError
+
+    assert c.copies_among(few, some, some, losses) is None
+    found = c.copies_among(some, some, some)
+    assert found is not None and found.membership is None

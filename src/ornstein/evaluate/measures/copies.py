@@ -4,6 +4,7 @@ Distances between sets of samples reward copies. What sees them is the neighbour
 in the training data, which the model saw, and in held-out data, which it did not.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,8 @@ from scipy.stats import hypergeom, norm, rankdata
 
 from ...core.neighbours import ROWS, two_nearest
 from ...rng import generator
+from .figures import Side
+from .twosample import COMPONENTS
 
 RATIOS = (1 / 3, 0.1, 0.03, 0.01)
 """Of the first to the second neighbour, below which a sample is suspected. The first is
@@ -373,6 +376,29 @@ def look_for_copies(
         closeness=closeness(*features),
         membership=None if losses is None else membership(*losses),
     )
+
+
+def copies_among(
+    samples: Side,
+    train: Side,
+    held_out: Side,
+    losses: Callable[[], tuple[np.ndarray, np.ndarray]] | None = None,
+) -> Copies | None:
+    """As `look_for_copies`, in the spaces ``flat`` and ``fixed``; None where examples are too few.
+
+    Args:
+        samples: What was drawn.
+        train: All training data.
+        held_out: All held-out data.
+        losses: Of training and of held-out examples, computed if there are enough.
+    """
+    sides = samples, train, held_out
+    if min(len(side["flat"]) for side in sides) < FEWEST:
+        return None
+    few = samples["flat"].shape[1] <= COMPONENTS  # float32 is for many: points may lie close
+    a, b, c = (side["flat"].astype(np.float64) if few else side["flat"] for side in sides)
+    features = samples["fixed"], train["fixed"], held_out["fixed"]
+    return look_for_copies((a, b, c), features, losses and losses())
 
 
 def most_alike(
