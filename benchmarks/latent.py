@@ -153,7 +153,9 @@ def lines(found: dict[str, Any]) -> str:
         f"training, and {speed['pixels']:.0f} pictures: {median(ratios):.1f} times as many"
         f"{spread}, on one thread, in seconds of the processor, update by update in turn. The "
         f"autoencoder itself sees {speed['autoencoder']:.0f}.\n\n"
-        f"How good both are after equal time, on {seeds[0]['train']:,} patches of two photographs "
+        f"How good both are after {spent_on(seeds, 'pixels')} seconds on pixels and "
+        f"{spent_on(seeds, 'latents')} on an autoencoder and its latents, timed beforehand to take "
+        f"as long, on {seeds[0]['train']:,} patches of two photographs "
         f"([latent.py](../benchmarks/latent.py), [results](../benchmarks/results/latent.json)); "
         f"{each}:"
     )
