@@ -4,6 +4,7 @@ import csv
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -272,3 +273,23 @@ def test_what_cannot_be_done_is_refused_in_one_sentence(
     tokens = [str({**there, **files}.get(t, t)) for t in command]
     assert run_command([*tokens, "--device", "cpu"]) == code
     assert words in printed(capsys)[1][-1]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_grade_that_was_told_in_a_terminal_is_not_told_again(terminal, monkeypatch, capsys):
+    """In a pipe the result has it, too."""
+    grades = [SimpleNamespace(line=f"{n} steps: good", facts={}, folder=None) for n in (4, 2)]
+
+    def teach(run, *, say, **_):
+        say(grades[0].line)
+        return grades
+
+    monkeypatch.setattr("ornstein.evaluate.distillation.distill", teach)
+    for stream in (sys.stdout, sys.stderr):
+        monkeypatch.setattr(stream, "isatty", lambda: terminal)
+    assert run_command(["distill", "run"]) == 0
+    out, err = printed(capsys)
+    assert (
+        out == [grade.line for grade in grades[terminal:]]
+        and sum(line.endswith(grades[0].line) for line in err) == 1
+    )

@@ -2,6 +2,7 @@
 
 # ruff: noqa: B008 (frozen dataclasses are fit to be defaults)
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -29,11 +30,18 @@ def distill(
     machine.start(f"Teaching students of {named} steps, with {run} as their teacher")
     from ..evaluate.distillation import distill as teach
 
+    said = list[str]()
+
+    def tell(line: str) -> None:
+        said.append(line)
+        say(line)
+
     with training() as report:
         grades = teach(
-            run, out=out, device=machine.device, report=report, say=say, **asdict(options)
+            run, out=out, device=machine.device, report=report, say=tell, **asdict(options)
         )
     kept = [grade.folder.path for grade in grades if grade.folder]
-    lines = [grade.line for grade in grades]
+    seen = said if sys.stdout.isatty() and sys.stderr.isatty() else []  # by one person, as it came
+    lines = [grade.line for grade in grades if grade.line not in seen]
     lines += [f"Sample it: ornstein sample {path}" for path in kept[-1:]]
     machine.result({"grades": [g.facts for g in grades], "runs": kept}, lines)
