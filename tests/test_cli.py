@@ -12,7 +12,7 @@ from PIL import Image
 
 import ornstein as ou
 from ornstein import cli
-from ornstein.cli import run_command, with_rows_ended
+from ornstein.cli import machine, run_command, with_rows_ended
 from ornstein.errors import OrnsteinError
 
 
@@ -33,22 +33,53 @@ def output(capsys) -> tuple[list[str], list[str]]:
 # --- The program ---------------------------------------------------------------------------------
 
 
-def test_help_is_quick_and_light():
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-X", "importtime", "-m", "ornstein", "--help"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        times.append(time.perf_counter() - start)
+def test_help_loads_nothing_heavy():
+    command = [sys.executable, "-X", "importtime", "-m", "ornstein", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
     assert not imported & {"torch", "numpy", "pydantic", "scipy"}
     for verb in ("train", "sample", "restore", "evaluate", "show", "doctor", "demo"):
         assert verb in done.stdout
-    assert min(times) < 3.0  # of 0.3 s on an idle machine: nothing heavy has crept in
+
+
+def helped(capsys, monkeypatch, command) -> str:
+    """The help of a command, on one line."""
+    monkeypatch.setenv("COLUMNS", "1000")
+    assert run_command([command, "--help"]) == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_help_prints_a_word_in_angles(capsys, monkeypatch):
+    assert "a new word of texts, as <cat>." in helped(capsys, monkeypatch, "train")
+
+
+def test_help_names_samplers_operators_and_recipes_that_there_are(capsys, monkeypatch):
+    from ornstein.core.operators import OPERATORS
+    from ornstein.core.sample import SAMPLERS
+    from ornstein.train.recipes import RECIPES
+
+    for command, start, end, there in (
+        ("sample", "Rule for one transition, as ", ";", SAMPLERS),
+        ("restore", "by the operator of this name, as ", ".", OPERATORS),
+        ("train", "what suits DATA (auto), ", ".", RECIPES),
+    ):
+        _, text = helped(capsys, monkeypatch, command).split(start)
+        assert set(text.split(end)[0].replace(" or ", ", ").split(", ")) <= there.keys()
+
+
+def test_the_pace_leaves_out_what_it_took_to_get_ready(capsys, monkeypatch):
+    reports = {100.0: 0.1, 120.0: 0.3, 140.0: 0.5, 300.0: 0.2, 311.0: 0.6}
+    clock = iter([0.0, *reports])
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    lines = machine._Lines()
+    for share in reports.values():
+        lines(share)
+    assert output(capsys)[1] == [" 30%  1 min 10 s left", " 50%  50 s left", " 60%  11 s left"]
+
+
+def test_three_of_what_a_user_named_are_said_and_how_many_more():
+    assert machine.named(["a", "b", "c"]) == "a, b, c"
+    assert machine.named([Path("a"), *"bcde"]) == "a, b, c and 2 more"
 
 
 def test_the_version_is_printed(capsys):

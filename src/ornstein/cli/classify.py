@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ..tasks.options import ClassifyOptions, checked
-from .machine import FLAT, Opening, say, watching
+from .machine import FLAT, Opening, named, say, watching
 
 
 def classify(
@@ -27,7 +27,7 @@ def classify(
         out: Folder for classes.csv; RUN/classified if not given.
     """
     options = checked(ClassifyOptions, asdict(options))
-    machine.start(f"Classifying {', '.join(str(p) for p in examples[:3])} with {run}")
+    machine.start(f"Classifying {named(examples)} with {run}")
     from ..tasks.classify import classify as tell
 
     model = machine.opened(run)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ..tasks.options import DetectOptions, checked
-from .machine import FLAT, Opening, say, watching
+from .machine import FLAT, Opening, named, say, watching
 
 
 def detect(
@@ -27,7 +27,7 @@ def detect(
         out: Folder for scores.csv and, of pictures, overlays; RUN/detected if not given.
     """
     options = checked(DetectOptions, asdict(options))
-    machine.start(f"Looking for anomalies in {', '.join(str(p) for p in examples[:3])} with {run}")
+    machine.start(f"Looking for anomalies in {named(examples)} with {run}")
     from ..tasks.detect import detect as look
 
     model = machine.opened(run)

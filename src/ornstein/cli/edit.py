@@ -8,7 +8,7 @@ from typing import Annotated
 
 from ..errors import UsageError
 from ..tasks.options import DrawOptions, EditOptions, checked
-from .machine import FLAT, Opening, say, summary, watching
+from .machine import FLAT, Opening, named, say, summary, watching
 
 
 def edit(
@@ -38,7 +38,7 @@ def edit(
         grid: One picture of what was given, and of the results.
     """
     options = checked(EditOptions, asdict(options))
-    machine.start(f"Editing {', '.join(str(p) for p in pictures[:3])} with {run}")
+    machine.start(f"Editing {named(pictures)} with {run}")
     from ..tasks import edit as task
     from ..tasks.picture import write_picture
 

@@ -180,22 +180,32 @@ def _bar() -> "Iterator[Watch]":
 
 
 class _Lines:
-    """How far it is, as a line every `SILENCE` seconds."""
+    """How far it is, as a line every `SILENCE` seconds.
+
+    The pace is that since the first report of a stage: what comes before is spent on getting ready.
+    """
 
     def __init__(self) -> None:
-        self.begun = self.said = time.monotonic()
-        self.last = 0.0
+        self.said = time.monotonic()
+        self.begun, self.first, self.last = self.said, 0.0, float("inf")
 
     def __call__(self, share: float) -> None:
         now = time.monotonic()
-        if share < self.last:  # another stage
-            self.begun = now
+        if share < self.last:  # the first stage, or another one
+            self.begun, self.first = now, share
         self.last = share
-        if now - self.said >= SILENCE and 0 < share < 1:
+        if now - self.said >= SILENCE and self.first < share < 1:
             from ..train.progress import duration
 
+            left = (now - self.begun) * (1 - share) / (share - self.first)
             self.said = now
-            say(f"{share:4.0%}  {duration((now - self.begun) * (1 - share) / share)} left")
+            say(f"{share:4.0%}  {duration(left)} left")
+
+
+def named(places: Sequence[object]) -> str:
+    """The first three of what a user named, and how many more there are."""
+    more = f" and {len(places) - 3:,} more" if len(places) > 3 else ""
+    return ", ".join(str(place) for place in places[:3]) + more
 
 
 def summary(paths: Sequence[Path]) -> list[object]:

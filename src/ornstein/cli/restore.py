@@ -8,7 +8,7 @@ from typing import Annotated
 
 from ..errors import UsageError
 from ..tasks.options import RestoreOptions, checked
-from .machine import FLAT, Flag, Opening, pairs, say, summary, watching
+from .machine import FLAT, Flag, Opening, named, pairs, say, summary, watching
 from .sample import show_plan
 
 
@@ -48,7 +48,7 @@ def restore(
     options = checked(RestoreOptions, asdict(options))
     if bool(files) == (calibrate is not None):
         raise UsageError("Give files to mend, or --calibrate and how many examples to try it on.")
-    what = f"{calibrate} held-out examples" if not files else ", ".join(map(str, files[:3]))
+    what = f"{calibrate} held-out examples" if not files else named(files)
     machine.start(f"Restoring {what} with {run}")
     from ..evaluate.measures.calibration import calibrate as measure
     from ..tasks.picture import write_picture

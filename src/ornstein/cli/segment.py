@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ..tasks.options import SegmentOptions, checked
-from .machine import FLAT, Opening, say, summary, watching
+from .machine import FLAT, Opening, named, say, summary, watching
 
 
 def segment(
@@ -34,7 +34,7 @@ def segment(
         grid: One picture of all: each picture, its mask, the mean and the doubt.
     """
     options = checked(SegmentOptions, asdict(options))
-    machine.start(f"Segmenting {', '.join(str(p) for p in pictures[:3])} with {run}")
+    machine.start(f"Segmenting {named(pictures)} with {run}")
     from ..tasks.picture import write_picture
     from ..tasks.segment import compare, segment
 

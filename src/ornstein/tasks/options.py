@@ -44,7 +44,8 @@ class DrawOptions:
         threshold: Bring each estimate back into the range of the data, all but this share of it
             scaled and the rest clipped, as 0.995: against the glare of strong guidance.
         guidance_interval: Lowest and highest log-SNR at which guidance acts.
-        sampler: Rule for one transition.
+        sampler: Rule for one transition, as adams-bashforth, dpm++2m, ddim, heun or ddpm; the
+            run's own if left out.
         steps: Steps of the time grid.
         time_grid: Where the steps lie; what `ornstein tune` has fitted is taken if there is such.
         seed: Same seed, same examples.
@@ -137,7 +138,8 @@ class RestoreOptions(DrawOptions):
         mri: They are k-space, sampled where this picture is white; or cartesian, radial, random.
         ct: They are sinograms of so many angles over half a turn; or of these degrees, as in
             0,7.5,15, or those in a .txt, .csv or .npy file.
-        operator: They were measured by the operator of this name.
+        operator: They were measured by the operator of this name, as motion-blur, low-pass,
+            greyscale, random-mask, quantise, declip, jpeg or phase-retrieval.
         parameters: Of that operator, each as in --operator.sigma 2.
         simulate: They are whole: measure them first.
     """
@@ -400,7 +402,7 @@ class AdaptOptions:
             a megabyte or less, to be put on with --adapter.
         targets: The layers that get them, by parts of their paths, as qkv or middle.
         control: Learn a control branch instead, which draws as the pictures of --given command.
-        word: What all of DATA are called: a new class, or a new word of texts, as <cat>. Alone,
+        word: What all of DATA are called: a new class, or a new word of texts, as `<cat>`. Alone,
             with neither of the above, the word is all that is learned.
         like: The class that the new one begins as, and that is not to be forgotten: half of what
             the training sees are examples of it that the run has drawn.
