@@ -49,10 +49,14 @@ def test_a_network_is_told_what_its_times_reach_and_students_and_lent_ones_all()
     assert build_denoiser(config, (2,), Vocabulary()).reach == (-8.0, 8.0)
     others = (
         replace(config, distill=DistillConfig(method="progressive", teacher="run")),
-        replace(config, distill=DistillConfig(method="flow-map")),
+        replace(config, distill=DistillConfig(method="mean-flow")),
         replace(config, net=NetConfig(kind="diffusers", pipeline="folder")),
     )
     assert {told_between(other) for other in others} == {(-30.0, 30.0)}
+    flow_map = replace(config, distill=DistillConfig(method="flow-map"))
+    assert told_between(flow_map) == (-9.0, 30.0)
+    bends = [build_denoiser(c, (2,), Vocabulary()).bend for c in (flow_map, others[1])]
+    assert bends == [None, -4.5]
 
 
 def test_a_blind_prediction_is_refused_with_the_remedy():

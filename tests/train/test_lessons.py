@@ -8,16 +8,18 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from ornstein.core.denoise import Denoiser, NetDenoiser, predict_data, weigh_flow
+from ornstein.core.denoise import Denoiser, NetDenoiser, predict_data, predict_flow, weigh_flow
 from ornstein.core.distill import Leap, aimed, carried, followed
 from ornstein.core.guide import ClassifierFree
 from ornstein.core.noise import FlowSchedule
-from ornstein.core.sample import SAMPLERS, encode
+from ornstein.core.sample import SAMPLERS, AdamsBashforth, Sampler, encode
 from ornstein.core.times import low_discrepancy
 from ornstein.data import DataOptions, open_data
 from ornstein.errors import UsageError
 from ornstein.evaluate.distillation import distill, lesson_plan
+from ornstein.nets import MLP, Conditions
 from ornstein.rng import generator
+from ornstein.runs.building import BEND
 from ornstein.runs.config import (
     DenoiserConfig,
     DistillConfig,
@@ -32,12 +34,13 @@ from ornstein.tasks.sample import sample
 from ornstein.train import train
 from ornstein.train.device import World
 from ornstein.train.draws import Batch, draw
-from ornstein.train.lessons import DRAWS, Departures, Halves, Shown, Slopes, Teacher
+from ornstein.train.lessons import DRAWS, Anywhere, Departures, Halves, Shown, Slopes, Teacher
 from ornstein.train.memory import examples_at_once
+from ornstein.train.optimise import build_optimizers
 from ornstein.train.recipes import ahead
 from ornstein.train.training import Training
 from train.tiny import labelled_points, points, tiny_config
-from truths import F64, exact_map, mixture, normal
+from truths import F64, exact_map, gaussian, mixture, normal
 from untrained import tiny_model, tiny_student
 
 
@@ -193,6 +196,71 @@ def test_most_leaps_are_the_steps_that_the_student_will_take():
     assert (until >= 0).all() and (until <= t).all() and t.min() > 0 and t.max() == 1
 
 
+def test_leaps_learned_from_slopes_begin_anywhere_and_often_in_noise():
+    times, u = Anywhere(), low_discrepancy(0.0, 60_000)
+    draws = torch.from_numpy(generator("leaps").random((len(u), DRAWS)))
+    t = times(u, FlowSchedule())
+    until = times.until(t, draws, near=0.1)
+    for low, high, share in ((0, 0.5, 0.375), (0.5, 0.97, 0.3525), (0.97, 1, 0.25 + 0.0225)):
+        assert ((t > low) & (t <= high)).double().mean().item() == pytest.approx(share, rel=0.01)
+    assert (until >= 0).all() and (until <= t).all() and t.min() > 0 and t.max() == 1
+    assert 0.1 <= (until == t).double().mean().item() < 0.11
+    assert (until == 0).double().mean().item() == pytest.approx(0.25, rel=0.05)
+
+
+def test_slopes_teach_a_small_network_to_leap():
+    """A Gaussian, whose flow is known: in few steps nearer than its own denoiser."""
+    exact, count, updates = gaussian(FlowSchedule(), 1), 64, 300
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = MLP((1,), size=16, conditions=Conditions(span=1))
+    student = NetDenoiser(net, exact.schedule, predict_flow, weigh_flow, ahead=True, bend=BEND)
+    lessons = Slopes(Teacher(exact, 1.0, 1.0, False), {})
+    optimizers = build_optimizers(student, TrainConfig())
+
+    def ends(denoiser: Denoiser, sampler: Sampler, y: torch.Tensor, steps: int) -> torch.Tensor:
+        return sampler(denoiser, y, torch.linspace(1, 0, steps + 1, dtype=F64))
+
+    x = ends(exact, AdamsBashforth(), normal(2000, 1, seed=9), 100).float()
+    for i in range(updates):
+        draw = generator("slopes", i)
+        t = lessons.times(low_discrepancy(draw.random(), count), student.schedule)
+        rows = torch.from_numpy(draw.integers(0, len(x), count))
+        batch = Batch(x[rows], t, normal(count, 1, seed=i).float(), {})
+        batch = lessons(batch, torch.from_numpy(draw.random((count, DRAWS))), student)
+        loss = student.loss(batch.x, batch.t, batch.eps, **batch.cond)
+        lessons.weigh(loss).mean().backward()
+        for optimizer in optimizers:
+            optimizer.step(1e-2 * (1 - i / updates))
+        student.zero_grad()
+    y = normal(256, 1, seed=3)
+    target = ends(exact, AdamsBashforth(), y, 100)
+    for steps in (4, 2):
+        near, far = (ends(d, Leap(), y.float(), steps) - target for d in (student, exact))
+        assert near.square().mean().sqrt() < 0.5 * far.square().mean().sqrt()
+
+
+@pytest.mark.parametrize("bend", [None, BEND])
+def test_who_learns_from_slopes_hears_time_pass_in_pure_noise(bend):
+    told = []
+
+    class Net(nn.Module):
+        def forward(self, x, log_snr, span=None):
+            told.append(log_snr)
+            return x
+
+    tau = torch.tensor([1 - 1e-6, 0.95, 0.5, 0.1], dtype=F64, requires_grad=True)
+    NetDenoiser(Net(), FlowSchedule(), predict_flow, ahead=True, bend=bend)(torch.zeros(4, 1), tau)
+    (slope,) = torch.autograd.grad(told[0].sum(), tau)
+    usual = -2 / (tau * (1 - tau)).detach()
+    if bend is None:
+        assert_close(slope, usual.float().to(slope), rtol=1e-4, atol=0)
+    else:
+        assert_close(slope[2:], usual[2:].to(slope), rtol=1e-4, atol=0)
+        assert_close(slope[:2], slope[0].expand(2), rtol=1e-4, atol=0)
+        assert -24 < slope[0] < -23 and told[0].min() > -7
+
+
 @pytest.mark.parametrize("kind", ["shown", "by halves", "by slope"])
 @pytest.mark.parametrize("weight", [1.0, 1.2])
 def test_loss_and_gradient_vanish_at_the_flow_map_of_a_gaussian(kind, weight):
@@ -206,7 +274,7 @@ def test_loss_and_gradient_vanish_at_the_flow_map_of_a_gaussian(kind, weight):
     teacher = None if kind == "by halves" else Teacher(exact, 1.0, 1.0, False, sampler=Leap())
     lessons = Halves(4)
     if teacher is not None:
-        lessons = (Slopes if kind == "by slope" else Shown)(teacher, {}, 4)
+        lessons = Slopes(teacher, {}) if kind == "by slope" else Shown(teacher, {}, 4)
     student.net.weight.data.fill_(weight)
     t = torch.tensor([1.0, 1.0, 0.9, 0.6, 0.6, 0.3], dtype=F64)
     draws = torch.tensor([[0, w, u] for w, u in [(0.9, 0), (0.5, 0.4), (0.9, 0), (0.5, 0.7)]])
@@ -221,12 +289,12 @@ def test_loss_and_gradient_vanish_at_the_flow_map_of_a_gaussian(kind, weight):
     assert (loss.max() < small**2) == (abs(gradient) < small) == (weight == 1)
 
 
-@pytest.mark.parametrize("kind", [Shown, Slopes])
+@pytest.mark.parametrize("kind", [lambda t: Shown(t, {}, 4), lambda t: Slopes(t, {})])
 def test_long_leaps_do_not_drown_short_ones(kind):
     """The gradient of each error is as large as that of its logarithm, until it is small."""
     teacher = Teacher(mixture(FlowSchedule()), 1.0, 1.0, False)
     errors = torch.tensor([1e-3, 0.3, 3.0, 30.0], dtype=F64, requires_grad=True)
-    kind(teacher, {}, 4).weigh(errors.square()).sum().backward()
+    kind(teacher).weigh(errors.square()).sum().backward()
     assert errors.grad is not None
     pull = errors.grad * errors.detach()
     assert_close(pull[1:], torch.full_like(pull[1:], 2.0), rtol=0.05, atol=0)

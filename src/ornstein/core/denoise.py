@@ -27,6 +27,18 @@ def flow_time(log_snr: Tensor) -> Tensor:
     return torch.sigmoid(-log_snr / 2)
 
 
+def bent(log_snr: Tensor, start: float) -> Tensor:
+    """`log_snr`, but below `start` its tangent in flow time there.
+
+    A network that learns from how its answers change in flow time has to hear time pass at
+    tau = 1, too. There the log-SNR has no slope, but goes to infinity; a tangent has one slope.
+    """
+    begin = torch.tensor(start, dtype=log_snr.dtype, device=log_snr.device)
+    tau = flow_time(begin)
+    tangent = begin - 2 / (tau * (1 - tau)) * (flow_time(log_snr) - tau)
+    return torch.where(log_snr > begin, log_snr, tangent)
+
+
 # --- Predictions ---------------------------------------------------------------------------------
 
 
@@ -304,6 +316,7 @@ class NetDenoiser(Denoiser):
         ahead: Whether the network can be told ``span``, how far to look in flow time.
         reach: The least and the largest log-SNR that the network is told, in place of one beyond:
             those that it was trained on. At t = 1 it is else asked about noise that it never saw.
+        bend: Below this log-SNR the network is told its tangent; see `bent`.
 
     Raises:
         ValueError: If the prediction is blind where the schedule has no signal left.
@@ -324,6 +337,7 @@ class NetDenoiser(Denoiser):
         variance_steps: int | None = None,
         ahead: bool = False,
         reach: tuple[float, float] = (-LOG_SNR_LIMIT, LOG_SNR_LIMIT),
+        bend: float | None = None,
     ) -> None:
         super().__init__()
         with torch.no_grad():
@@ -335,7 +349,7 @@ class NetDenoiser(Denoiser):
             )
         self.net, self.schedule, self.uncertainty = net, schedule, uncertainty
         self.prediction, self.weighting, self.variance_steps = prediction, weighting, variance_steps
-        self.ahead, self.reach = ahead, reach
+        self.ahead, self.reach, self.bend = ahead, reach, bend
         curve = getattr(schedule, "net", None)
         self.curve = curve if isinstance(curve, nn.Module) else None  # its weights are ours
 
@@ -406,12 +420,13 @@ class NetDenoiser(Denoiser):
         self, x: Tensor, log_snr: Tensor, cond: dict[str, Tensor]
     ) -> tuple[Tensor, Tensor | None]:
         """F, and the place v in [0, 1] of the learned variance."""
-        clamped = log_snr.clamp(*self.reach)
-        told = dict(cond)
+        heard, told = log_snr.clamp(*self.reach), dict(cond)
+        if self.bend is not None:
+            heard = bent(heard, self.bend)
         if (until := told.pop("until", None)) is not None and self.ahead:
             told["span"] = flow_time(log_snr) - flow_time(self.schedule.log_snr(until))
         dtype = next((p.dtype for p in self.net.parameters()), x.dtype)
-        output = self.net(x.to(dtype), clamped.to(dtype), **told).to(x.dtype)
+        output = self.net(x.to(dtype), heard.to(dtype), **told).to(x.dtype)
         if self.variance_steps is None:
             return output, None
         F, head = output.chunk(2, dim=1)

@@ -15,9 +15,6 @@ LARGEST_EXAMPLE = 2**28  # numbers: a gibibyte in float32
 WAVES = 8
 CANVAS = 8  # channels that an embedding fills beside x
 COARSE = 256  # points of them, at most
-LEAST_LOG_SNR = -9.0
-"""That a network hears which looks ahead: its slope in flow time, by which it is taught, is that in
-log-SNR times ``2 / (tau (1 - tau))``, which has no bound at tau = 1."""
 
 
 def check_shape(shape: Sequence[int], ndims: Sequence[int]) -> tuple[int, ...]:
@@ -169,8 +166,6 @@ class Inputs(nn.Module):
     ) -> tuple[Tensor, Told]:
         """x with its context ``(B, channels, *S)``, and all the rest embedded."""
         self._check(x, log_snr)
-        if self.conditions.span:
-            log_snr = log_snr.clamp_min(LEAST_LOG_SNR)
         told = self.log_snr(self.features(log_snr).to(x))
         told = told + self._embed(x, label, attributes, augment) + self._dials(x, span, guidance)
         joined = self._join(x, context)

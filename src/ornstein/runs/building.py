@@ -26,6 +26,9 @@ from .config import RunConfig, ScheduleConfig, TimesConfig
 from .lent import apart, lent
 from .vocabulary import Vocabulary
 
+NOISE = -9.0  # log-SNR below which all is noise to a flow map
+BEND = -4.5  # below which a mean flow hears the tangent of the log-SNR, whose slope there is -23
+
 SCHEDULES: dict[str, type[noise.Schedule]] = {
     "ddpm": noise.DDPMSchedule,
     "ddpm-cosine": noise.CosineTableSchedule,
@@ -90,6 +93,7 @@ def build_denoiser(
             steps or None,
             config.distill.looks_ahead,
             told_between(config),
+            BEND if config.distill.method == "mean-flow" else None,
         )
     except ValueError as error:
         raise UsageError(f"[denoiser] and [schedule] disagree: {error}.") from None
@@ -100,6 +104,8 @@ def told_between(config: RunConfig) -> tuple[float, float]:
 
     Students are taught at the very ends, too; of a network that is lent nobody knows.
     """
+    if config.distill.method == "flow-map" and not config.net.pipeline:
+        return NOISE, LOG_SNR_LIMIT
     if config.net.pipeline or config.distill.teacher or config.distill.looks_ahead:
         return -LOG_SNR_LIMIT, LOG_SNR_LIMIT
     low, high = build_times(config.times).reach

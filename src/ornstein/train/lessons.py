@@ -27,6 +27,8 @@ ALONE = 0.5  # likewise without a teacher
 FAR = 0.25  # of those in between, the share that lead all the way to the data
 SHOWN = (8, 16)  # steps of a teacher from noise to data: half of its own, within these
 SHARED = 4  # lessons on each path that a teacher shows
+DEEP = 0.25  # of leaps learned from slopes, the share that begins in all but pure noise,
+NOISE = 0.03  # as near to tau = 1 as this
 DRAWS = 3  # random numbers that a lesson takes for each example
 EARLIEST = 1e-3  # flow time at which one begins
 SHORTEST = 1e-3  # in flow time; below it the answer is a quotient of roundings
@@ -83,7 +85,7 @@ def lessons_of(config: RunConfig, vocabulary: Vocabulary, device: torch.device) 
     if not c.teacher:
         if not c.looks_ahead:
             return None
-        return Slopes(None, {}, config.sample.steps) if by_slope else Halves(config.sample.steps)
+        return Slopes(None, {}) if by_slope else Halves(config.sample.steps)
     model = load(c.teacher, device=device)
     model.denoiser.requires_grad_(True)  # autocast then casts its weights once for all calls
     kinds = (model.config.net, model.config.denoiser.prediction)
@@ -101,7 +103,9 @@ def lessons_of(config: RunConfig, vocabulary: Vocabulary, device: torch.device) 
     teacher = Teacher.of(model, low, high)
     weights = model.denoiser.state_dict()
     if c.looks_ahead:
-        return (Slopes if by_slope else Shown)(teacher, weights, config.sample.steps)
+        return (
+            Slopes(teacher, weights) if by_slope else Shown(teacher, weights, config.sample.steps)
+        )
     times = GRIDS[config.sample.grid](model.denoiser.schedule, config.sample.steps * c.jump)
     return Steps(teacher, weights, times.to(device), c.jump)
 
@@ -313,16 +317,14 @@ class Slopes(Lessons):
     Args:
         teacher: Whose flow it is; None to learn from data alone.
         weights: Of the teacher.
-        steps: That the student takes; it learns those of all numbers that divide it best.
     """
 
     teacher: Teacher | None
     weights: dict[str, Tensor]
-    steps: int
 
     @property
-    def times(self) -> "Departures":
-        return Departures(self.steps)
+    def times(self) -> "Anywhere":
+        return Anywhere()
 
     @torch.no_grad()
     def __call__(self, batch: Batch, draws: Tensor, student: NetDenoiser) -> Batch:
@@ -400,17 +402,46 @@ class Departures(TimeDistribution):
 
     def until(self, t: Tensor, draws: Tensor, near: float) -> Tensor:
         """Where leaps from `t` ``(B,)`` lead: as an own step would, anywhere, or nowhere."""
-        which, share = draws[:, 1], draws[:, 2]
         begin, end, often = (part.to(t.device) for part in self.own)
         fit = often * (begin == t[:, None])
         total = fit.cumsum(1)
-        place = (total <= (share * total[:, -1])[:, None]).sum(1).clamp_max(len(end) - 1)
-        far = which > 1 - FAR
-        until = torch.where(fit.any(1), end[place], torch.where(far, 0.0, t * share))
-        return torch.where((which < near) | (t - until < SHORTEST), t, until)
+        place = (total <= (draws[:, 2] * total[:, -1])[:, None]).sum(1).clamp_max(len(end) - 1)
+        until = torch.where(fit.any(1), end[place], anywhere(t, draws))
+        return nowhere(t, until, draws, near)
 
     def log_snr_density(self, log_snr: Tensor, schedule: Schedule) -> Tensor:
         raise ValueError("times that most leaps share have no density")
+
+
+@dataclass(frozen=True)
+class Anywhere(TimeDistribution):
+    """Where leaps begin that are learned from slopes: anywhere, many in all but pure noise.
+
+    The identity of mean flows binds an answer to its slope in the time that the leap begins at: at
+    few times it binds nothing, as the answers in between can have any slope.
+    """
+
+    def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
+        rest = (u.double() - DEEP) / (1 - DEEP)
+        noise = 1 - NOISE * (u.double() / DEEP).square()
+        return torch.where(rest < 0, noise, rest.clamp_min(EARLIEST))
+
+    def until(self, t: Tensor, draws: Tensor, near: float) -> Tensor:
+        """Where leaps from `t` ``(B,)`` lead: anywhere, or nowhere."""
+        return nowhere(t, anywhere(t, draws), draws, near)
+
+    def log_snr_density(self, log_snr: Tensor, schedule: Schedule) -> Tensor:
+        raise ValueError("times that crowd at the end of pure noise have no density there")
+
+
+def anywhere(t: Tensor, draws: Tensor) -> Tensor:
+    """A time below `t` ``(B,)``, or 0."""
+    return torch.where(draws[:, 1] > 1 - FAR, 0.0, t * draws[:, 2])
+
+
+def nowhere(t: Tensor, until: Tensor, draws: Tensor, near: float) -> Tensor:
+    """`until`, but `t` itself for a share `near`, and where the leap would be a rounding."""
+    return torch.where((draws[:, 1] < near) | (t - until < SHORTEST), t, until)
 
 
 # --- Both ----------------------------------------------------------------------------------------
