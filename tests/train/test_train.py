@@ -11,7 +11,7 @@ import torch
 import ornstein.train
 from ornstein.data import DataOptions, open_data
 from ornstein.data.captions import Captions
-from ornstein.errors import DataError, UsageError
+from ornstein.errors import DataError, Notice, UsageError
 from ornstein.runs.config import RunConfig
 from ornstein.runs.folder import RunFolder
 from ornstein.train import budget
@@ -158,6 +158,12 @@ def test_milestones_end_with_the_budget_and_are_whole_batches(count):
     assert all(seen % 32 == 0 and seen > 0 for seen in found)
 
 
+def test_the_card_of_a_finished_run_has_its_last_losses(tmp_path):
+    run = train("swiss-roll", config=tiny_config(seen=640), out=tmp_path / "run")
+    last = [row for row in run.logged() if "train/loss" in row][-1]
+    assert f"| Training loss | {last['train/loss']:.4g} |" in (run.path / "README.md").read_text()
+
+
 # --- Minutes
 
 
@@ -176,6 +182,20 @@ def test_minutes_become_examples_at_the_faster_precision(monkeypatch, paces, pre
     assert got.train.precision == precision and threads == 1
     assert got.train.seen / got.train.batch == pytest.approx(1000 * (1 - 0.06) / 0.5, rel=0.01)
     assert got.train.seen % got.train.batch == 0
+
+
+def test_who_has_no_minutes_left_to_train_in_is_told(monkeypatch):
+    monkeypatch.setattr(budget, "time_of_update", lambda *_: 1.0)
+    with pytest.warns(Notice, match="took all of the 3 seconds: one batch is trained"):
+        got, _ = budget.settle(
+            tiny_config(),
+            points(),
+            device=torch.device("cpu"),
+            world=World(),
+            seconds=3.0,
+            clock=iter((0.0, 9.0)).__next__,
+        )
+    assert got.train.seen == got.train.batch
 
 
 def test_points_keep_their_digits(monkeypatch):

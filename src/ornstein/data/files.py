@@ -77,7 +77,8 @@ def open_files(path: Path, wanted: Callable[[str], bool]) -> Files:
     except _BROKEN as error:
         raise DataError(f"{shown(path)} is damaged ({shown(error)}); make it again.") from None
     raise DataError(
-        f"{shown(path)} is none of the archives that are read in place; use .zip, .tar or .tar.gz."
+        f"{shown(path)} is none of what is read: folders, .zip, .tar and .tar.gz of pictures; "
+        ".npy, .npz and .csv. Slices of volumes can be saved as 16-bit .png; sound is not read."
     )
 
 

@@ -54,7 +54,10 @@ def open_pictures(path: Path, options: DataOptions) -> Dataset:
         problems = [p for p in files.problems if p.path.startswith(root)]
         stop_at(problems, options, path)
         if not names:
-            raise DataError(f"{shown(path)} holds no pictures; they end in .png, .jpg, .tif ...")
+            raise DataError(
+                f"{shown(path)} holds no pictures, which end in .png, .jpg, .tif ... Slices of "
+                "volumes can be saved as 16-bit .png; sound is not read."
+            )
         rows = read_beside(files, path, root)
         absent = [n for n in rows if n not in files.sizes]
         missing = [Problem(n, "named in the metadata, but not there") for n in absent]

@@ -76,6 +76,8 @@ def write(
 
 def escape(text: object, limit: int = 200) -> str:
     """`text` in one line that means nothing in Markdown or HTML but itself."""
+    if isinstance(text, float):
+        text = f"{text:.4g}"
     line = shown(f"{text:,}" if isinstance(text, int) else text, limit)
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", line)

@@ -4,6 +4,7 @@ Everything here happens on throw-away copies of what will be trained.
 """
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from statistics import median
@@ -11,6 +12,7 @@ from statistics import median
 import torch
 
 from ..data.dataset import Dataset
+from ..errors import Notice
 from ..runs.config import RunConfig
 from .device import Precision, World, has_bf16, using_threads
 from .training import Training
@@ -70,6 +72,13 @@ def settle(
         left = seconds - (clock() - start)
         seen = int(max(0.0, left) * (1 - OVERHEAD) / fastest * batch)
     updates = max(1, -(-seen // batch) if seconds is None else seen // batch)
+    if seconds is not None and seen < batch:
+        warnings.warn(
+            f"Finding out how fast this machine trains took all of the {seconds:.0f} seconds: one "
+            "batch is trained. Give more --minutes, or --seen.",
+            Notice,
+            stacklevel=2,
+        )
     train = replace(config.train, precision=best, seen=updates * batch)
     return replace(config, train=train), threads
 

@@ -159,6 +159,8 @@ class Loop:
             if not self.look():
                 continue
             if training.seen >= budget:
+                if training.world.writes:
+                    self.folder.write_card()  # that of the checkpoint knows no last losses
                 return self.tell("finished")
 
             # --- Train
