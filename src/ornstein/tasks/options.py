@@ -369,10 +369,9 @@ class DistillOptions:
 
     Args:
         method: flow-map: one student for all numbers of steps, shown by the teacher where they
-            lead; mean-flow: the same, taught by the slope of its own answers, by which two steps
-            and one are not learned yet (digits: 4.2 and 42 times as far off as the teacher);
-            progressive: one for each, the next one's teacher. If left out, flow-map where the
-            network can hear how far to look, else progressive.
+            lead; mean-flow: the same, taught by the slope of its own answers, and not quite as
+            near in two steps and one; progressive: one for each, the next one's teacher. If left
+            out, flow-map where the network can hear how far to look, else progressive.
         steps: Of the students, falling; of progressive ones each a divisor of the one before.
         guidance: With which the teacher is guided, as its run says if left out; the students then
             need none. Two for a range: the students are told the weight, as in sample --guidance.
