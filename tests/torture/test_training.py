@@ -168,7 +168,7 @@ def test_a_stop_at_any_look_leaves_a_checkpoint_of_that_moment_and_no_trace(memo
     whole.run()
     log = (memory_path / "whole" / "metrics.jsonl").read_text()
     stops = 0
-    for n in range(0, 400, 14):
+    for n in range(0, 130, 5):
         path = memory_path / str(n)
         loop = make(path, tiny_config(seen=320), labelled_points())
         loop.stop = Looks(n)
