@@ -149,7 +149,7 @@ def test_memory_holds_less_than_what_is_mapped(tmp_path, cache, monkeypatch):
         for rows in torch.randperm(len(side)).split(64):
             side.batch(rows)
     assert 2**25 <= mapped == on_disk()
-    assert private() - before < 2**23 < train_.stored.nbytes / 3
+    assert private() - before < 2**24 < train_.stored.nbytes  # which a copy would hold
 
 
 def test_rows_of_a_mapped_tensor_are_to_all_who_read_them_as_a_copy(cache, monkeypatch):
