@@ -352,8 +352,8 @@ class AdamsBashforth(Sampler):
     The step to sigma = 0 is one like any other, which halves the error in few steps.
 
     Long steps are no place for high orders: with a ramp, order k is for ``2^k - 1`` steps and more.
-    Nor are the kinks of a trained network: there order 2 is the nearest up to some 16 steps, and
-    order 3 from there on, as on denoisers that are exact.
+    Nor are the kinks of a trained network: there order 2 is the nearest up to 12 steps, and
+    from 16 on orders differ little; on denoisers that are exact, order 3 is.
 
     Args:
         order: How many values to use, 1 to 4; of convergence, if `start_up` allows.
