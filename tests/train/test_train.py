@@ -229,9 +229,26 @@ def test_a_trial_leaves_no_trace(monkeypatch):
     state = torch.get_rng_state()
     config = tiny_config()
     pace = budget.time_of_update(config, "f32", points(), torch.device("cpu"), World(), 0.01)
-    assert pace > 0 and made[0].seen >= 4 * 32
+    assert pace > 0 and made[0].seen >= 2 * 32
     assert torch.equal(torch.get_rng_state(), state)
     assert Training(config, points()).seen == 0
+
+
+@pytest.mark.parametrize(("seconds", "updates"), [(0.001, 10), (0.0024, 5), (0.004, 4), (1.0, 2)])
+def test_a_trial_of_long_updates_is_short(seconds, updates, monkeypatch):
+    made = list[int]()
+    monkeypatch.setattr(budget.Training, "update", lambda _: made.append(1))
+    pace = budget.time_of_update(
+        tiny_config(),
+        "f32",
+        points(),
+        torch.device("cpu"),
+        World(),
+        0.01,
+        lambda: seconds * len(made),
+    )
+    assert pace == pytest.approx(seconds)
+    assert len(made) == updates
 
 
 # --- Recipes

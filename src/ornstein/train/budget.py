@@ -20,7 +20,8 @@ from .training import Training
 Clock = Callable[[], float]
 
 OVERHEAD = 0.06  # of the time goes to validation, the doctor, previews and checkpoints
-TRIAL = 0.02  # of the time may go to each trial
+TRIAL = 0.02  # of the time goes to each trial
+PATIENCE = 5  # times as long a trial of few and long updates may take
 
 
 def settle(
@@ -92,7 +93,11 @@ def time_of_update(
     limit: float,
     clock: Clock = time.monotonic,
 ) -> float:
-    """Seconds of one update, the median over about `limit` seconds of a training thrown away."""
+    """Seconds of one update, the median over about `limit` seconds of a training thrown away.
+
+    Of four updates at least, of which the first two are warming up; of two where four take longer
+    than `PATIENCE` limits.
+    """
     trial = replace(config, train=replace(config.train, precision=precision))
     training = Training(trial, data, device=device, world=world)
     times: list[float] = []
@@ -104,7 +109,7 @@ def time_of_update(
             torch.cuda.synchronize(device)
         now = clock()
         times.append(now - before)
-        enough = len(times) >= 4 and now - start >= limit
-        if world.count(enough):
+        least = 2 if now - start >= PATIENCE * limit else 4
+        if world.count(len(times) >= least and now - start >= limit):
             break
     return median(times[min(2, len(times) - 1) :])
