@@ -1,6 +1,7 @@
 """Untrained models that do something, to try tasks on."""
 
 from dataclasses import replace
+from typing import Literal
 
 import torch
 
@@ -48,13 +49,17 @@ def tiny_model(
     return of_random_weights(config, codec, words, grey_codec(given) if given else None)
 
 
-def tiny_student(kind: str = "unet", guidance: tuple[float, float] = (1.0, 3.0)) -> Model:
-    """A flow map with random weights, of two steps, told the weight of guidance."""
+def tiny_student(
+    kind: str = "unet",
+    guidance: tuple[float, float] = (1.0, 3.0),
+    method: Literal["flow-map", "mean-flow"] = "flow-map",
+) -> Model:
+    """One that looks ahead, with random weights, of two steps, told the weight of guidance."""
     model = tiny_model(kind)
     config = replace(
         model.config,
         sample=SampleConfig(sampler="leap", steps=2),
-        distill=DistillConfig(method="flow-map", guidance=guidance),
+        distill=DistillConfig(method=method, guidance=guidance),
     )
     return of_random_weights(config, model.codec, model.vocabulary)
 

@@ -15,9 +15,10 @@ import matplotlib.pyplot as plt
 import torch
 from torch import Tensor
 
-from ornstein.core.denoise import NetDenoiser, predict_balanced, predict_noise, weigh_simple
+from ornstein.core.denoise import NetDenoiser
 from ornstein.core.exact import EmpiricalDenoiser
 from ornstein.core.noise import DDPMSchedule, KarrasSchedule
+from ornstein.core.predict import predict_balanced, predict_noise, weigh_simple
 from ornstein.core.sample import Ancestral, Heun, start
 from ornstein.core.times import (
     KarrasGrid,

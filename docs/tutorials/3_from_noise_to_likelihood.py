@@ -13,7 +13,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import torch
 
-from ornstein.core.denoise import NetDenoiser, predict_balanced
+from ornstein.core.denoise import NetDenoiser
 from ornstein.core.exact import MixtureDenoiser
 from ornstein.core.likelihood import (
     Range,
@@ -23,6 +23,7 @@ from ornstein.core.likelihood import (
     variational_bound,
 )
 from ornstein.core.noise import CosineSchedule
+from ornstein.core.predict import predict_balanced
 from ornstein.core.sample import Multistep, encode
 from ornstein.core.times import LogNormalTimes, LogSNRGrid
 from ornstein.nets import MLP

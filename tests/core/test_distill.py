@@ -7,9 +7,10 @@ import torch
 from torch.testing import assert_close
 
 from ornstein.core import noise
-from ornstein.core.denoise import Denoiser, NetDenoiser, predict_data
+from ornstein.core.denoise import Denoiser, NetDenoiser
 from ornstein.core.distill import aimed, carried, followed, mean_flow, relearned, two_in_one
 from ornstein.core.exact import GaussianDenoiser
+from ornstein.core.predict import predict_data
 from ornstein.core.sample import SAMPLERS
 from truths import F64, MEAN, STD, exact_map, gaussian, normal
 

@@ -13,8 +13,9 @@ from torch.testing import assert_close
 import ornstein as ou
 import pipelines
 from ornstein.cli import run_command
-from ornstein.core.denoise import NetDenoiser, predict_velocity
+from ornstein.core.denoise import NetDenoiser
 from ornstein.core.noise import FlowSchedule
+from ornstein.core.predict import predict_velocity
 from ornstein.errors import UsageError
 from ornstein.interop.adopted import adopted
 from ornstein.interop.diffusers import load_diffusers

@@ -10,16 +10,10 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from ornstein.core import denoise, exact, noise
-from ornstein.core.denoise import (
-    PREDICTIONS,
-    WEIGHTINGS,
-    MinSNR,
-    NetDenoiser,
-    PredictMean,
-    align,
-)
+from ornstein.core import denoise, exact, noise, predict
+from ornstein.core.denoise import NetDenoiser, align
 from ornstein.core.exact import EmpiricalDenoiser, GaussianDenoiser, MixtureDenoiser
+from ornstein.core.predict import PREDICTIONS, WEIGHTINGS, MinSNR, PredictMean, Told
 from ornstein.core.times import LogNormalTimes, UniformLogSNR, UniformTimes, low_discrepancy
 from ornstein.nets import MonotoneCurve
 from truths import F64, covariances, flow, gaussian, mixture, noised, normal
@@ -53,9 +47,9 @@ def inner_times(count=9):
 
 
 def test_every_prediction_and_weighting_stands_in_a_list():
-    functions = {f for n, f in vars(denoise).items() if n.startswith("predict_")}
+    functions = {f for n, f in vars(predict).items() if n.startswith("predict_")}
     assert set(PREDICTIONS.values()) == functions and set(TARGETS) == set(PREDICTIONS)
-    functions = {f for n, f in vars(denoise).items() if n.startswith("weigh_")}
+    functions = {f for n, f in vars(predict).items() if n.startswith("weigh_")}
     assert {f for f in WEIGHTINGS.values() if inspect.isfunction(f)} == functions
 
 
@@ -273,7 +267,7 @@ def test_the_variational_weighting_gives_one_bound_whatever_times_are_trained_on
     """G6: ``1/2 log[(1 + S SNR_max) / (1 + S SNR_min)]`` per dimension."""
     prediction, count = PREDICTIONS["balanced"], 20_000
     net = Exact(one_gaussian(schedule), prediction)
-    weighting = denoise.Variational(schedule=schedule, times=times)
+    weighting = predict.Variational(schedule=schedule, times=times)
     denoiser = NetDenoiser(net, schedule, prediction, weighting)
     t = times(low_discrepancy(0.31, count), schedule)
     x, eps = VAR**0.5 * normal(count, 4), normal(count, 4, seed=1)
@@ -492,7 +486,7 @@ def test_the_network_is_told_no_noise_that_it_never_saw_and_the_rest_goes_by_the
 
     schedule, t = noise.FlowSchedule(), torch.tensor([0.0, 0.01, 0.5, 0.99, 1.0], dtype=F64)
     x_t = normal(5, 3)
-    x_hat = NetDenoiser(Spy(), schedule, PREDICTIONS["flow"], reach=(-8.0, 7.0))(x_t, t)
+    x_hat = NetDenoiser(Spy(), schedule, PREDICTIONS["flow"], told=Told(low=-8.0, high=7.0))(x_t, t)
     told = torch.tensor([7.0, 7.0, 0.0, -8.0, -8.0], dtype=F64)
     torch.testing.assert_close(seen[0], told)
     inp, skip, out = (c[:, None] for c in PREDICTIONS["flow"](*schedule(t)))
@@ -761,7 +755,7 @@ def test_a_learned_schedule_lowers_the_variance_of_the_bound_and_leaves_its_valu
     curve, S = MonotoneCurve(16), 0.3
     schedule = noise.LearnedSchedule(net=curve, log_snr_min=-8.0, log_snr_max=12.0)
     denoiser = NetDenoiser(
-        KnowsGaussian(S), schedule, denoise.predict_noise, denoise.Variational(schedule=schedule)
+        KnowsGaussian(S), schedule, predict.predict_noise, predict.Variational(schedule=schedule)
     )
 
     def losses(count):
@@ -784,8 +778,8 @@ def test_a_learned_schedule_and_the_network_each_follow_their_own_aim():
     torch.manual_seed(0)
     curve = MonotoneCurve(4).double()
     schedule = noise.LearnedSchedule(net=curve, log_snr_min=-8.0, log_snr_max=8.0)
-    weighting = denoise.Variational(schedule=schedule)
-    denoiser = NetDenoiser(KnowsGaussian(0.5), schedule, denoise.predict_noise, weighting)
+    weighting = predict.Variational(schedule=schedule)
+    denoiser = NetDenoiser(KnowsGaussian(0.5), schedule, predict.predict_noise, weighting)
     x, eps, t = normal(6, 4), normal(6, 4), torch.rand(6, dtype=F64)
     gain, knobs = denoiser.net.gain, list(curve.parameters())
 

@@ -13,9 +13,10 @@ from torch.testing import assert_close
 
 from oracle import sampled
 from ornstein.core import noise
-from ornstein.core.denoise import PREDICTIONS, Denoiser, NetDenoiser, reverse_variances
+from ornstein.core.denoise import Denoiser, NetDenoiser, reverse_variances
 from ornstein.core.exact import GaussianDenoiser
 from ornstein.core.measured import MeasuredSampler
+from ornstein.core.predict import PREDICTIONS
 from ornstein.core.recurrence import recurrence
 from ornstein.core.sample import (
     RK45,

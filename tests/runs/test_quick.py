@@ -72,8 +72,9 @@ def test_a_command_opens_all_its_runs_as_quick_as_it_was_asked(monkeypatch):
         )
 
 
-def test_a_quick_student_looks_ahead_as_far_as_it_did():
-    student = tiny_student()
+@pytest.mark.parametrize("method", ["flow-map", "mean-flow"])
+def test_a_quick_student_looks_ahead_as_far_as_it_did(method):
+    student = tiny_student(method=method)
     drawn = [sample(m, 3, label=["bee"]).x for m in (student, quick(student, "bf16"))]
     assert (drawn[0] - drawn[1]).square().mean().sqrt() < 0.05 * drawn[0].std()
 

@@ -91,8 +91,9 @@ def test_a_graph_knows_every_schedule_and_prediction_and_leaves_a_variance_out()
     assert_close(found, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
 
 
-def test_a_graph_of_a_student_looks_ahead_and_guides_at_one_call():
-    model, weight = tiny_student("mlp"), 2.0
+@pytest.mark.parametrize("method", ["flow-map", "mean-flow"])
+def test_a_graph_of_a_student_looks_ahead_and_guides_at_one_call(method):
+    model, weight = tiny_student("mlp", method=method), 2.0
     noise, label, attributes = inputs(model)
     graph, calls = graph_of(model, guidance=weight), []
     graph.net.register_forward_hook(lambda *a: calls.append(1))

@@ -12,16 +12,16 @@ from typing import Any
 
 import torch
 
-from ..core.denoise import (
+from ..core.denoise import NetDenoiser
+from ..core.noise import FlowSchedule, Schedule, TableSchedule
+from ..core.predict import (
     WEIGHTINGS,
-    NetDenoiser,
     Prediction,
     predict_data,
     predict_flow,
     predict_noise,
     predict_velocity,
 )
-from ..core.noise import FlowSchedule, Schedule, TableSchedule
 from ..data.names import shown
 from ..data.options import DataOptions
 from ..errors import ModelFileError

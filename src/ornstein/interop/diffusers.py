@@ -16,15 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core.denoise import (
-    NetDenoiser,
-    Prediction,
-    predict_data,
-    predict_flow,
-    predict_noise,
-    predict_velocity,
-)
+from ..core.denoise import NetDenoiser
 from ..core.noise import FlowSchedule, Schedule, TableSchedule, number_of
+from ..core.predict import Prediction, predict_data, predict_flow, predict_noise, predict_velocity
 from ..data.codec import Codec
 from ..data.image import ImageCodec, fits_png
 from ..data.names import shown

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from ..core.denoise import predict_flow
 from ..core.noise import CosineTableSchedule, DDPMSchedule, FlowSchedule
+from ..core.predict import predict_flow
 from ..core.sample import SAMPLERS
 from ..data.codec import write_bytes
 from ..data.dataset import Dataset

@@ -9,14 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..core import noise, times
-from ..core.denoise import (
-    LOG_SNR_LIMIT,
-    PREDICTIONS,
-    WEIGHTINGS,
-    NetDenoiser,
-    PredictMean,
-    Variational,
-)
+from ..core.denoise import NetDenoiser
+from ..core.predict import LOG_SNR_LIMIT, PREDICTIONS, WEIGHTINGS, PredictMean, Told, Variational
 from ..data.captions import Words
 from ..data.reader import Reader
 from ..errors import UsageError
@@ -92,24 +86,25 @@ def build_denoiser(
             uncertainty,
             steps or None,
             config.distill.looks_ahead,
-            told_between(config),
-            BEND if config.distill.method == "mean-flow" else None,
+            told(config),
         )
     except ValueError as error:
         raise UsageError(f"[denoiser] and [schedule] disagree: {error}.") from None
 
 
-def told_between(config: RunConfig) -> tuple[float, float]:
-    """The log-SNRs that the network is told: those it is trained on, by its own times.
+def told(config: RunConfig) -> Told:
+    """What the network is told of a log-SNR: those it is trained on, by its own times.
 
     Students are taught at the very ends, too; of a network that is lent nobody knows.
     """
+    if config.distill.method == "mean-flow":
+        return Told(bend=BEND)
     if config.distill.method == "flow-map" and not config.net.pipeline:
-        return NOISE, LOG_SNR_LIMIT
+        return Told(low=NOISE)
     if config.net.pipeline or config.distill.teacher or config.distill.looks_ahead:
-        return -LOG_SNR_LIMIT, LOG_SNR_LIMIT
+        return Told()
     low, high = build_times(config.times).reach
-    return max(low, -LOG_SNR_LIMIT), min(high, LOG_SNR_LIMIT)
+    return Told(low=max(low, -LOG_SNR_LIMIT), high=min(high, LOG_SNR_LIMIT))
 
 
 def build_net(config: RunConfig, shape: tuple[int, ...], vocabulary: Vocabulary) -> nn.Module:

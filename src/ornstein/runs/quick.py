@@ -102,16 +102,7 @@ def _with_nets(model: Model, change: Callable[[Any], nn.Module]) -> Model:
         if isinstance(was, Residual):
             return Residual(changed(was.mean), changed(was.residual), was.scale)
         assert isinstance(was, NetDenoiser)
-        return NetDenoiser(
-            change(was.net),
-            was.schedule,
-            was.prediction,
-            was.weighting,
-            was.uncertainty,
-            was.variance_steps,
-            was.ahead,
-            was.reach,
-        )
+        return was.around(change(was.net))
 
     # what draws from a model asks of its denoiser no more than any has
     return replace(model, denoiser=changed(model.denoiser).eval())  # pyright: ignore[reportArgumentType]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch._higher_order_ops import scan
 
-from ..core.denoise import Denoiser, flow_time
+from ..core.denoise import Denoiser
 from ..core.guide import (
     ClassifierFree,
     LearnedGuidance,
@@ -20,6 +20,7 @@ from ..core.guide import (
     steered,
     weight_at,
 )
+from ..core.predict import flow_time
 from ..core.recurrence import recurrence
 from ..core.trajectory import instants
 from ..errors import UsageError
@@ -257,7 +258,7 @@ def _call(
         span = (flow_time(log_snr) - flow_time(schedule.log_snr(until))).item()
     if isinstance(rule, ClassifierFree | LearnedGuidance):
         weight = weight_at(log_snr, rule.weight, rule.interval).item()
-    heard = clock(log_snr.clamp(*model.denoiser.reach).float())
+    heard = clock(model.denoiser.told(log_snr).float())
     return Call(inp, skip, out, heard.item(), span, weight)
 
 
