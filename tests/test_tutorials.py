@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from ornstein.core.sample import SAMPLERS
+
 DOCS = Path(__file__).parents[1] / "docs"
 TUTORIALS = sorted((DOCS / "tutorials").glob("*.py"))
 
@@ -36,3 +38,9 @@ def test_links_between_pages_lead_somewhere(page):
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", prose)
     missing = [link for link in links if not (page.parent / link).exists()]
     assert not missing
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_sampler_has_a_row(name):
+    rows = [line for line in (DOCS / "samplers.md").read_text().splitlines() if line[:2] == "| "]
+    assert any(f"`{name}`" in row.split(" | ")[0] for row in rows)

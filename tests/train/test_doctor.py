@@ -68,13 +68,19 @@ def test_a_wrong_learning_rate_is_named(rate, reason):
     assert found.kind == "not learning" and reason in found.verdict, found
 
 
-def test_shuffled_targets_are_noticed():
+def shuffled(updates: int) -> tuple[Training, Dataset]:
+    """One whose answers are those to other examples, at its end; and held-out examples."""
     train, held = points(600).split(0.1, 0)
-    training = Training(tiny_config(32, seen=128 * 200, batch=128, learning_rate=5e-3), train)
+    config = tiny_config(32, seen=128 * updates, batch=128, learning_rate=5e-3)
+    training = Training(config, train)
     training.denoiser.net.register_forward_hook(lambda module, given, out: out.roll(1, 0))
-    for _ in range(200):
+    for _ in range(updates):
         training.update()
-    found = examine(training, held)
+    return training, held
+
+
+def test_shuffled_targets_are_noticed():
+    found = examine(*shuffled(200))
     assert found.kind == "not learning" and "does not tell what it is asked" in found.verdict, found
 
 
@@ -120,11 +126,7 @@ def test_of_a_training_of_few_updates_nothing_is_said_at_its_end_either(updates)
 
 
 def test_few_examples_do_not_tell_that_the_error_stands():
-    train, held = points(600).split(0.1, 0)
-    training = Training(tiny_config(32, seen=128 * 60, batch=128, learning_rate=5e-3), train)
-    training.denoiser.net.register_forward_hook(lambda module, given, out: out.roll(1, 0))
-    for _ in range(60):
-        training.update()
+    training, held = shuffled(60)
     few, many = (examine(training, held, count=count) for count in (2, 64))
     assert few.kind == "early", few
     assert many.kind == "not learning" and "does not tell what it is asked" in many.verdict, many
