@@ -4,6 +4,7 @@ import io
 import json
 import struct
 import tarfile
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from PIL import Image
 
 from ornstein.data import DataOptions, open_data
-from ornstein.errors import DataError, UsageError
+from ornstein.errors import DataError, Notice, UsageError
 from ornstein.progress import watched
 from ornstein.train.start import name_of
 
@@ -332,6 +333,14 @@ def test_npy_of_any_order_and_byte_order(tmp_path, order, dtype):
 def test_axes_of_arrays(shape, layout, expected):
     codec = open_data(np.random.default_rng(0).random(shape)).codec
     assert codec.layout == layout and codec.shape == expected
+
+
+def test_an_array_of_volumes_is_said_to_be_read_as_pictures_of_many_channels():
+    with pytest.warns(Notice, match="5 pictures of 8 x 6 in 32 channels. If they are volumes"):
+        open_data(np.zeros((5, 8, 6, 32)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert open_data(np.zeros((5, 8, 6, 16))).codec.shape == (16, 8, 6)
 
 
 def test_a_tensor_has_its_channels_first():

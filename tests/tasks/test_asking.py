@@ -82,6 +82,14 @@ def test_what_does_not_go_together_is_refused(model, options, said):
         guided(model, DrawOptions(**options))
 
 
+def test_a_label_that_is_any_gives_guidance_nothing_to_go_to():
+    model = tiny_model()
+    with pytest.raises(UsageError, match="needs a label"):
+        guided(model, DrawOptions(label=("any",), guidance=2.0))
+    assert guided(model, DrawOptions(label=("any", "bee"), guidance=2.0)) is not model.denoiser
+    assert guided(model, DrawOptions(label=("any",))) is model.denoiser
+
+
 def test_a_run_without_captions_refuses_texts():
     with pytest.raises(UsageError, match="without captions"):
         ou.sample(tiny_model(), 1, text="a 7")

@@ -1,5 +1,6 @@
 """`open_data`: whatever the user points at -> a dataset."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import DataError, UsageError
+from ..errors import DataError, Notice, UsageError
 from .arrays import read_npy, read_npz
 from .builtin import BUILT_IN
 from .codec import measure, storage
@@ -36,6 +37,7 @@ from .table import read_table
 
 Source = str | Path | np.ndarray | Tensor | tuple | list
 
+CHANNELS = 16  # of a picture, beyond which they might be slices
 TABLES = (".csv", ".tsv", ".txt")
 PICTURES = ("x_train", "train_images", "images", "image", "x", "data", "arr_0")
 LABELS = ("y_train", "train_labels", "labels", "label", "y", "arr_1")
@@ -308,6 +310,14 @@ def _pictures(
     layout: Layout = "HW" if array.ndim == 3 else "HWC"
     if array.ndim == 4 and (tensor or channels_first(array.shape)):
         layout, array = "CHW", np.moveaxis(array, 1, 3)
+    if array.ndim == 4 and array.shape[3] > CHANNELS:
+        count, height, width, channels = array.shape
+        warnings.warn(
+            f"{shown(source)} is read as {count:,} pictures of {height} x {width} in {channels} "
+            "channels. If they are volumes, give their slices: an array (N, H, W).",
+            Notice,
+            stacklevel=4,
+        )
     array = array[..., None] if layout == "HW" else array
     dtype = array.dtype.name
     if options.size is not None or options.channels not in (None, array.shape[3]):

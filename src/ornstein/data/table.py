@@ -106,7 +106,10 @@ class _Reading:
                 labels.append(_plain(row[self.label]))
         if not lines:
             first = f": {self.problems[0].path}: {self.problems[0].reason}" if self.problems else ""
-            raise DataError(f"{shown(self.path)} has no row of numbers{first}; look at the file.")
+            raise DataError(
+                f"{shown(self.path)} has no row of numbers{first}; leave out "
+                "the columns that hold something else."
+            )
         return Table(
             columns=tuple(self.header[i] for i in self.numeric) if self.header else (),
             values=np.frombuffer(values).reshape(len(lines), -1).copy(),

@@ -150,7 +150,8 @@ def guided(model: Model, options: DrawOptions, heard: bool = False) -> Denoiser:
         UsageError: If guidance has nothing to guide towards, or cannot be put together so.
     """
     prompts = prompts_of(options)
-    asked = options.label or prompts or options.negative or options.attributes
+    named = any(model.vocabulary.label(name) >= 0 for name in options.label or ())
+    asked = named or prompts or options.negative or options.attributes
     told = bool(asked or heard or model.given)
     if options.guidance not in (None, 1.0) and not told:
         raise UsageError(
