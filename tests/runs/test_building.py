@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from ornstein.core.noise import LearnedSchedule
-from ornstein.core.predict import Told
+from ornstein.core.predict import Hearing
 from ornstein.errors import UsageError
-from ornstein.runs.building import build_denoiser, told
+from ornstein.runs.building import build_denoiser, hearing
 from ornstein.runs.config import (
     DenoiserConfig,
     DistillConfig,
@@ -47,14 +47,14 @@ def test_a_learned_schedule_is_refused_where_it_would_have_another_aim(changed):
 
 def test_a_network_is_told_what_its_times_reach_and_students_and_lent_ones_all():
     config = RunConfig(net=NetConfig(kind="mlp", size=16), times=TimesConfig(name="log-normal"))
-    assert build_denoiser(config, (2,), Vocabulary()).told == Told(low=-8.0, high=8.0)
+    assert build_denoiser(config, (2,), Vocabulary()).hearing == Hearing(low=-8.0, high=8.0)
     others = (
         replace(config, distill=DistillConfig(method="progressive", teacher="run")),
         replace(config, net=NetConfig(kind="diffusers", pipeline="folder")),
     )
-    assert {told(other) for other in others} == {Told(low=-30.0, high=30.0)}
-    assert told(replace(config, distill=DistillConfig(method="flow-map"))) == Told(low=-9.0)
-    assert told(replace(config, distill=DistillConfig(method="mean-flow"))) == Told(bend=-4.5)
+    assert {hearing(other) for other in others} == {Hearing(low=-30.0, high=30.0)}
+    assert hearing(replace(config, distill=DistillConfig(method="flow-map"))) == Hearing(low=-9.0)
+    assert hearing(replace(config, distill=DistillConfig(method="mean-flow"))) == Hearing(bend=-4.5)
 
 
 def test_a_blind_prediction_is_refused_with_the_remedy():

@@ -12,7 +12,7 @@ from ornstein.core.denoise import Denoiser, NetDenoiser
 from ornstein.core.distill import Leap, aimed, carried, followed
 from ornstein.core.guide import ClassifierFree
 from ornstein.core.noise import FlowSchedule
-from ornstein.core.predict import Told, predict_data, predict_flow, weigh_flow
+from ornstein.core.predict import Hearing, predict_data, predict_flow, weigh_flow
 from ornstein.core.sample import SAMPLERS, AdamsBashforth, Sampler, encode
 from ornstein.core.times import low_discrepancy
 from ornstein.data import DataOptions, open_data
@@ -216,7 +216,7 @@ def test_slopes_teach_a_small_network_to_leap():
         torch.manual_seed(0)
         net = MLP((1,), size=16, conditions=Conditions(span=1))
     student = NetDenoiser(
-        net, exact.schedule, predict_flow, weigh_flow, ahead=True, told=Told(bend=BEND)
+        net, exact.schedule, predict_flow, weigh_flow, ahead=True, hearing=Hearing(bend=BEND)
     )
     lessons = Slopes(Teacher(exact, 1.0, 1.0, False), {})
     optimizers = build_optimizers(student, TrainConfig())
@@ -253,7 +253,9 @@ def test_who_learns_from_slopes_hears_time_pass_in_pure_noise(bend):
             return x
 
     tau = torch.tensor([1 - 1e-6, 0.95, 0.5, 0.1], dtype=F64, requires_grad=True)
-    student = NetDenoiser(Net(), FlowSchedule(), predict_flow, ahead=True, told=Told(bend=bend))
+    student = NetDenoiser(
+        Net(), FlowSchedule(), predict_flow, ahead=True, hearing=Hearing(bend=bend)
+    )
     student(torch.zeros(4, 1), tau)
     (slope,) = torch.autograd.grad(told[0].sum(), tau)
     usual = -2 / (tau * (1 - tau)).detach()

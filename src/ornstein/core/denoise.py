@@ -13,8 +13,8 @@ from .noise import Schedule
 from .predict import (
     EVERY_LOG_SNR,
     LOG_SNR_LIMIT,
+    Hearing,
     Prediction,
-    Told,
     Weighting,
     flow_time,
     predict_balanced,
@@ -125,7 +125,7 @@ class NetDenoiser(Denoiser):
         variance_steps: T, if the second half of the network's output is a variance head, trained
             with the hybrid loss ``L + 0.001 T L_vlb``.
         ahead: Whether the network can be told ``span``, how far to look in flow time.
-        told: What the network is told of a log-SNR.
+        hearing: What the network hears of a log-SNR.
 
     Raises:
         ValueError: If the prediction is blind where the schedule has no signal left.
@@ -145,7 +145,7 @@ class NetDenoiser(Denoiser):
         uncertainty: nn.Module | None = None,
         variance_steps: int | None = None,
         ahead: bool = False,
-        told: Told = EVERY_LOG_SNR,
+        hearing: Hearing = EVERY_LOG_SNR,
     ) -> None:
         super().__init__()
         with torch.no_grad():
@@ -157,7 +157,7 @@ class NetDenoiser(Denoiser):
             )
         self.net, self.schedule, self.uncertainty = net, schedule, uncertainty
         self.prediction, self.weighting, self.variance_steps = prediction, weighting, variance_steps
-        self.ahead, self.told = ahead, told
+        self.ahead, self.hearing = ahead, hearing
         curve = getattr(schedule, "net", None)
         self.curve = curve if isinstance(curve, nn.Module) else None  # its weights are ours
 
@@ -171,7 +171,7 @@ class NetDenoiser(Denoiser):
             self.uncertainty,
             self.variance_steps,
             self.ahead,
-            self.told,
+            self.hearing,
         )
 
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
@@ -241,11 +241,11 @@ class NetDenoiser(Denoiser):
         self, x: Tensor, log_snr: Tensor, cond: dict[str, Tensor]
     ) -> tuple[Tensor, Tensor | None]:
         """F, and the place v in [0, 1] of the learned variance."""
-        heard = dict(cond)
-        if (until := heard.pop("until", None)) is not None and self.ahead:
-            heard["span"] = flow_time(log_snr) - flow_time(self.schedule.log_snr(until))
+        told = dict(cond)
+        if (until := told.pop("until", None)) is not None and self.ahead:
+            told["span"] = flow_time(log_snr) - flow_time(self.schedule.log_snr(until))
         dtype = next((p.dtype for p in self.net.parameters()), x.dtype)
-        output = self.net(x.to(dtype), self.told(log_snr).to(dtype), **heard).to(x.dtype)
+        output = self.net(x.to(dtype), self.hearing(log_snr).to(dtype), **told).to(x.dtype)
         if self.variance_steps is None:
             return output, None
         F, head = output.chunk(2, dim=1)

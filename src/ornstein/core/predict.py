@@ -1,4 +1,4 @@
-"""What a network is told of the noise, what it predicts, and how much its errors count."""
+"""What a network hears of the noise, what it predicts, and how much its errors count."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,15 +21,15 @@ def flow_time(log_snr: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
-    """What a network is told of a log-SNR: itself, but never one that it was not trained on.
+class Hearing:
+    """What a network hears of a log-SNR: itself, but never one that it was not trained on.
 
     At t = 1 it would else be asked about noise that it never saw.
 
     Args:
-        low: Told in place of what is below it.
-        high: Told in place of what is above it.
-        bend: Below this log-SNR it is told the tangent in flow time there; None for nowhere. A
+        low: Heard in place of what is below it.
+        high: Heard in place of what is above it.
+        bend: Below this log-SNR it hears the tangent in flow time there; None for nowhere. A
             network that learns from how its answers change in flow time has to hear time pass at
             tau = 1, too. There the log-SNR has no slope, but goes to infinity; a tangent has one.
     """
@@ -39,7 +39,7 @@ class Told:
     bend: float | None = None
 
     def __call__(self, log_snr: Tensor) -> Tensor:
-        """Of a log-SNR of any shape, what is told of it."""
+        """Of a log-SNR of any shape, what is heard of it."""
         log_snr = log_snr.clamp(self.low, self.high)
         if self.bend is None:
             return log_snr
@@ -49,7 +49,7 @@ class Told:
         return torch.where(log_snr > begin, log_snr, tangent)
 
 
-EVERY_LOG_SNR = Told()
+EVERY_LOG_SNR = Hearing()
 
 
 # --- Predictions ---------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..core import noise, times
 from ..core.denoise import NetDenoiser
-from ..core.predict import LOG_SNR_LIMIT, PREDICTIONS, WEIGHTINGS, PredictMean, Told, Variational
+from ..core.predict import LOG_SNR_LIMIT, PREDICTIONS, WEIGHTINGS, Hearing, PredictMean, Variational
 from ..data.captions import Words
 from ..data.reader import Reader
 from ..errors import UsageError
@@ -86,25 +86,25 @@ def build_denoiser(
             uncertainty,
             steps or None,
             config.distill.looks_ahead,
-            told(config),
+            hearing(config),
         )
     except ValueError as error:
         raise UsageError(f"[denoiser] and [schedule] disagree: {error}.") from None
 
 
-def told(config: RunConfig) -> Told:
-    """What the network is told of a log-SNR: those it is trained on, by its own times.
+def hearing(config: RunConfig) -> Hearing:
+    """What the network hears of a log-SNR: those it is trained on, by its own times.
 
     Students are taught at the very ends, too; of a network that is lent nobody knows.
     """
     if config.distill.method == "mean-flow":
-        return Told(bend=BEND)
+        return Hearing(bend=BEND)
     if config.distill.method == "flow-map" and not config.net.pipeline:
-        return Told(low=NOISE)
+        return Hearing(low=NOISE)
     if config.net.pipeline or config.distill.teacher or config.distill.looks_ahead:
-        return Told()
+        return Hearing()
     low, high = build_times(config.times).reach
-    return Told(low=max(low, -LOG_SNR_LIMIT), high=min(high, LOG_SNR_LIMIT))
+    return Hearing(low=max(low, -LOG_SNR_LIMIT), high=min(high, LOG_SNR_LIMIT))
 
 
 def build_net(config: RunConfig, shape: tuple[int, ...], vocabulary: Vocabulary) -> nn.Module:

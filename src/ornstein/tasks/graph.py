@@ -258,7 +258,7 @@ def _call(
         span = (flow_time(log_snr) - flow_time(schedule.log_snr(until))).item()
     if isinstance(rule, ClassifierFree | LearnedGuidance):
         weight = weight_at(log_snr, rule.weight, rule.interval).item()
-    heard = clock(model.denoiser.told(log_snr).float())
+    heard = clock(model.denoiser.hearing(log_snr).float())
     return Call(inp, skip, out, heard.item(), span, weight)
 
 
