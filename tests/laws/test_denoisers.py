@@ -486,9 +486,8 @@ def test_the_network_is_told_no_noise_that_it_never_saw_and_the_rest_goes_by_the
 
     schedule, t = noise.FlowSchedule(), torch.tensor([0.0, 0.01, 0.5, 0.99, 1.0], dtype=F64)
     x_t = normal(5, 3)
-    x_hat = NetDenoiser(Spy(), schedule, PREDICTIONS["flow"], hearing=Hearing(low=-8.0, high=7.0))(
-        x_t, t
-    )
+    hearing = Hearing(low=-8.0, high=7.0)
+    x_hat = NetDenoiser(Spy(), schedule, PREDICTIONS["flow"], hearing=hearing)(x_t, t)
     told = torch.tensor([7.0, 7.0, 0.0, -8.0, -8.0], dtype=F64)
     torch.testing.assert_close(seen[0], told)
     inp, skip, out = (c[:, None] for c in PREDICTIONS["flow"](*schedule(t)))
