@@ -128,9 +128,18 @@ def processor() -> str:
 
         return torch.cuda.get_device_name()
     path = Path("/proc/cpuinfo")
-    text = path.read_text() if path.exists() else ""
-    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return found[1] if found else platform.processor() or platform.machine()
+    known = model_of(path.read_text()) if path.exists() else ""
+    return known or platform.processor() or platform.machine()
+
+
+def model_of(text: str) -> str:
+    """What ``/proc/cpuinfo`` says; where a name has no number, as a machine that is lent hides it,
+    the family and the model too: one may be twice as fast as another."""
+    known = dict(re.findall(r"^(model name|cpu family|model)\s*:\s*(.+)$", text, re.MULTILINE))
+    name, told = known.get("model name", ""), {"cpu family", "model"} <= known.keys()
+    if not name or re.search(r"\d", name) or not told:
+        return name
+    return f"{name} (family {known['cpu family']}, model {known['model']})"
 
 
 def cores() -> int:

@@ -32,6 +32,22 @@ PLACE = {
 }
 
 
+CPUINFO = "processor\t: 0\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: {name}\nflags\t: fpu\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (CPUINFO.format(name="ACME Cloud"), "ACME Cloud (family 25, model 17)"),
+        (CPUINFO.format(name="ACME 9654 96-Core"), "ACME 9654 96-Core"),
+        ("model name\t: ACME Cloud\n", "ACME Cloud"),
+        ("Hardware\t: board\n", ""),
+    ],
+)
+def test_processors_of_one_name_are_told_apart(text, name):
+    assert measure.model_of(text) == name
+
+
 def result(date: str, **place) -> dict:
     rows = {"matrix 2, float32": {"gflops_per_s": measure.figure([1.0, 2.0, 3.0])}}
     place = PLACE | {"date": date} | place
