@@ -49,7 +49,7 @@ PAGE = HERE.parent / "docs" / "text.md"
 PICTURE = PAGE.parent / "pictures" / "scenes.png"
 EACH, ROWS = 8, 8  # of the picture
 PARTS = ("coder", "scenes")  # runs, in this order
-CODED = 240_000  # examples the autoencoder sees
+CODED = 120_000  # examples the autoencoder sees
 WHAT = ("net", "schedule", "denoiser", "times", "train", "sample")  # of a configuration
 NAMES = {
     "unseen": "captions not seen",

@@ -32,8 +32,8 @@ from .measures.distances import frechet_distance
 from .measures.paired import context_of_pairs
 
 FINE = 4  # steps of the first teacher for each of its student's
-PART = 0.3  # of the teacher's budget, for each progressive student
-WHOLE = 1.5  # likewise, for a flow map, which is one for all steps
+PARTS = {"progressive": 0.3, "flow-map": 1.5, "mean-flow": 3.0}
+"""Of the teacher's budget, for each student: one for all steps needs more, and more from slopes."""
 RATE = 0.5  # of the teacher's learning rate: students begin where they shall nearly stay
 SLOW = 0.2  # likewise, where it shows all leaps: faster, the short ones forget what they have of it
 BATCH = 0.5  # likewise: what is to be answered has no noise of its own to be averaged
@@ -265,9 +265,8 @@ def lesson_plan(
 ) -> RunConfig:
     """The configuration of a student of a run; it sees `seen` examples, or as many as it needs."""
     low, high = plan.guidance
-    share = PART if plan.method == "progressive" else WHOLE
     pace = SLOW if plan.method == "flow-map" else RATE
-    seen = seen or max(1, round(share * config.train.seen))
+    seen = seen or max(1, round(PARTS[plan.method] * config.train.seen))
     weight = min(max(config.sample.guidance, low), high) if plan.told_guidance else 1.0
     sampler, rate = "ddim", pace * config.train.learning_rate
     if plan.method != "progressive":

@@ -155,7 +155,7 @@ def autoencoder() -> RunConfig:
     """
     return RunConfig(
         net=NetConfig(kind="autoencoder", size=32),
-        train=TrainConfig(batch=32, optimizer="muon", learning_rate=1e-2, ema=(0.02,)),
+        train=TrainConfig(batch=32, optimizer="muon", learning_rate=4e-3, ema=(0.02,)),
     )
 
 
