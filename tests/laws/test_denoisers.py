@@ -494,6 +494,23 @@ def test_the_network_is_told_no_noise_that_it_never_saw_and_the_rest_goes_by_the
     torch.testing.assert_close(x_hat, skip * x_t + out * told[:, None] * inp * x_t)
 
 
+def test_a_denoiser_around_another_network_differs_in_nothing_else():
+    one = NetDenoiser(
+        nn.Identity(),
+        noise.FlowSchedule(),
+        PREDICTIONS["velocity"],
+        WEIGHTINGS["simple"],
+        nn.Flatten(0),
+        variance_steps=7,
+        ahead=True,
+        hearing=Hearing(low=-3.0, bend=-2.0),
+    )
+    other = one.around(nn.Tanh())
+    assert isinstance(other.net, nn.Tanh) and isinstance(one.net, nn.Identity)
+    parts = ("schedule", "prediction", "weighting", "uncertainty", "variance_steps", "ahead")
+    assert all(getattr(one, name) is getattr(other, name) for name in (*parts, "hearing"))
+
+
 @pytest.mark.parametrize("head", [-30.0, -0.4, 0.0, 1.1, 30.0])
 def test_the_bound_is_the_divergence_of_two_gaussians(head):
     denoiser, steps = hybrid(head), 100
