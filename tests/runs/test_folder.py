@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ornstein.errors import LockedError, StorageError, UsageError
+from ornstein.runs import disk
 from ornstein.runs.facts import FACTS, describe, list_runs
 from ornstein.runs.folder import RunFolder
 
@@ -174,6 +175,15 @@ def test_a_reader_always_finds_a_checkpoint_while_a_writer_adds_and_prunes(tmp_p
     seen = [checkpoint.seen for checkpoint in found]
     assert seen == sorted(seen) and seen[-1] > seen[0]
     assert not caplog.records
+
+
+def test_a_checkpoint_that_goes_is_no_checkpoint_while_it_goes(run, monkeypatch):
+    seen, gone = list[list[int]](), disk.shutil.rmtree
+    monkeypatch.setattr(disk.shutil, "rmtree", lambda path: seen.append(run.saved()) or gone(path))
+    for position in range(4):
+        run.save(position, PARTS, {}, keep=2)
+    assert seen == [[2, 1], [3, 2]]
+    assert sorted(p.name[-1] for p in (run.path / "checkpoints").iterdir()) == ["2", "3"]
 
 
 # --- What is kept

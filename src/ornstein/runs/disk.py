@@ -152,6 +152,14 @@ def remove(path: Path) -> None:
             path.unlink()
 
 
+def withdraw(path: Path) -> None:
+    """Remove what others may be reading: its name first, so that nobody finds it half gone."""
+    gone = temporary(path.parent)
+    with suppress(FileNotFoundError):
+        path.rename(gone)
+    remove(gone)
+
+
 def sweep(folder: Path) -> None:
     """Remove what a writer that was killed has left in `folder`."""
     with suppress(FileNotFoundError):

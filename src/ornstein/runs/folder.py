@@ -44,11 +44,11 @@ from .disk import (
     open_regular,
     read_bytes,
     read_object,
-    remove,
     replace_text,
     storing,
     sweep,
     sync_folder,
+    withdraw,
 )
 from .lock import locked
 from .provenance import VERSION
@@ -386,7 +386,7 @@ class RunFolder:
         sound = 0
         for seen in self.saved():
             if sound >= keep:
-                remove(self._checkpoint_path(seen))
+                withdraw(self._checkpoint_path(seen))
                 hook("after_prune")
                 continue
             try:
