@@ -133,8 +133,10 @@ def processor() -> str:
 
 
 def model_of(text: str) -> str:
-    """What ``/proc/cpuinfo`` says; where a name has no number, as a machine that is lent hides it,
-    the family and the model too: one may be twice as fast as another."""
+    """The name that ``/proc/cpuinfo`` gives; one without a number with its family and model.
+
+    Machines that are lent hide the number, and one may be twice as fast as another.
+    """
     known = dict(re.findall(r"^(model name|cpu family|model)\s*:\s*(.+)$", text, re.MULTILINE))
     name, told = known.get("model name", ""), {"cpu family", "model"} <= known.keys()
     if not name or re.search(r"\d", name) or not told:

@@ -370,8 +370,8 @@ class DistillOptions:
     Args:
         method: flow-map: one student for all numbers of steps, shown by the teacher where they
             lead; mean-flow: the same, taught by the slope of its own answers, by twice as many
-            examples; progressive: one for each, the next one's teacher. If left
-            out, flow-map where the network can hear how far to look, else progressive.
+            examples; progressive: one for each, the next one's teacher. If left out, flow-map
+            where the network can hear how far to look, else progressive.
         steps: Of the students, falling; of progressive ones each a divisor of the one before.
         guidance: With which the teacher is guided, as its run says if left out; the students then
             need none. Two for a range: the students are told the weight, as in sample --guidance.

@@ -95,8 +95,8 @@ def time_of_update(
 ) -> float:
     """Seconds of one update, the median over about `limit` seconds of a training thrown away.
 
-    Of four updates at least, of which the first two are warming up; of two where four take longer
-    than `PATIENCE` limits.
+    Of four updates at least, of which the first two are warming up; of two at least, the first of
+    them warming up, once they take `PATIENCE` limits.
     """
     trial = replace(config, train=replace(config.train, precision=precision))
     training = Training(trial, data, device=device, world=world)
