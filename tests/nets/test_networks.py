@@ -107,8 +107,10 @@ def test_not_given_is_left_out(kind, shape):
         "embedding": torch.full_like(cond["embedding"], torch.nan),
     }
     without = net(x, log_snr)
+    no_text = {"text": absent.pop("text")}, {"emphasis": cond.pop("emphasis")}
     assert_close(net(x, log_snr, **absent), without, rtol=0, atol=0)
-    assert torch.equal(net(x, log_snr, emphasis=cond.pop("emphasis")), without)  # of no text
+    for said in no_text:  # what is left out is read in less room: other sums, other last bits
+        assert_close(net(x, log_snr, **said), without, rtol=1e-5, atol=1e-6)
     for name, value in cond.items():
         assert (net(x, log_snr, **{name: value}) - without).flatten(1).norm(dim=1).min() > 1e-6
 

@@ -60,6 +60,7 @@ def test_a_network_hears_the_same_of_texts_without_the_room_behind_them(reads):
     assert_close(*answers)
     silent = net(x, log_snr)
     assert not torch.allclose(answers[0][0], silent[0])
+    assert_close(answers[0][1], silent[1])
     with pytest.raises(ValueError, match="expected text"):
         net(x, log_snr, text=torch.cat([whole, whole[:, :1]], 1))
 

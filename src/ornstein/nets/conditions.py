@@ -179,8 +179,18 @@ class Inputs(nn.Module):
     def _read(
         self, x: Tensor, text: Tensor | None, emphasis: Tensor | None
     ) -> tuple[Tensor, Heard | None]:
-        """What the text says as a whole ``(B, width)`` or, of none, ``()``; and piece by piece."""
+        """What the text says as a whole ``(B, width)`` or, of none, ``()``; and piece by piece.
+
+        What is left out says the same of every example, so that it is read once, and is short.
+        """
         told, length = self.conditions, self.conditions.length
+        if length and text is None and emphasis is None:
+            empty = x.new_full((1, 1), -1, dtype=torch.int64)
+            if told.read:
+                empty = x.new_full((1, 1, told.read), torch.nan)
+            whole, (pieces, bias) = self.text(empty, x.new_ones(1, 1))
+            each = x.shape[0], -1, -1
+            return whole.expand(each[:2]), Heard(pieces.expand(each), bias.expand(*each, -1))
         if text is not None and text.ndim > 1:
             length = min(max(text.shape[1], 1), length)
         shape = x.shape[0], length
