@@ -59,6 +59,24 @@ def test_autoguidance_follows_the_same_flow_with_the_weak_variance_on_another_pa
     assert flow(guided, START, 1.0, 0.0).item() == pytest.approx(expected, abs=1e-8)
 
 
+def test_guidance_and_autoguidance_together_follow_the_flow_of_three_gaussians():
+    """``u + w (c - u) + (v - 1) (c - weak)``, at two calls of the one and one of the other."""
+    both, weak, w, v = TwoGaussians(0.2, 1.0), TwoGaussians(0.5, 0.5), 3.0, 1.5
+    strong = guide.Autoguidance(both, weak, 1 + (v - 1) / w)
+    low, far = math.exp(-15.0), {0.2: w + v - 1, 1.0: 1 - w, 0.5: 1 - v}
+    expected = 80 * math.prod(stretch(var, 80, low) ** power for var, power in far.items())
+    for guided in (
+        guide.ClassifierFree(strong, w, reference=both).given(label=LABEL),
+        guide.Composed(strong, ["label"], w, reference=both).given(
+            label=LABEL[:, None], shares=torch.ones(1, 1, dtype=F64)
+        ),
+    ):
+        both.calls = weak.calls = 0
+        guided(START, torch.tensor(0.5, dtype=F64))
+        assert (both.calls, weak.calls) == (2, 1)
+        assert flow(guided, START, 1.0, 0.0).item() == pytest.approx(expected, abs=1e-8)
+
+
 def test_guidance_in_an_interval_is_a_product_of_pieces():
     levels = (80.0, 5.0, 0.3, math.exp(-15.0))
     interval = (-2 * math.log(5.0), -2 * math.log(0.3))

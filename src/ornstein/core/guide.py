@@ -39,6 +39,9 @@ class ClassifierFree(Denoiser):
         parallel: Share that is kept of the part of ``c - u`` along c, which saturates; 1 is all.
         rescale: How far the spread of x_hat over an example is brought back to that of c, from 0
             to 1.
+        reference: Whose answer u is; that of `denoiser` by default. Say so of one that is guided
+            itself: with ``Autoguidance(d, weak, 1 + (v - 1) / w)`` and the reference d it is
+            ``u + w (c - u) + (v - 1) (c - weak)``, at three calls.
 
     Raises:
         ValueError: If a weight is not finite, the interval is empty, or a share is none.
@@ -57,9 +60,11 @@ class ClassifierFree(Denoiser):
         negative: Mapping[str, Tensor | None] | None = None,
         parallel: float = 1.0,
         rescale: float = 0.0,
+        reference: Denoiser | None = None,
     ) -> None:
         super().__init__()
         self.denoiser, self.schedule = denoiser, denoiser.schedule
+        self.reference = denoiser if reference is None else reference
         self.weight, self.interval = _weight(weight), _checked(interval)
         self.negative = negative
         self.parallel, self.rescale = _shares(parallel, rescale)
@@ -72,7 +77,7 @@ class ClassifierFree(Denoiser):
         weight = weight_at(self.schedule.log_snr(t), self.weight, self.interval)
         if (not cond and self.negative is None) or (weight == 1).all():
             return x_hat, v
-        reference = self.denoiser(x_t, t, **steered(cond, self.negative, len(x_t)))
+        reference = self.reference(x_t, t, **steered(cond, self.negative, len(x_t)))
         weight = align(weight, x_t).to(x_hat)
         return away(x_hat, reference, weight, self.parallel, self.rescale), v
 
@@ -94,6 +99,7 @@ class Composed(Denoiser):
         negative: As for `ClassifierFree`.
         parallel: Likewise, of that c.
         rescale: Likewise.
+        reference: Likewise.
 
     The shares s ``(B, K)`` are the condition ``shares``.
 
@@ -112,9 +118,11 @@ class Composed(Denoiser):
         negative: Mapping[str, Tensor | None] | None = None,
         parallel: float = 1.0,
         rescale: float = 0.0,
+        reference: Denoiser | None = None,
     ) -> None:
         super().__init__()
         self.denoiser, self.schedule, self.terms = denoiser, denoiser.schedule, tuple(terms)
+        self.reference = denoiser if reference is None else reference
         self.weight, self.interval = _weight(weight), _checked(interval)
         self.negative = negative
         self.parallel, self.rescale = _shares(parallel, rescale)
@@ -122,7 +130,7 @@ class Composed(Denoiser):
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
         shares = cond.pop("shares")
         several = {name: cond.pop(name) for name in self.terms if name in cond}
-        reference = self.denoiser(x_t, t, **steered(cond, self.negative, len(x_t)))
+        reference = self.reference(x_t, t, **steered(cond, self.negative, len(x_t)))
         weight = weight_at(self.schedule.log_snr(t), self.weight, self.interval)
         weight, x_hat = align(weight, x_t).to(x_t), reference
         for k, share in enumerate(shares.T):

@@ -36,8 +36,7 @@ def posthoc(
     """
     folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
     widths = RunConfig.from_toml(folder.config_toml).train.ema
-    matches = [re.fullmatch(r"ema-(\d+)-(\d+)", name) for name in folder.kept_names()]
-    kept = [(m[0], widths[int(m[1])], int(m[2])) for m in matches if m and int(m[1]) < len(widths)]
+    kept = kept_averages(folder)
     if not kept:
         raise UsageError(f"{folder.path} has kept no averages yet: train on.")
     places = sorted({place for _, _, place in kept})
@@ -57,6 +56,13 @@ def posthoc(
             f"nearer to {' or '.join(map(str, widths))}, or the last position, {places[-1]}."
         )
     return combine(folder, {name: w for (name, _, _), w in zip(kept, c, strict=True)})
+
+
+def kept_averages(folder: RunFolder) -> list[tuple[str, float, int]]:
+    """Name, relative width and place in the training of each average that was kept."""
+    widths = RunConfig.from_toml(folder.config_toml).train.ema
+    matches = [re.fullmatch(r"ema-(\d+)-(\d+)", name) for name in folder.kept_names()]
+    return [(m[0], widths[int(m[1])], int(m[2])) for m in matches if m and int(m[1]) < len(widths)]
 
 
 def combine(folder: RunFolder, weights: dict[str, np.floating]) -> dict[str, Tensor]:

@@ -13,7 +13,8 @@ from ..core.residual import Residual
 from ..errors import UsageError
 from ..nets.blocks import Convolution, Linear
 from ..nets.conditions import Inputs
-from .model import Model
+from .model import Model, load
+from .posthoc import kept_averages
 
 
 class Quick(nn.Module):
@@ -27,7 +28,8 @@ class Quick(nn.Module):
 
     def __init__(self, net: nn.Module, *, bf16: bool, compiler: str | None) -> None:
         super().__init__()
-        self.net, self.bf16, self.compiled = net, bf16, compiler is not None
+        self.net, self.bf16, self.compiler = net, bf16, compiler
+        self.compiled = compiler is not None
         self.run: Any = with_halves(net) if bf16 else net
         if compiler is not None:
             # Graphs of CUDA launch a whole network at once; sizes are few, so each has its own
@@ -90,6 +92,31 @@ def is_quick(model: Model) -> bool:
 def rewired(model: Model, *, bf16: bool, compiler: str | None) -> Model:
     """The same model with its networks in a `Quick`."""
     return _with_nets(model, lambda net: Quick(net, bf16=bf16, compiler=compiler))
+
+
+def early(model: Model) -> Model:
+    """The model of the same run early in its training, as quick as `model` is.
+
+    It is the first average of its weights that the run kept: weak, as `core.guide.Autoguidance`
+    wants it.
+
+    Raises:
+        UsageError: If there is none, or adapters have changed the model since.
+    """
+    if model.run is None or model.config.net.pipeline or model.adapters:
+        raise UsageError(
+            "--autoguidance goes away from what the run was early in its training, which of a "
+            "pipeline, and with adapters on, is not known: leave it out."
+        )
+    kept = kept_averages(model.run)
+    if not kept:
+        raise UsageError(f"{model.run.path} has kept no averages yet: train on.")
+    _, width, place = min(kept, key=lambda average: (average[2], average[1]))
+    found = load(model.run.path, seen=place, sigma_rel=width, device=model.device)
+    for part in model.denoiser.modules():
+        if isinstance(part, Quick):
+            return rewired(found, bf16=part.bf16, compiler=part.compiler)
+    return found
 
 
 def plain(model: Model) -> Model:

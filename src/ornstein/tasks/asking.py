@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..core.denoise import Denoiser
-from ..core.guide import ALWAYS, ClassifierFree, Composed, LearnedGuidance
+from ..core.guide import ALWAYS, Autoguidance, ClassifierFree, Composed, LearnedGuidance
 from ..data.given import fitted, mixed
 from ..data.names import shown
 from ..data.places import files_in
@@ -16,6 +16,7 @@ from ..errors import Notice, UsageError
 from ..rng import normal
 from ..runs.model import Model
 from ..runs.prompt import Prompt, terms_of, told_by, unread
+from ..runs.quick import early
 from .options import DrawOptions
 
 IN_WORDS = ("negative", "source", "from_text", "to_text")  # options that are one text each
@@ -172,6 +173,8 @@ def guided(model: Model, options: DrawOptions, heard: bool = False) -> Denoiser:
             "--guidance 3 too."
         )
     if model.config.distill.told_guidance:
+        if options.autoguidance != 1:
+            raise UsageError("This run has learned its guidance: leave --autoguidance out.")
         least, most = model.config.distill.guidance
         if not told or weight == 1:
             return net
@@ -185,11 +188,19 @@ def guided(model: Model, options: DrawOptions, heard: bool = False) -> Denoiser:
                 "none to add."
             )
         return LearnedGuidance(net, weight, interval)
+    follows = composed or (told and weight != 1)
+    strong: Denoiser = net
+    if options.autoguidance != 1:
+        if follows and weight <= 0:
+            raise UsageError(f"--autoguidance does not go with a guidance of {weight:g}.")
+        share = (options.autoguidance - 1) / (weight if follows else 1)  # it comes w times
+        strong = Autoguidance(net, early(model).denoiser, 1 + share, interval)
     if composed:
-        return Composed(net, ("text", "emphasis"), weight, interval, negative, *shape)
-    if not told or weight == 1:
-        return net
-    return ClassifierFree(net, weight, interval, negative, *shape)
+        terms = ("text", "emphasis")
+        return Composed(strong, terms, weight, interval, negative, *shape, reference=net)
+    if follows:
+        return ClassifierFree(strong, weight, interval, negative, *shape, reference=net)
+    return strong
 
 
 def _negative(model: Model, options: DrawOptions) -> dict[str, Tensor | None] | None:

@@ -44,6 +44,8 @@ class DrawOptions:
         threshold: Bring each estimate back into the range of the data, all but this share of it
             scaled and the rest clipped, as 0.995: against the glare of strong guidance.
         guidance_interval: Lowest and highest log-SNR at which guidance acts.
+        autoguidance: Weight of guidance away from what the run was early in its training, and so
+            from its mistakes, with and without conditions; 1 is none, 2 a good one.
         sampler: Rule for one transition, as adams-bashforth, dpm++2m, ddim, heun or ddpm; the
             run's own if left out.
         steps: Steps of the time grid.
@@ -62,6 +64,7 @@ class DrawOptions:
     guidance_rescale: Annotated[float, Interval(ge=0, le=1)] = 0.0
     threshold: Annotated[float | None, Interval(gt=0, le=1)] = None
     guidance_interval: tuple[float, float] | None = None
+    autoguidance: Annotated[float, Interval(ge=1, le=100)] = 1.0
     sampler: str | None = None
     steps: Steps | None = None
     time_grid: TimeGridName | None = None

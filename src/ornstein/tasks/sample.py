@@ -58,7 +58,13 @@ Begin = Callable[[Sequence[int], Tensor], Tensor]
 
 BEST_OF = 2  # embeddings that a prior draws for each text, of which the nearer one is taken
 AHEAD = ("leap", "consistency")  # samplers for who has learned to look ahead
-GUIDING = ("guidance_interval", "guidance_parallel", "guidance_rescale", "negative")
+GUIDING = (
+    "autoguidance",
+    "guidance_interval",
+    "guidance_parallel",
+    "guidance_rescale",
+    "negative",
+)
 CHUNK = 2**16
 """Numbers in what `stream` gives at once, or more if one block holds more."""
 
