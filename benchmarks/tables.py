@@ -36,6 +36,7 @@ import scenes  # noqa: E402
 import suite  # noqa: E402
 import table as papers  # noqa: E402
 import trials  # noqa: E402
+import weak  # noqa: E402
 from pages import put  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -98,6 +99,7 @@ WRITERS: dict[str, Callable[[], object]] = {
     "orders": orders.write_table,
     "samplers": samplers.write_tables,
     "trials": trials.write_tables,
+    "weak": weak.write_tables,
 }
 """By the name of the results that each tells."""
 

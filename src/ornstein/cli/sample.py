@@ -103,6 +103,7 @@ def in_a_few_words(models: "list[Model]", options: SampleOptions) -> str:
 
     config, (weight, _) = models[0].config.sample, weights_of(options, len(models))
     words = [f"guidance {config.guidance if weight is None else weight:g}"]
+    words += [f"autoguidance {options.autoguidance:g}"] if options.autoguidance != 1 else []
     steps = options.steps or config.steps
     words += [f"{steps:,} step{'s' * (steps > 1)}", f"seed {options.seed}"]
     words += [f"away from “{options.negative}”"] if options.negative else []
@@ -167,6 +168,7 @@ def show_plan(model: "Model", options: DrawOptions, machine: Machine) -> None:
         "steps": len(steps.times) - 1,
         "denoiser_calls": steps.calls,
         "guidance": config.guidance if options.guidance is None else options.guidance,
+        "autoguidance": options.autoguidance,
         "label": options.label,
         "seed": options.seed,
     }

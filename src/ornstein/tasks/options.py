@@ -45,7 +45,7 @@ class DrawOptions:
             scaled and the rest clipped, as 0.995: against the glare of strong guidance.
         guidance_interval: Lowest and highest log-SNR at which guidance acts.
         autoguidance: Weight of guidance away from what the run was early in its training, and so
-            from its mistakes, with and without conditions; 1 is none, 2 a good one.
+            from its mistakes, with and without conditions; 1 is none, 1.5 one to begin with.
         sampler: Rule for one transition, as adams-bashforth, dpm++2m, ddim, heun or ddpm; the
             run's own if left out.
         steps: Steps of the time grid.
