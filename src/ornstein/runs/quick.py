@@ -29,7 +29,6 @@ class Quick(nn.Module):
     def __init__(self, net: nn.Module, *, bf16: bool, compiler: str | None) -> None:
         super().__init__()
         self.net, self.bf16, self.compiler = net, bf16, compiler
-        self.compiled = compiler is not None
         self.run: Any = with_halves(net) if bf16 else net
         if compiler is not None:
             # Graphs of CUDA launch a whole network at once; sizes are few, so each has its own
@@ -39,7 +38,8 @@ class Quick(nn.Module):
     def forward(self, x: Tensor, log_snr: Tensor, **cond: Tensor) -> Tensor:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
             out = self.run(x, log_snr, **cond)
-        return out.to(x.dtype, copy=self.compiled)  # a graph writes over its last answer
+        # A graph writes over its last answer
+        return out.to(x.dtype, copy=self.compiler is not None)
 
 
 def with_halves(net: nn.Module) -> nn.Module:
