@@ -123,10 +123,12 @@ def students_of(name: str, seed: int, method: str) -> tuple[dict[int, Model], fl
     return found, spent
 
 
-def above_floor(name: str, model: Model, steps: int) -> list[float]:
+def above_floor(
+    name: str, model: Model, steps: int, sets: int | None = None, **how: Any
+) -> list[float]:
     """Of each set of examples drawn."""
-    task, sets = task_of(name), SETS[name]
-    drawn = restored(name, ou.sample(model, sets * COUNT, steps=steps, batch=64).arrays)
+    task, sets = task_of(name), sets or SETS[name]
+    drawn = restored(name, ou.sample(model, sets * COUNT, steps=steps, batch=64, **how).arrays)
     real = task.features(task.test_x)
     distances = [frechet_distance(task.features(part), real) for part in drawn.split(COUNT)]
     return [distance - task.floors["frechet"] for distance in distances]

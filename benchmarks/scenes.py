@@ -138,7 +138,7 @@ def table() -> None:
     lines = [f"| | {' | '.join(RESPECTS)} |", "|---|" + "---|" * len(RESPECTS)]
     for kind, name in NAMES.items():
         row = found["shares"][kind]
-        lines.append(f"| {name} | {' | '.join(_share(row[r]) for r in RESPECTS)} |")
+        lines.append(f"| {name} | {' | '.join(share_of(row[r]) for r in RESPECTS)} |")
     captions = found["shares"]["unseen"]["all"]["n"]
     minutes = sum(found["processor_seconds"].values()) / 60
     net, asked = found["config"]["net"], found["config"]["sample"]
@@ -159,7 +159,8 @@ def table() -> None:
     put(PAGE, "scenes", "\n".join(lines))
 
 
-def _share(row: dict[str, Any]) -> str:
+def share_of(row: dict[str, Any]) -> str:
+    """A share as plain values, with its interval, for a table."""
     return str(Share(hits=round(row["share"] * row["n"]), n=row["n"]))
 
 

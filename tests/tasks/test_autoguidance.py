@@ -1,5 +1,7 @@
 """Autoguidance by one option: what the run was early in its training is the weak model."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -80,3 +82,7 @@ def test_what_has_no_early_average_says_so(model):
         sample(model, 1, "3", guidance=0.0, autoguidance=2.0)
     with pytest.raises(UsageError, match="autoguidance"):
         sample(model, 1, autoguidance=0.5)
+    distill = replace(model.config.distill, guidance=(1.0, 4.0))
+    student = replace(model, config=replace(model.config, distill=distill))
+    with pytest.raises(UsageError, match="has learned its guidance"):
+        guided(student, SampleOptions(autoguidance=2.0))
