@@ -3,7 +3,7 @@
 Updates of the recipe ``auto`` for an hour, in bfloat16 where the processor has it. *Examples*:
 finding the next ones, reading and varying them, making x of them. *All that is drawn*: these, noise
 levels and noise. What is mapped was read before, as where the system has memory to spare.
-*Optimiser*: the steps of Muon and AdamW, gradients clipped before.
+*Optimiser*: the steps of Muon and AdamW, gradients clipped before; *Muon*: its part of them.
 
     python benchmarks/drawing.py [--quick]
 """
@@ -67,8 +67,8 @@ def shares(data: Dataset, options: Options) -> dict[str, Any]:
         timed(spent, Dataset, "order", "examples", options),
         timed(spent, Dataset, "batch", "examples", options),
         timed(spent, Denoising, "draw", "drawn", options),
-        timed(spent, AdamW, "step", "optimiser", options),
-        timed(spent, Muon, "step", "optimiser", options),
+        timed(spent, AdamW, "step", "adamw", options),
+        timed(spent, Muon, "step", "muon", options),
     ):
         for _ in range(updates):
             spent["update"] += seconds_of(training.update, options.threads)
@@ -78,7 +78,8 @@ def shares(data: Dataset, options: Options) -> dict[str, Any]:
         "step": spent["update"] / updates,
         "examples": spent["examples"] / spent["update"],
         "drawn": (spent["drawn"] + spent["order"]) / spent["update"],
-        "optimiser": spent["optimiser"] / spent["update"],
+        "optimiser": (spent["adamw"] + spent["muon"]) / spent["update"],
+        "muon": spent["muon"] / spent["update"],
     }
 
 
@@ -106,10 +107,11 @@ def table(result: Result) -> str:
             f"{row['examples']:.1%}",
             f"{row['drawn']:.1%}",
             f"{row['optimiser']:.1%}",
+            f"{row['muon']:.1%}" if row.get("muon") else "",
         )
         for name, row in result["rows"].items()
     ]
-    shares = ("examples", "all that is drawn", "optimiser")
+    shares = ("examples", "all that is drawn", "optimiser", "Muon")
     return grid(("data", "network", "batch", "ms an update", *shares), rows)
 
 

@@ -15,7 +15,7 @@ from ornstein.train.optimise import (
     batches,
     build_optimizers,
     learning_rate,
-    orthogonalise,
+    orthogonal,
     restore,
     tensors_of,
 )
@@ -44,6 +44,19 @@ def test_learning_rate_depends_on_the_share_of_the_budget_alone():
 def test_learning_rate_without_warmup_or_with_nothing_else(warmup):
     config = TrainConfig(seen=100, learning_rate=1.0, warmup=warmup, decay="linear")
     assert learning_rate(50, config) == pytest.approx(0.5)
+
+
+def orthogonalise(G):
+    return orthogonal([G])[0]
+
+
+def test_batches_of_as_many_rows_do_not_change_each_other():
+    draw = torch.Generator().manual_seed(0)
+    shapes = ((3, 16, 40), (2, 8, 30), (1, 16, 16))
+    stacks = [torch.randn(s, generator=draw, dtype=torch.float64) for s in shapes]
+    for together, alone in zip(orthogonal(stacks), map(orthogonalise, stacks), strict=True):
+        torch.testing.assert_close(together, alone)
+    assert orthogonal([]) == []
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

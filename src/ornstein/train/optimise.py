@@ -5,6 +5,7 @@ compiler: two seconds for nothing, at every start.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from math import cos, pi, prod
 
 import torch
@@ -130,7 +131,7 @@ class Muon(Optimizer):
     """Steepest descent in the spectral norm: ``W <- W - lr c U V^T``.
 
     ``U S V^T`` is the singular value decomposition of the momentum, in Nesterov's form;
-    `orthogonalise` stands for dropping S. A convolution is a matrix from all it reads at one point
+    `levelling` stands for dropping S. A convolution is a matrix from all it reads at one point
     to its channels. With ``c = 0.2 sqrt(max(rows, columns))`` a step moves a weight by about as
     much as a step of AdamW, so that both share one learning rate.
 
@@ -151,25 +152,32 @@ class Muon(Optimizer):
     def step(self, lr: float) -> None:
         # Once for all batches: memory is slower when it is new to a process than when it is not.
         room = next(iter(self.weights.values())).new_empty(max(map(prod, self.shapes)))
+        moved, stacks = list[list[str]](), list[Tensor]()
         for names, shape in zip(self.batches, self.shapes, strict=True):
-            moved = [name for name in names if self.weights[name].grad is not None]
-            if moved:
-                self._step(moved, lr, room[: prod(shape)].view(shape)[: len(moved)])
+            wanted = [name for name in names if self.weights[name].grad is not None]
+            if wanted:
+                moved.append(wanted)
+                stacks.append(self._directions(wanted, room[: prod(shape)].view(shape)))
+        for names, moves in zip(moved, orthogonal(stacks), strict=True):
+            self._move(names, moves, lr)
 
-    def _step(self, names: list[str], lr: float, moves: Tensor) -> None:
-        """One step of weights that are orthogonalised in one batch, worked out in `moves`."""
-        weights = [self.weights[name] for name in names]
-        if any(sides(p) != moves.shape[1:] for p in weights):
-            moves.zero_()
-        for name, p, place in zip(names, weights, moves, strict=True):
+    def _directions(self, names: list[str], room: Tensor) -> Tensor:
+        """Where the weights of a batch would go, no singular value dropped ``(N, R, C)``."""
+        stack, weights = room[: len(names)], [self.weights[name] for name in names]
+        if any(sides(p) != stack.shape[1:] for p in weights):
+            stack.zero_()
+        for name, p, place in zip(names, weights, stack, strict=True):
             average, grad = self.memory[f"{name}|momentum"].view(len(p), -1), p.grad
             assert grad is not None
             grad = grad.flatten(1)
             # Nesterov: the next average, should the same gradient come once more
             torch.lerp(average, grad, 1 - self.momentum**2, out=of(p, place))
             average.lerp_(grad, 1 - self.momentum)
-        moves.copy_(orthogonalise(moves.to(products_in(moves))))
-        for p, move in zip(weights, moves, strict=True):
+        return stack.to(products_in(stack), copy=True)
+
+    def _move(self, names: list[str], moves: Tensor, lr: float) -> None:
+        for name, move in zip(names, moves, strict=True):
+            p = self.weights[name]
             matrix = p.view(len(p), -1)
             if self.weight_decay:
                 matrix.mul_(1 - lr * self.weight_decay)
@@ -179,7 +187,7 @@ class Muon(Optimizer):
 def sides(p: Tensor) -> tuple[int, int]:
     """Rows and columns of a matrix, or of a convolution ``(O, I, *K)`` as one, laid on its side.
 
-    The order of the columns does not matter to `orthogonalise`: so it is the one in memory.
+    The order of the columns does not matter to `orthogonal`: so it is the one in memory.
     """
     rows = len(p)
     columns = p.numel() // rows
@@ -227,8 +235,22 @@ def products_in(X: Tensor) -> torch.dtype:
 LEAST = 1e-7  # size of X below which it counts as it is: squares of A are soon lost in float32
 
 
-def orthogonalise(X: Tensor) -> Tensor:
-    """About ``U V^T`` of each matrix ``U S V^T`` of a batch ``(N, R, C)``, R <= C, in its dtype.
+def orthogonal(stacks: Sequence[Tensor]) -> list[Tensor]:
+    """About ``U V^T`` of each matrix ``U S V^T`` of batches ``(N, R, C)``, R <= C, in their dtypes.
+
+    ``X X^T`` is small, whatever C is: those of as many rows are levelled together.
+    """
+    squares, found = [X @ X.mT for X in stacks], list(stacks)
+    for rows in {X.shape[1] for X in stacks}:
+        alike = [i for i, X in enumerate(stacks) if X.shape[1] == rows]
+        factors = levelling(torch.cat([squares[i] for i in alike]))
+        for i, factor in zip(alike, factors.split([len(stacks[i]) for i in alike]), strict=True):
+            found[i] = factor.to(stacks[i].dtype) @ stacks[i]
+    return found
+
+
+def levelling(A: Tensor) -> Tensor:
+    """F of each matrix X, given ``A = X X^T`` ``(N, R, R)``, for which F X is about ``U V^T``.
 
     Three rounds of ``X <- p(X X^T) X``, polynomials of the singular values that take those from
     0.01 to 1 into about [0.66, 1.14], and lesser ones to 66 times what they were. Before, X is
@@ -244,7 +266,6 @@ def orthogonalise(X: Tensor) -> Tensor:
     that leave the least error, each with a margin of 2 % for rounding; the last is a tenth less,
     for the learning rates of the recipes were chosen on directions of that size.
     """
-    A = X @ X.mT
     if A.dtype == torch.bfloat16:
         A = A.to(products_in(A))
     size = A.norm(dim=(1, 2), keepdim=True).clamp_min(LEAST**2)
@@ -254,7 +275,7 @@ def orthogonalise(X: Tensor) -> Tensor:
     second = quadratic(A, 3.5653, -2.5649, 0.4860)
     A = second @ A @ second
     third = quadratic(A, 2.3482, -1.6768, 0.3689)
-    return (third @ (second @ first) * size.rsqrt()).to(X.dtype) @ X
+    return third @ (second @ first) * size.rsqrt()
 
 
 def quadratic(A: Tensor, a: float, b: float, c: float) -> Tensor:
