@@ -28,6 +28,7 @@ Kind = Literal["mlp", "unet", "unet2d"]
 NO_EMBEDDING = EmbeddingConfig()
 
 SHORT = 15.0  # minutes, below which a small network learns more
+ASKED = 30.0  # minutes, likewise for what is asked for
 MOMENT = 5.0  # minutes, likewise for points
 FEW = 300  # pictures, which are soon known by heart
 GPU = 30.0  # minutes of two cores, about, to which one of a GPU comes
@@ -56,10 +57,11 @@ def auto(data: Dataset, minutes: float | None, gpu: bool) -> RunConfig:
     pixels = prod(data.codec.shape[1:])
     short = minutes is not None and minutes < SHORT
     if isinstance(data.codec, LatentCodec) and pixels <= 256:
+        size = 64 if minutes is not None and minutes < ASKED else 80
         if data.embedded is not None:
-            return asked_for("embeddings", 64 if short else 80)
+            return asked_for("embeddings", size)
         if data.captions is not None:
-            return asked_for("words", 64 if short else 80)
+            return asked_for("words", size)
     small = short or pixels <= 256
     return RunConfig(
         net=NetConfig(kind="unet", size=32 if small else 64),
