@@ -6,14 +6,18 @@ never saw together. Each
 picture is read back by `ornstein.evaluate.measures.scenes`, whose own errors on real scenes stand
 beside, and on scenes that the autoencoder has encoded and decoded: no run on it can do better.
 
-    [ORNSTEIN_RUNS=folder] python benchmarks/scenes.py [--seen N] [--captions N] [table]
+    [ORNSTEIN_RUNS=folder] python benchmarks/scenes.py [--seen N] [--captions N] [minutes | table]
 
-With `table`, only docs/text.md is written anew. A run that lies in the folder is measured as it is.
+With `minutes`, two commands are typed as a person would who has twenty minutes and this machine,
+with as many threads as it has, and what they make is measured. With `table`, only docs/text.md is
+written anew. A run that lies in the folder is measured as it is.
 """
 
 import argparse
 import json
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import asdict, replace
@@ -23,6 +27,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import matplotlib.pyplot as plt
+from measure import cores, processor
 from pages import put
 
 import ornstein as ou
@@ -45,11 +50,17 @@ from ornstein.train import recipe
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "scenes.json"
+MINUTES_RESULTS = RESULTS.with_name("scenes_minutes.json")
 PAGE = HERE.parent / "docs" / "text.md"
 PICTURE = PAGE.parent / "pictures" / "scenes.png"
 EACH, ROWS = 8, 8  # of the picture
 PARTS = ("coder", "scenes")  # runs, in this order
 CODED = 120_000  # examples the autoencoder sees
+TYPED = {  # twenty minutes with what it takes to begin and to end
+    "coder": "--recipe autoencoder --minutes 2.2",
+    "scenes": "--latent coder --minutes 15.6",
+}
+AUTOGUIDANCE = (1.0, 3.0)
 WHAT = ("net", "schedule", "denoiser", "times", "train", "sample")  # of a configuration
 NAMES = {
     "unseen": "captions not seen",
@@ -81,6 +92,35 @@ def measure(folder: Path, seen: int, captions: int) -> dict[str, Any]:
         "processor_seconds": seconds,
         "shares": found,
     }
+
+
+def measure_minutes(folder: Path, captions: int) -> dict[str, Any]:
+    """What the run draws rightly that two commands make in twenty minutes, by the clock."""
+    seconds = {part: typed(folder / part, words) for part, words in TYPED.items()}
+    model = ou.load(folder / "scenes")
+    known, _ = training_data(model)
+    found = {f"{w:g}": judge_run(model, known, captions, autoguidance=w) for w in AUTOGUIDANCE}
+    return {
+        "commands": [f"ornstein train scenes {words}" for words in TYPED.values()],
+        "cores": cores(),
+        "processor": processor(),
+        "seconds": seconds,
+        "config": settings(model.config),
+        "seen": model.seen,
+        "shares": {weight: judged.facts for weight, judged in found.items()},
+    }
+
+
+def typed(place: Path, words: str) -> float:
+    """The seconds that a command takes, its start among them; kept beside the run it makes."""
+    clock = place.with_suffix(".json")
+    if not (place / "run.json").is_file():
+        command = [sys.executable, "-m", "ornstein", "train", "scenes", *words.split()]
+        own = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+        began = time.monotonic()
+        subprocess.run([*command, "--out", place.name], cwd=place.parent, env=own, check=True)
+        clock.write_text(json.dumps(round(time.monotonic() - began, 1)))
+    return json.loads(clock.read_text())
 
 
 def with_seen(config: RunConfig, seen: int) -> RunConfig:
@@ -159,6 +199,26 @@ def table() -> None:
     put(PAGE, "scenes", "\n".join(lines))
 
 
+def minutes_table() -> None:
+    """Put what twenty minutes make between their marks of the page."""
+    found = json.loads(MINUTES_RESULTS.read_text())
+    rows = [f"| | autoguidance | {' | '.join(RESPECTS)} |", "|---|---|" + "---|" * len(RESPECTS)]
+    for kind in ("unseen", "held_out"):
+        for weight, shares in found["shares"].items():
+            told = " | ".join(share_of(shares[kind][r]) for r in RESPECTS)
+            rows.append(f"| {NAMES[kind]} | {'none' if weight == '1' else weight} | {told} |")
+    net, train = found["config"]["net"], found["config"]["train"]
+    minutes, seconds = divmod(round(sum(found["seconds"].values())), 60)
+    rows += [
+        "",
+        f"{minutes} min {seconds:02d} s by the clock, on {found['cores']} cores of an "
+        f"{found['processor']}: a U-Net of size {net['size']} on batches of {train['batch']}, "
+        f"after {found['seen']:,} examples. Shares as above ([benchmarks/scenes.py]"
+        "(../benchmarks/scenes.py)).",
+    ]
+    put(PAGE, "scenes-minutes", "\n".join(rows))
+
+
 def share_of(row: dict[str, Any]) -> str:
     """A share as plain values, with its interval, for a table."""
     return str(Share(hits=round(row["share"] * row["n"]), n=row["n"]))
@@ -166,16 +226,20 @@ def share_of(row: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("only", nargs="?", choices=["table"])
+    parser.add_argument("only", nargs="?", choices=["minutes", "table"])
     parser.add_argument("--seen", type=int, default=620_000)
     parser.add_argument("--captions", type=int, default=500)
     chosen = parser.parse_args()
-    if chosen.only is None:
-        kept = os.environ.get("ORNSTEIN_RUNS")
+    if chosen.only != "table":
         with tempfile.TemporaryDirectory() as temporary:
-            found = measure(Path(kept or temporary), chosen.seen, chosen.captions)
-        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+            folder = Path(os.environ.get("ORNSTEIN_RUNS", temporary))
+            if chosen.only == "minutes":
+                found, place = measure_minutes(folder, chosen.captions), MINUTES_RESULTS
+            else:
+                found, place = measure(folder, chosen.seen, chosen.captions), RESULTS
+        place.write_text(json.dumps(found, indent=1) + "\n")
     table()
+    minutes_table()
 
 
 if __name__ == "__main__":

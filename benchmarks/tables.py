@@ -89,6 +89,7 @@ WRITERS: dict[str, Callable[[], object]] = {
     "augment": augment.table,
     "classify": classify.table,
     "scenes": scenes.table,
+    "scenes_minutes": scenes.minutes_table,
     "prior": prior.table,
     "adapters": of_adapters,
     "distillation": of_distillation,

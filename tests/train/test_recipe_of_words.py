@@ -17,6 +17,7 @@ from ornstein.train import recipes
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 MEASURED, STAGES = RESULTS / "scenes.json", RESULTS / "prior.json"
+TWENTY = RESULTS / "scenes_minutes.json"
 
 
 @pytest.fixture
@@ -49,9 +50,18 @@ def test_captioned_latents_are_trained_and_drawn_as_the_scenes_that_were_measure
     assert set(measured) == {"net", "schedule", "denoiser", "times", "train", "sample"}
 
 
-def test_a_short_run_is_smaller_and_nothing_else(scenes):
-    short, long = (recipe(scenes, minutes=minutes) for minutes in (10, 20))
-    assert short.net.size == 64 and replace(short, net=long.net) == long
+def test_half_an_hour_is_spent_as_the_minutes_that_were_measured(scenes):
+    config, measured = recipe(scenes, minutes=20), json.loads(TWENTY.read_text())["config"]
+    train = {name: measured["train"][name] for name in ("seen", "precision")}
+    config = replace(config, train=replace(config.train, **train))
+    assert json.loads(json.dumps({name: asdict(config)[name] for name in measured})) == measured
+
+
+def test_a_run_of_less_than_half_an_hour_is_smaller_on_larger_batches_and_nothing_else(scenes):
+    short, long = (recipe(scenes, minutes=minutes) for minutes in (29, 30))
+    assert short.net.size == 64 and short.train.batch == 128
+    train = replace(short.train, batch=64)
+    assert replace(short, net=long.net, train=train) == long == recipe(scenes)
 
 
 @pytest.mark.parametrize("role", ["prior", "decoder"])

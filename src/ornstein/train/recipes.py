@@ -28,7 +28,7 @@ Kind = Literal["mlp", "unet", "unet2d"]
 NO_EMBEDDING = EmbeddingConfig()
 
 SHORT = 15.0  # minutes, below which a small network learns more
-ASKED = 30.0  # minutes, likewise for what is asked for
+ASKED = 30.0  # minutes, likewise for latents of what is asked for in words
 MOMENT = 5.0  # minutes, likewise for points
 FEW = 300  # pictures, which are soon known by heart
 GPU = 30.0  # minutes of two cores, about, to which one of a GPU comes
@@ -57,11 +57,11 @@ def auto(data: Dataset, minutes: float | None, gpu: bool) -> RunConfig:
     pixels = prod(data.codec.shape[1:])
     short = minutes is not None and minutes < SHORT
     if isinstance(data.codec, LatentCodec) and pixels <= 256:
-        size = 64 if minutes is not None and minutes < ASKED else 80
         if data.embedded is not None:
-            return asked_for("embeddings", size)
+            return asked_for("embeddings", 64 if short else 80)
         if data.captions is not None:
-            return asked_for("words", size)
+            brief = minutes is not None and minutes < ASKED
+            return few_words() if brief else asked_for("words", 80)
     small = short or pixels <= 256
     return RunConfig(
         net=NetConfig(kind="unet", size=32 if small else 64),
@@ -88,6 +88,12 @@ def asked_for(by: Literal["words", "embeddings"], size: int) -> RunConfig:
         times=TimesConfig(name="log-normal", mean=0.2, std=1.2),
         sample=strong if by == "words" else SampleConfig(),
     )
+
+
+def few_words() -> RunConfig:
+    """The same for words in half an hour: smaller, on larger batches, of which more are seen."""
+    config = asked_for("words", 64)
+    return replace(config, train=replace(config.train, batch=128))
 
 
 def varied(data: Dataset) -> DataOptions:
