@@ -59,6 +59,17 @@ def test_batches_of_as_many_rows_do_not_change_each_other():
     assert orthogonal([]) == []
 
 
+def test_batches_multiplied_in_different_dtypes_keep_them():
+    draw = torch.Generator().manual_seed(0)
+    rough, fine = (
+        torch.randn(2, 16, 40, generator=draw).bfloat16(),
+        torch.randn(1, 16, 30, generator=draw),
+    )
+    found = orthogonal([rough, fine])
+    assert [moves.dtype for moves in found] == [torch.bfloat16, torch.float32]
+    torch.testing.assert_close(found[1], orthogonalise(fine), rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(3, 17, 40), (2, 32, 32)])
 def test_orthogonalise_keeps_the_singular_vectors_and_levels_the_values(shape, dtype):

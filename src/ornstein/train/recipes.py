@@ -61,7 +61,7 @@ def auto(data: Dataset, minutes: float | None, gpu: bool) -> RunConfig:
             return asked_for("embeddings", 64 if short else 80)
         if data.captions is not None:
             brief = minutes is not None and minutes < ASKED
-            return few_words() if brief else asked_for("words", 80)
+            return asked_for("words", 64, 128) if brief else asked_for("words", 80)
     small = short or pixels <= 256
     return RunConfig(
         net=NetConfig(kind="unet", size=32 if small else 64),
@@ -74,26 +74,20 @@ def auto(data: Dataset, minutes: float | None, gpu: bool) -> RunConfig:
     )
 
 
-def asked_for(by: Literal["words", "embeddings"], size: int) -> RunConfig:
+def asked_for(by: Literal["words", "embeddings"], size: int, batch: int = 64) -> RunConfig:
     """Latents of pictures that are asked for.
 
     Where things stand is settled while there is much noise, of which it sees more. One block at
-    each level leaves time for more examples. Of words, guidance is strong, without the part along
-    the estimate, which would glare.
+    each level leaves time for more examples, as large batches do in little of it. Of words,
+    guidance is strong, without the part along the estimate, which would glare.
     """
     strong = SampleConfig(steps=32, guidance=7.0, guidance_parallel=0.0)
     return RunConfig(
         net=NetConfig(kind="unet", size=size, depth=1),
-        train=TrainConfig(batch=64, optimizer="muon", learning_rate=4e-3),
+        train=TrainConfig(batch=batch, optimizer="muon", learning_rate=4e-3),
         times=TimesConfig(name="log-normal", mean=0.2, std=1.2),
         sample=strong if by == "words" else SampleConfig(),
     )
-
-
-def few_words() -> RunConfig:
-    """The same for words in half an hour: smaller, on larger batches, of which more are seen."""
-    config = asked_for("words", 64)
-    return replace(config, train=replace(config.train, batch=128))
 
 
 def varied(data: Dataset) -> DataOptions:
