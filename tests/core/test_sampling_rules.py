@@ -13,7 +13,6 @@ from torch.testing import assert_close
 from ornstein.core import noise
 from ornstein.core.denoise import Denoiser, reverse_variances
 from ornstein.core.exact import GaussianDenoiser
-from ornstein.core.multistep import LARGE
 from ornstein.core.sample import (
     RK45,
     AdamsBashforth,
@@ -37,7 +36,7 @@ from ornstein.core.solve import (
     quadrature,
 )
 from ornstein.core.times import StrideGrid, UniformGrid
-from ornstein.core.trajectory import Mix, instants
+from ornstein.core.trajectory import instants, mix
 from ornstein.errors import UsageError
 from truths import F64, VE, mixture, normal
 
@@ -149,19 +148,6 @@ def test_adams_bashforth_has_the_weights_of_the_textbook_on_equal_steps():
         expected = expected + h * sum(a * b for a, b in zip(w, u[-len(w) :], strict=True))
     got = AdamsBashforth(order=3)(truth, x, UniformGrid()(FLOW, 10))
     assert_close(got, expected, rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize("schedule", [noise.FlowSchedule(), noise.CosineSchedule()])
-def test_memory_that_is_used_again_changes_nothing_that_was_given_out(schedule):
-    plan = AdamsBashforth(order=3).plan(schedule, UniformGrid()(schedule, 8))
-    denoiser, x = mixture(schedule), normal(LARGE // 2, 2)
-    given, kept = list[torch.Tensor](), list[torch.Tensor]()
-    plan(denoiser, x, on_step=lambda x_s, s: (given.append(x_s), kept.append(x_s.clone())))
-    past, plain = deque(maxlen=plan.memory), x
-    for i, step in enumerate(plan.transitions):  # with gradients, no memory is used again
-        plain = step(denoiser, plain, past, torch.randn_like)
-        assert torch.equal(given[i], kept[i]) and torch.equal(given[i], plain)
-    assert len({one.data_ptr() for one in given}) == len(given)
 
 
 @pytest.mark.parametrize("variance", ["small", "large"])
@@ -285,8 +271,15 @@ def test_a_mix_is_the_sum_it_stands_for_and_changes_nothing(kept, weights):
     x, values = normal(3, 5), [normal(3, 5, seed=i) for i in range(1, 1 + len(weights))]
     before = [v.clone() for v in (x, *values)]
     expected = kept * x + sum(w * v for w, v in zip(weights, values, strict=True))
-    assert_close(Mix(kept, weights)(x, values), expected, rtol=1e-12, atol=1e-12)
+    assert_close(mix(kept, weights)(x, values), expected, rtol=1e-12, atol=1e-12)
     assert_close([x, *values], before, rtol=0, atol=0)
+
+
+def test_in_float32_a_mix_is_what_lerp_makes_of_numbers_to_the_bit():
+    x, *values = (normal(3, 5, seed=i).float() for i in range(4))
+    found = mix(0.5, [0.0, 0.75, -0.25])(x, values)
+    expected = torch.lerp(torch.lerp(x, values[1], 0.75 / 1.25), values[2], -0.25)
+    assert torch.equal(found, expected)
 
 
 def test_start_has_the_variance_of_x_t():

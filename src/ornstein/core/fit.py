@@ -17,7 +17,7 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from .multistep import straight_step, straight_weights, windows
+from .multistep import straight_memory, straight_step, straight_weights, windows
 from .noise import Schedule
 from .trajectory import Plan, instants
 
@@ -67,7 +67,7 @@ class FittedRule:
             straight_step(now, then, nodes[-len(row) :], row)
             for row, (now, then, nodes) in zip(self.weights, windows(grid, reach), strict=True)
         ]
-        return Plan(times, transitions, reach, self.steps)
+        return Plan(times, transitions, straight_memory(reach), self.steps)
 
 
 def unfitted(schedule: Schedule, times: Tensor) -> FittedRule:

@@ -2,17 +2,16 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from math import exp, expm1, inf, isinf, sqrt
 from typing import Literal, NamedTuple
 
-import torch
 from torch import Tensor
 
 from .denoise import Denoiser
 from .noise import Schedule
 from .solve import exponential_moments, power_moments, quadrature, runge_kutta
-from .trajectory import Draw, Instant, Mix, Past, Sampler, Step, Transition, unless_rounding
+from .trajectory import Draw, Instant, Mix, Past, Sampler, Step, Transition, mix
 
 StartUp = Literal["ramp", "runge-kutta"]
 """What a multistep rule does while its memory fills.
@@ -91,14 +90,6 @@ def exponential_weights(
 FURTHEST = 3.0  # cosine, 6 equal steps: at 2 to 5 the error is a tenth of that without a bound
 
 
-def mix(kept: float, weights: Sequence[float]) -> Mix:
-    """The `Mix` of these `weights`, of which the last is the newest value's."""
-    newest_first = list(weights[::-1])
-    while len(newest_first) > 1 and newest_first[-1] == 0:
-        newest_first.pop()
-    return Mix(kept, newest_first)
-
-
 def renewed(now: Instant, then: Instant, rate: float) -> float:
     """The standard deviation of the noise that is let go at this `rate`, to be drawn afresh."""
     if rate == 0 or then.sigma == 0:
@@ -123,23 +114,23 @@ def exponential_transition(
 ) -> Transition:
     """The step that `exponential_weights` describes, with its noise."""
     kept, weights = exponential_weights(now, then, nodes, rate, weigh)
-    return Transition(now.t, mix(kept, weights), fresh=renewed(now, then, rate))
+    return Transition(now.t, mix(kept, weights[::-1]), fresh=renewed(now, then, rate))
 
 
 class RungeKuttaStep(NamedTuple):
     """A step of a one-step rule, while a multistep rule's memory fills.
 
-    Remembered is x_hat or, for a `StraightStep` that follows, ``x_t - size x_hat``.
+    Remembered is x_hat, and before it x_t too if it is `whole`: for a `StraightStep` that follows.
     """
 
     order: int
     now: Instant
     then: Instant
-    size: float | None = None
+    whole: bool = False
 
     def __call__(self, denoiser: Denoiser, x_t: Tensor, past: Past, noise: Draw) -> Tensor:
         x_hat = denoiser(x_t, self.now.t)
-        past.appendleft(x_hat if self.size is None else torch.sub(x_t, x_hat, alpha=self.size))
+        past.extendleft([x_hat, x_t] if self.whole else [x_hat])
         return runge_kutta(self.order, denoiser, x_t, x_hat, self.now, self.then)
 
 
@@ -275,7 +266,7 @@ class UniPC(Sampler):
                 continue
             kept, predict = exponential_weights(now, then, known)
             weights = _sum(predict, [kept * w for w in mend])
-            found.append(Transition(now.t, mix(kept, weights)))
+            found.append(Transition(now.t, mix(kept, weights[::-1])))
             correct = exponential_weights(now, then, [*known, then])[1]
             mend = _sum(correct, [*(-w for w in predict), 0.0])
         return found
@@ -289,54 +280,39 @@ def straight_weights(now: Instant, then: Instant, nodes: Sequence[Instant]) -> l
 
 @dataclass(frozen=True, slots=True)
 class StraightStep:
-    """A step along the last slopes, ``v = x_t - size x_hat = sigma u``, of which v_0 is x_t's.
+    """A step along velocities, each of which is that of an x_t and its x_hat; both are remembered.
 
-    ``x_s = (1 + beyond) (x_t + newest v_0 + sum_i older_i v_i)``; on straight paths, where size
-    is 1 and beyond is 0, in an operation for each slope and one for v_0.
+    Args:
+        t: The time of x_t.
+        mix: Of x_t, with x_hat, and then what was remembered: x_t and x_hat of a step ago, ...
     """
 
     t: Tensor
-    size: float
-    newest: float
-    older: Sequence[float]
-    beyond: float
+    mix: Mix
 
     def __call__(self, denoiser: Denoiser, x_t: Tensor, past: Past, noise: Draw) -> Tensor:
-        x_hat = denoiser(x_t, self.t)
-        slope = x_t - x_hat if self.size == 1 else torch.sub(x_t, x_hat, alpha=self.size)
-        if x_t.numel() < LARGE:
-            x_s = torch.add(x_t, slope, alpha=self.newest)
-        else:
-            x_s = torch.add(x_t, slope, alpha=self.newest, out=spare(past))
-        for weight, before in zip(self.older, past):  # noqa: B905 (more may be remembered)
-            x_s.add_(before, alpha=weight)
-        past.appendleft(slope)
-        return x_s.add_(x_s, alpha=self.beyond) if self.beyond else x_s
+        past.appendleft(denoiser(x_t, self.t))
+        x_s = self.mix(x_t, past)
+        past.appendleft(x_t)
+        return x_s
 
 
-LARGE = 2**15  # numbers: 128 KiB, for which GNU's allocator may ask the system each time
-
-
-def spare(past: Past) -> Tensor | None:
-    """The memory of the oldest slope, if all that are remembered and one's own are one too many.
-
-    A step that takes two large tensors from the allocator and gives two back takes three times as
-    long as one that takes one.
-    """
-    if len(past) != past.maxlen or torch.is_grad_enabled() or torch.compiler.is_compiling():
-        return None
-    return past.pop()
+def straight_memory(velocities: int) -> int:
+    """How many values a `StraightStep` along so many velocities looks at."""
+    return 2 * velocities - 1
 
 
 def straight_step(
     now: Instant, then: Instant, nodes: Sequence[Instant], weights: Sequence[float]
 ) -> StraightStep:
-    """``y_s = y_t + (tau_s - tau_t) sum_i w_i u_i``, in flow coordinates."""
-    h = now.size * (then.tau - now.tau)
-    oldest_first = [h * w / node.sigma for w, node in zip(weights, nodes, strict=True)]
-    newest, *older = reversed(oldest_first)
-    size, beyond = 1 + unless_rounding(now.size - 1), unless_rounding(then.size / now.size - 1)
-    return StraightStep(now.t, size, newest, older, beyond)
+    """``y_s = y_t + (tau_s - tau_t) sum_i w_i u_i``, in flow coordinates: see `solve.velocity`."""
+    pairs = list[tuple[float, float]]()  # what each x_t is worth, and its x_hat
+    for w, node in zip(weights, nodes, strict=True):
+        h = then.size * (then.tau - now.tau) * w / node.tau
+        pairs.append((h / node.size, -h))
+    (of_x_t, of_x_hat), *older = reversed(pairs)
+    kept = then.size / now.size + of_x_t
+    return StraightStep(now.t, mix(kept, [of_x_hat, *chain.from_iterable(older)]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -373,7 +349,7 @@ class AdamsBashforth(Sampler):
 
     @property
     def memory(self) -> int:
-        return self.order
+        return straight_memory(self.order)
 
     def steps(self, schedule: Schedule, grid: Sequence[Instant]) -> list[Step]:
         found, order = list[Step](), self.order
@@ -381,7 +357,7 @@ class AdamsBashforth(Sampler):
             order = min(order, len(grid).bit_length() - 1)
         for now, then, nodes in windows(grid, order):
             if _starting(self.start_up, len(nodes), order, then):
-                found.append(RungeKuttaStep(order - 1, now, then, now.size))
+                found.append(RungeKuttaStep(order - 1, now, then, whole=True))
                 continue
             weights = straight_weights(now, then, nodes)
             found.append(straight_step(now, then, nodes, weights))

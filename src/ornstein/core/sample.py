@@ -29,6 +29,7 @@ from .trajectory import (
     encode,
     held,
     instants,
+    mix,
     start,
 )
 
@@ -203,7 +204,7 @@ class Churn:
         if up is now:
             return step
         added = sqrt(max((up.sigma / up.alpha) ** 2 - (now.sigma / now.alpha) ** 2, 0.0))
-        return ChurnedStep(Mix(up.alpha / now.alpha, [up.alpha * added * self.inflation]), step)
+        return ChurnedStep(mix(up.alpha / now.alpha, [up.alpha * added * self.inflation]), step)
 
 
 class ChurnedStep(NamedTuple):
@@ -294,7 +295,7 @@ class Heun(Sampler):
             gain = then.alpha * expm1(then.half - now.half)
         else:
             gain = then.size * (now.tau / then.tau - 1)
-        return HeunStep(now.t, then.t, ahead, gain / 2)
+        return HeunStep(now.t, then.t, ahead, mix(1.0, [gain / 2, -gain / 2]))
 
 
 class HeunStep(NamedTuple):
@@ -303,12 +304,12 @@ class HeunStep(NamedTuple):
     t: Tensor
     s: Tensor
     ahead: Mix
-    gain: float
+    mend: Mix
 
     def __call__(self, denoiser: Denoiser, x_t: Tensor, past: Past, noise: Draw) -> Tensor:
         x_hat = denoiser(x_t, self.t)
-        x_s = self.ahead(x_t, [x_hat])
-        return torch.add(x_s, denoiser(x_s, self.s) - x_hat, alpha=self.gain)
+        x_s = self.ahead(x_t, (x_hat,))
+        return self.mend(x_s, (denoiser(x_s, self.s), x_hat))
 
 
 # --- Langevin steps, adaptive steps --------------------------------------------------------------

@@ -65,7 +65,11 @@ def instants(schedule: Schedule, times: Tensor) -> list[Instant]:
 # --- Steps ---------------------------------------------------------------------------------------
 
 
-class Mix:
+Mix = Callable[[Tensor, Sequence[Tensor]], Tensor]
+"""A weighted sum of x and some values: a new tensor like x."""
+
+
+def mix(kept: float, weights: Sequence[float]) -> Mix:
     """``kept x + sum_i w_i v_i``, in one tensor operation for each value: they take a microsecond.
 
     With ``S_i = kept + w_0 + ... + w_i``, each is an interpolation,
@@ -74,30 +78,34 @@ class Mix:
 
     and the last is multiplied by S_n, as a sum, for which a product would take twice as long. On
     straight paths and in ``ve``, if the values are x_hat and no noise is drawn, S_n is 1. Positive
-    weights come first: so no S_i is less than kept or S_n, and nothing is divided by 0.
+    weights come first: so no S_i is less than S_n or the first of them, and nothing is divided by
+    0. A weight of 0 takes no operation.
+
+    In float32 on a CPU the shares are tensors: that is to the same bit, and `lerp_` takes a quarter
+    less. A closure is called sooner than an object.
 
     Args:
-        kept: Of x, not negative.
+        kept: Of x. With the first positive weight it is positive, or not negative without one.
         weights: Of the values, the newest first; at least one. S_n is positive.
     """
+    shares, total = list[tuple[int, float]](), kept
+    heard = [(i, weight) for i, weight in enumerate(weights) if weight] or [(0, 0.0)]
+    for i, weight in sorted(heard, key=lambda value: value[1] < 0):
+        total += weight
+        shares.append((i, weight / total))
+    single, cpu = torch.float32, torch.device("cpu")
+    tensors = [(i, torch.tensor(share, dtype=single, device=cpu)) for i, share in shares]
+    as_tensors, as_numbers = (tensors[0], tensors[1:]), (shares[0], shares[1:])
+    beyond = unless_rounding(total - 1)
 
-    __slots__ = ("beyond", "first", "rest")
+    def mixed(x: Tensor, values: Sequence[Tensor]) -> Tensor:
+        (i, share), rest = as_tensors if x.dtype is single and x.is_cpu else as_numbers
+        out = torch.lerp(x, values[i], share)
+        for i, share in rest:
+            out.lerp_(values[i], share)
+        return out.add_(out, alpha=beyond) if beyond else out
 
-    def __init__(self, kept: float, weights: Sequence[float]) -> None:
-        parts, total = list[tuple[int, float]](), kept
-        for i, weight in sorted(enumerate(weights), key=lambda value: value[1] < 0):
-            total += weight
-            parts.append((i, weight / total))
-        self.first, *self.rest = parts
-        self.beyond = unless_rounding(total - 1)
-
-    def __call__(self, x: Tensor, values: Sequence[Tensor]) -> Tensor:
-        """A new tensor like x."""
-        i, part = self.first
-        out = torch.lerp(x, values[i], part)
-        for i, part in self.rest:
-            out.lerp_(values[i], part)
-        return out.add_(out, alpha=self.beyond) if self.beyond else out
+    return mixed
 
 
 def unless_rounding(value: float) -> float:
@@ -134,7 +142,7 @@ def held(now: Instant, then: Instant, kept: float = 1.0) -> Mix:
     ``x_s = alpha_s x_hat + kept sigma_s eps_hat``.
     """
     ratio = kept * then.sigma / now.sigma
-    return Mix(ratio, [then.alpha - now.alpha * ratio])
+    return mix(ratio, [then.alpha - now.alpha * ratio])
 
 
 # --- Samplers ------------------------------------------------------------------------------------
