@@ -75,7 +75,7 @@ TABLE = [
         (2,),
         4,
         "cpu",
-        POINTS | {"net.size": 64, "net.depth": 3, "train.batch": 512, "train.learning_rate": 6e-3},
+        POINTS | {"net.size": 48, "net.depth": 3, "train.batch": 512, "train.learning_rate": 6e-3},
     ),
 ]
 

@@ -170,10 +170,10 @@ def contrastive() -> RunConfig:
 
 
 def few_points() -> RunConfig:
-    """The same with a network of a fifth of the weights, on larger batches."""
+    """The same with a network of a ninth of the weights, on larger batches."""
     config = points()
     train = replace(config.train, batch=512, learning_rate=6e-3)
-    return replace(config, net=NetConfig(kind="mlp", size=64, depth=3), train=train)
+    return replace(config, net=NetConfig(kind="mlp", size=48, depth=3), train=train)
 
 
 def ddpm(steps: int, *, kind: Kind = "unet", size: int = 64, rate: float = 2e-4) -> RunConfig:
