@@ -2,13 +2,14 @@
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from PIL import Image
 
 from ornstein.data import open_data, profile_data
-from ornstein.data.captions import Captions, Words
+from ornstein.data.captions import MERGES, Captions, Words
 from ornstein.data.dataset import draws_at
 from ornstein.errors import DataError, ModelFileError, Notice
 from ornstein.runs.config import RunConfig
@@ -70,6 +71,16 @@ def test_emphasis_lies_on_the_pieces_of_its_words(words):
     spans = [("a small ", 1.0), ("red", 1.4), (" 7", 1.0)]
     weights = words.emphasis(spans)
     assert weights[:5].tolist() == pytest.approx([1, 1, 1.4, 1, 1])
+
+
+def test_unknown_is_what_the_captions_had_once_or_never():
+    words = Words.learned([*TEXTS * 2, "a lonely 7"])
+    found = words.unknown("A cyan 7, left of a LONELY square: cyan as red")
+    assert found == ["cyan", "LONELY", "as"]
+    assert words.unknown("") == [] and all(words.unknown(text) == [] for text in TEXTS)
+    full = words.merges * (MERGES // len(words.merges) + 1)
+    assert replace(words, merges=full[:MERGES]).unknown("a cyan square") == []
+    assert replace(words, added=("sks",)).unknown("a red sks") == []
 
 
 def test_words_from_a_stranger_are_checked():

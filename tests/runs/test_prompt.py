@@ -5,7 +5,7 @@ import torch
 
 from ornstein.data.captions import Words
 from ornstein.errors import UsageError
-from ornstein.runs.prompt import Prompt, Term, quoted, terms_of, told_by, unread
+from ornstein.runs.prompt import Prompt, Term, quoted, terms_of, told_by
 from ornstein.tasks.asking import texts
 from untrained import tiny_model
 
@@ -66,9 +66,3 @@ def test_texts_put_together_have_an_axis_and_shares():
 def test_a_run_without_captions_refuses_texts():
     with pytest.raises(UsageError, match="without captions"):
         texts(tiny_model(), [Prompt.read("a 7")])
-
-
-def test_what_is_not_read_of_a_text_is_said():
-    long = " and ".join(["a red 7 left of a blue square"] * 3)
-    ((text, rest),) = unread([Prompt.read(long), Prompt.read("a 7")], WORDS)
-    assert text == long and rest and long.endswith(rest)

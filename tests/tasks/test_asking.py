@@ -12,14 +12,14 @@ from ornstein.data.captions import Words
 from ornstein.errors import Notice, UsageError
 from ornstein.runs.config import NetConfig, RunConfig, SampleConfig, TrainConfig
 from ornstein.runs.vocabulary import Vocabulary
-from ornstein.tasks.asking import guided, warn_of_unread
+from ornstein.tasks.asking import guided, warn_of_texts
 from ornstein.tasks.options import DrawOptions, EditOptions
 from ornstein.train.signals import Stop
 from untrained import grey_codec, of_random_weights, tiny_model
 
 WORDS = Words.learned(["a red 7 left of a blue square", "a green circle"] * 3)
 
-LONG = "a red 7 left of a blue square and a red 7 left of it"
+LONG = "a red 7 left of a blue square, a green circle, a red 7"
 
 
 @pytest.fixture(scope="module")
@@ -110,8 +110,16 @@ def test_what_is_left_unread_of_any_text_is_said(model, options):
     rest = WORDS.unread(LONG)
     assert LONG.endswith(rest)
     with pytest.warns(Notice, match=re.escape(f"left out: {rest!r}.")) as said:
-        warn_of_unread(model, options)
+        warn_of_texts(model, options)
     assert len(said) == 1
+
+
+def test_words_that_no_caption_had_are_named_once(model):
+    options = EditOptions(text=("a cyan 7 AND NOT a (7:1.4) of teal",), source="a red 7")
+    with pytest.warns(Notice) as said:
+        warn_of_texts(model, options)
+    told = [str(warning.message).partition(":")[0] for warning in said]
+    assert told == [f"No two captions of the run had {word}" for word in ("'cyan'", "'teal'")]
 
 
 def test_every_verb_that_draws_says_it_and_is_silent_of_what_is_read(model):

@@ -1,5 +1,6 @@
 """What people say of each example, and the pieces of words that a network reads of it."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -137,6 +138,21 @@ class Words:
         if len(offsets) <= self.length:
             return text[MOST_CHARACTERS:]
         return text[offsets[self.length - 1][1] :]
+
+    def unknown(self, text: str) -> list[str]:
+        """The words of a text that the captions had once or never: they are read in pieces.
+
+        What the captions had twice is a piece of its own; but of captions with too many words for
+        that, none is said to be unknown.
+        """
+        if len(self.merges) == MERGES:
+            return []
+        found = self._tokenizer.encode(text[:MOST_CHARACTERS])
+        places = defaultdict[int | None, list[tuple[int, int]]](list)
+        for word, place in zip(found.word_ids, found.offsets, strict=True):
+            places[word].append(place)
+        in_pieces = [pieces for pieces in places.values() if len(pieces) > 1]
+        return list(dict.fromkeys(text[p[0][0] : p[-1][1]].strip() for p in in_pieces))
 
 
 class Reads(Protocol):

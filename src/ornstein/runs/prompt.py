@@ -123,9 +123,3 @@ def told_by(prompts: Sequence[Prompt], words: Reads, terms: int = 0) -> dict[str
     if terms:
         return told | {"shares": shares}
     return {name: value[:, 0] for name, value in told.items()}
-
-
-def unread(prompts: Sequence[Prompt], words: Reads) -> list[tuple[str, str]]:
-    """The texts that are longer than what is read of them, and what is left out."""
-    terms = [term.text for prompt in prompts for term in prompt.terms]
-    return [(text, rest) for text in terms if (rest := words.unread(text))]

@@ -9,16 +9,18 @@ from torch import Tensor
 
 from ..core.denoise import Denoiser
 from ..core.guide import ALWAYS, Autoguidance, ClassifierFree, Composed, LearnedGuidance
+from ..data.captions import Words
 from ..data.given import fitted, mixed
 from ..data.names import shown
 from ..data.places import files_in
 from ..errors import Notice, UsageError
 from ..rng import normal
 from ..runs.model import Model
-from ..runs.prompt import Prompt, terms_of, told_by, unread
+from ..runs.prompt import Prompt, terms_of, told_by
 from ..runs.quick import early
 from .options import DrawOptions
 
+NAMED = 10  # unknown words of a text
 IN_WORDS = ("negative", "source", "from_text", "to_text")  # options that are one text each
 
 Context = Callable[[Sequence[int]], Tensor]
@@ -104,16 +106,23 @@ def texts(model: Model, prompts: Sequence[Prompt], terms: int = 0) -> dict[str, 
     return told | ({"text": model.words.tensor(said)} if reads else {})
 
 
-def warn_of_unread(model: Model, options: DrawOptions) -> None:
-    """Warn of the texts that are longer than what the run reads, and say what it leaves out.
+def warn_of_texts(model: Model, options: DrawOptions) -> None:
+    """Warn of what a run does not read of texts, as they are too long, and of words it never had.
 
     Of all texts that the options of any verb have: what is asked for, and `IN_WORDS`.
     """
+    if (words := model.words) is None:
+        return
     others = (getattr(options, name, None) for name in IN_WORDS)
     prompts = [*prompts_of(options), *(Prompt.read(text) for text in others if text)]
-    for text, rest in [] if model.words is None else unread(prompts, model.words):
-        said = f"The text {shown(text)!r} is longer than what is read of it; left out: "
-        warnings.warn(f"{said}{shown(rest)!r}.", Notice, stacklevel=2)
+    for text in dict.fromkeys(term.text for prompt in prompts for term in prompt.terms):
+        if rest := words.unread(text):
+            said = f"The text {shown(text)!r} is longer than what is read of it; left out: "
+            warnings.warn(f"{said}{shown(rest)!r}.", Notice, stacklevel=2)
+        if isinstance(words, Words) and (unknown := words.unknown(text)):
+            some = ", ".join(repr(shown(word)) for word in unknown[:NAMED])
+            said = f"No two captions of the run had {some}: "
+            warnings.warn(f"{said}what is read by its letters is a guess.", Notice, stacklevel=2)
 
 
 def context_of(model: Model, options: DrawOptions) -> Context | None:

@@ -38,7 +38,7 @@ from .asking import (
     guided,
     label_names,
     prompts_of,
-    warn_of_unread,
+    warn_of_texts,
 )
 from .options import DrawOptions, SampleOptions, checked, suggestion
 from .picture import png
@@ -368,12 +368,12 @@ def maker(model: Model, seed: int, prior: Model | None = None) -> Made | None:
 def plan(model: Model, options: DrawOptions, heard: bool = False) -> tuple[Denoiser, Plan]:
     """The denoiser with its guidance, and the steps to take; see `guided`.
 
-    It warns of texts that are not read to their end.
+    It warns of texts that are not read to their end, and of words that the run does not know.
 
     Raises:
         UsageError: If there is no such sampler, or guidance has nothing to guide towards.
     """
-    warn_of_unread(model, options)
+    warn_of_texts(model, options)
     denoiser = guided(model, options, heard)
     if options.threshold is not None:
         if model.codec.range is None:
