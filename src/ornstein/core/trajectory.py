@@ -78,14 +78,14 @@ def mix(kept: float, weights: Sequence[float]) -> Mix:
 
     and the last is multiplied by S_n, as a sum, for which a product would take twice as long. On
     straight paths and in ``ve``, if the values are x_hat and no noise is drawn, S_n is 1. Positive
-    weights come first: so no S_i is less than S_n or the first of them, and nothing is divided by
-    0. A weight of 0 takes no operation.
+    weights come first: so no S_i is less than the first one or S_n, and nothing is divided by 0. A
+    weight of 0 takes no operation.
 
-    In float32 on a CPU the shares are tensors: that is to the same bit, and `lerp_` takes a quarter
-    less. A closure is called sooner than an object.
+    In float32 on a CPU the shares are tensors: the sum is the same to the bit, and `lerp_` takes a
+    quarter less. A closure is called sooner than an object.
 
     Args:
-        kept: Of x. With the first positive weight it is positive, or not negative without one.
+        kept: Of x; not negative, or less than the first positive weight makes up for.
         weights: Of the values, the newest first; at least one. S_n is positive.
     """
     shares, total = list[tuple[int, float]](), kept
