@@ -89,8 +89,8 @@ class Codec(ABC):
             raise ValueError(f"expected (B, {self.shape}), got {tuple(stored.shape)}")
         single = stored.dtype in SHORT or stored.device.type == "mps"  # which has no float64
         wide = stored.to(torch.float32 if single else torch.float64)
-        mean, std = self._of_channels(wide)
-        return ((wide - mean) / torch.where(std > 0, std, 1)).float()
+        mean, _, unit = self._of_channels(wide)
+        return ((wide - mean) / unit).float()
 
     @abstractmethod
     def unpack(self, x: Tensor) -> np.ndarray:
@@ -106,7 +106,7 @@ class Codec(ABC):
         if not x.isfinite().all():
             raise ValueError("expected finite x, got NaN or infinity")
         wide = x.detach().cpu().double()
-        mean, std = self._of_channels(wide)
+        mean, std, _ = self._of_channels(wide)
         values = (mean + std * wide).numpy()
         dtype = np.dtype(self.dtype)
         if dtype.kind == "f":
@@ -139,7 +139,8 @@ class Codec(ABC):
         each = math.prod(self.shape[1:])
         return -each * sum(math.log(s) for s in self.std if s > 0)
 
-    def _of_channels(self, like: Tensor) -> tuple[Tensor, Tensor]:
+    def _of_channels(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean, standard deviation, and that again with 1 in place of 0, beside a batch."""
         return _of_channels(self.mean, self.std, len(self.shape), like.dtype, like.device)
 
     # --- files
@@ -219,10 +220,10 @@ def _of_channels(
     ndim: int,
     dtype: torch.dtype,
     device: torch.device,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     both = torch.tensor([mean, std], dtype=torch.float64).reshape(2, -1, *(1,) * (ndim - 1))
     both = both.to(dtype).to(device)
-    return both[0], both[1]
+    return both[0], both[1], torch.where(both[1] > 0, both[1], 1)
 
 
 # --- What the codecs share -----------------------------------------------------------------------

@@ -91,7 +91,7 @@ class LatentCodec(Codec):
 
     def decode(self, x: Tensor) -> Tensor:
         """The data as `inner` packs them, from x, on its device and with its slope."""
-        mean, std = self._of_channels(x)
+        mean, std, _ = self._of_channels(x)
         whole = self.coder.decode(mean + std * x)
         return whole[(..., *(slice(n) for n in self.inner.shape[1:]))]
 
@@ -106,7 +106,7 @@ class LatentCodec(Codec):
     def pack(self, stored: Tensor) -> Tensor:
         known = tuple(stored.shape[1:]) == self.shape
         z = stored.float() if known else self.encode(stored)
-        mean, std = self._of_channels(z)
+        mean, std, _ = self._of_channels(z)
         return (z - mean) / std
 
     def unpack(self, x: Tensor) -> np.ndarray:
