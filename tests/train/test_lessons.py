@@ -152,7 +152,7 @@ def test_what_a_teacher_shows_are_the_steps_of_its_own_path(teacher):
     """From the noise of the example, by its own sampler; four lessons on each path."""
     c = DistillConfig(method="flow-map", teacher=str(teacher.path))
     training = Training(lesson_plan(flow_config(), c, steps=4, seen=320), points())
-    schedule, order = training.denoiser.schedule, training.data.order(0, torch.arange(16))
+    schedule, order = training.denoiser.schedule, training.data.order(0, range(16))
     eps = draw(training.data, order, schedule, training.times, seed=0, seen=0, shared=4).eps
     where, times = {1.0: eps}, torch.linspace(1, 0, 9, dtype=F64)
     SAMPLERS["adams-bashforth"](

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from .noise import Schedule
+from .noise import Schedule, scales
 from .predict import (
     EVERY_LOG_SNR,
     LOG_SNR_LIMIT,
@@ -25,6 +25,11 @@ from .predict import (
 def align(t: Tensor, x: Tensor) -> Tensor:
     """View `t`, ``()`` or ``(B,)``, so that it broadcasts against `x` ``(B, ...)``."""
     return t.reshape(t.shape + (1,) * (x.ndim - t.ndim))
+
+
+def aligned(coefficients: Sequence[Tensor], x: Tensor) -> Sequence[Tensor]:
+    """`align` for several ``(B,)``, in the dtype of `x` and beside it: all of them at once."""
+    return align(torch.stack([*coefficients]).to(x), x[None]).unbind()
 
 
 # --- Denoisers -----------------------------------------------------------------------------------
@@ -179,8 +184,9 @@ class NetDenoiser(Denoiser):
 
     def moments(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> tuple[Tensor, Tensor | None]:
         t = t.expand(len(x_t))
-        inp, skip, out = (align(c, x_t).to(x_t) for c in self.prediction(*self.schedule(t)))
-        F, v = self._net(inp * x_t, self.schedule.log_snr(t), cond)
+        log_snr = self.schedule.log_snr(t)
+        inp, skip, out = aligned(self.prediction(*scales(log_snr, self.schedule.scaling)), x_t)
+        F, v = self._net(inp * x_t, log_snr, cond)
         return skip * x_t + out * F, v
 
     def loss(self, x: Tensor, t: Tensor, eps: Tensor, **cond: Tensor) -> Tensor:
@@ -216,13 +222,14 @@ class NetDenoiser(Denoiser):
         return loss + (square - square.detach())
 
     def _loss(self, x: Tensor, t: Tensor, eps: Tensor, cond: dict[str, Tensor]) -> Tensor:
-        log_snr, (alpha, sigma) = self.schedule.log_snr(t), self.schedule(t)
+        log_snr = self.schedule.log_snr(t)
+        alpha, sigma = scales(log_snr, self.schedule.scaling)
         inp, skip, out = self.prediction(alpha, sigma)
         scale_x, scale_eps = (1 - skip * alpha) / out, -skip * sigma / out
         weight = self.weighting(log_snr) * out**2 * (1 + torch.exp(log_snr))  # of F's error
 
-        alpha, sigma, inp, scale_x, scale_eps = (
-            align(c, x).to(x) for c in (alpha, sigma, inp, scale_x, scale_eps)
+        alpha, sigma, inp, skip, out, scale_x, scale_eps = aligned(
+            (alpha, sigma, inp, skip, out, scale_x, scale_eps), x
         )
         x_t = alpha * x + sigma * eps
         F, v = self._net(inp * x_t, log_snr, cond)
@@ -232,7 +239,7 @@ class NetDenoiser(Denoiser):
             u = self.uncertainty(log_snr.clamp(-LOG_SNR_LIMIT, LOG_SNR_LIMIT).to(x))
             loss = torch.exp(-u) * loss + u
         if v is not None and self.variance_steps is not None:
-            x_hat = align(skip, x).to(x) * x_t + align(out, x).to(x) * F.detach()
+            x_hat = skip * x_t + out * F.detach()
             bound = self._variance_bound(x, x_hat, v, t)
             loss = loss + 0.001 * self.variance_steps * bound
         return loss

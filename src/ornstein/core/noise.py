@@ -13,6 +13,8 @@ from torch import Tensor
 
 Scaling = Literal["vp", "ve", "flow", "sub-vp"]
 
+MOMENT = 1e-6  # see `Schedule.reach`
+
 
 # --- Schedules -----------------------------------------------------------------------------------
 
@@ -80,6 +82,17 @@ class Schedule(ABC):
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Scales ``(alpha_t, sigma_t)``, both >= 0, each of the shape of `t`, float64."""
         return scales(self.log_snr(t), self.scaling)
+
+    @cached_property
+    def reach(self) -> tuple[float, float]:
+        """The log-SNRs a `MOMENT` before t = 1 and after t = 0: nothing is trained on beyond.
+
+        They are finite, as those at the ends need not be.
+        """
+        with torch.no_grad():
+            ends = torch.tensor([1 - MOMENT, MOMENT], dtype=torch.float64)
+            low, high = self.log_snr(ends).tolist()
+        return low, high
 
     @cached_property
     def _ends(self) -> tuple[float, float]:
@@ -450,6 +463,11 @@ class LearnedSchedule(Schedule):
             above = self.curve(middle) > log_snr
             low, high = torch.where(above, middle, low), torch.where(above, high, middle)
         return (low + high) / 2
+
+    @cached_property
+    def reach(self) -> tuple[float, float]:
+        """Those at the ends, which are finite, whatever the net has learned."""
+        return self.log_snr_min + self.shift, self.log_snr_max + self.shift
 
     @cached_property
     def _ends(self) -> tuple[float, float]:

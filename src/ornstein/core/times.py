@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from math import inf, log
 from typing import Literal
@@ -9,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .noise import Schedule
+from .noise import MOMENT, Schedule
 
 # --- Time grids, to sample on --------------------------------------------------------------------
 
@@ -234,7 +235,7 @@ class UniformTimes(TimeDistribution):
     """Uniform t: the density of the log-SNR is that of the schedule, ``-dt / dlambda``."""
 
     def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
-        return u.double().clamp(_TINY, 1 - _TINY)
+        return u.double().clamp(MOMENT, 1 - MOMENT)
 
     def log_snr_density(self, log_snr: Tensor, schedule: Schedule) -> Tensor:
         with torch.enable_grad():
@@ -264,9 +265,9 @@ class LogNormalTimes(TimeDistribution):
             raise ValueError(f"need a finite mean and std > 0, got {self}")
 
     def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
-        first, last = self._quantiles(schedule)
+        first, last = self._shares(schedule)
         z = torch.special.ndtri(first + (last - first) * u.double())
-        return schedule.time(-2 * (self.mean + self.std * z)).clamp(_TINY, 1 - _TINY)
+        return schedule.time(-2 * self.mean - 2 * self.std * z).clamp(MOMENT, 1 - MOMENT)
 
     @property
     def reach(self) -> tuple[float, float]:
@@ -274,18 +275,19 @@ class LogNormalTimes(TimeDistribution):
         return -2 * (self.mean + 4 * self.std), -2 * (self.mean - 4 * self.std)
 
     def log_snr_density(self, log_snr: Tensor, schedule: Schedule) -> Tensor:
-        first, last = self._quantiles(schedule)
+        first, last = self._shares(schedule)
         z = (-log_snr / 2 - self.mean) / self.std
         return torch.exp(-z * z / 2) / (2 * self.std * (2 * torch.pi) ** 0.5 * (last - first))
 
-    def _quantiles(self, schedule: Schedule) -> Tensor:
-        """The shares of the normal distribution below the schedule's least and most noise."""
-        first, last = torch.special.ndtr(
-            (-_log_snrs(schedule, _TINY, 1 - _TINY) / 2 - self.mean) / self.std
+    def _shares(self, schedule: Schedule) -> tuple[float, float]:
+        """Of the distribution, those below the schedule's least and most noise."""
+        low, high = schedule.reach
+        first, last = _normal_shares(
+            *((-log_snr / 2 - self.mean) / self.std for log_snr in (high, low))
         )
-        if not last - first > _TINY:
+        if not last - first > MOMENT:
             raise ValueError(f"{self} has no mass within the reach of {schedule}")
-        return torch.stack([first, last])
+        return first, last
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,7 +303,7 @@ class UniformLogSNR(TimeDistribution):
 
     def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
         low, high = self._bounds(schedule)
-        return schedule.time(high - (high - low) * u.double()).clamp(_TINY, 1 - _TINY)
+        return schedule.time(high - (high - low) * u.double()).clamp(MOMENT, 1 - MOMENT)
 
     @property
     def reach(self) -> tuple[float, float]:
@@ -310,13 +312,17 @@ class UniformLogSNR(TimeDistribution):
 
     def log_snr_density(self, log_snr: Tensor, schedule: Schedule) -> Tensor:
         low, high = self._bounds(schedule)
-        return ((log_snr >= low) & (log_snr <= high)) / (high - low)
+        return ((log_snr >= low) & (log_snr <= high)).double() / (high - low)
 
-    def _bounds(self, schedule: Schedule) -> Tensor:
-        low, high = _log_snrs(schedule, 1 - _TINY, _TINY).clamp(self.log_snr_min, self.log_snr_max)
+    def _bounds(self, schedule: Schedule) -> tuple[float, float]:
+        low, high = schedule.reach
+        low, high = max(low, self.log_snr_min), min(high, self.log_snr_max)
         if not low < high:
             raise ValueError(f"{self} lies out of the reach of {schedule}")
-        return torch.stack([low, high])
+        return low, high
 
 
-_TINY = 1e-6  # no time is trained on where a schedule without a cut has an infinite log-SNR
+@lru_cache(maxsize=8)
+def _normal_shares(*z: float) -> list[float]:
+    """Of the standard normal distribution, those below each of `z`."""
+    return torch.special.ndtr(torch.tensor(z, dtype=torch.float64)).tolist()

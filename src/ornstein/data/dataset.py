@@ -258,7 +258,7 @@ class Dataset:
         cond = {name: value.to(device) for name, value in cond.items()}
         return self.codec.pack(stored.to(device)), cond
 
-    def order(self, seed: int, positions: Sequence[int] | Tensor) -> Tensor:
+    def order(self, seed: int, positions: range) -> Tensor:
         """`order` for this dataset, balanced if its options say so."""
         return order(seed, len(self), positions, self.label if self.options.balance else None)
 
@@ -371,9 +371,7 @@ def fingerprint(
 # --- Order ---------------------------------------------------------------------------------------
 
 
-def order(
-    seed: int, count: int, positions: Sequence[int] | Tensor, label: Tensor | None = None
-) -> Tensor:
+def order(seed: int, count: int, positions: range, label: Tensor | None = None) -> Tensor:
     """Which example training sees at each position of its clock `seen`.
 
     Positions ``e count ... (e + 1) count - 1`` are epoch e, a permutation that is a function of
@@ -383,27 +381,21 @@ def order(
     Args:
         seed: Of the run.
         count: Examples in the dataset.
-        positions: ``(B,)``, >= 0.
+        positions: One after the other, >= 0.
         label: ``(count,)``, to balance.
 
     Returns:
         Indices ``(B,)``, int64.
     """
-    place = torch.as_tensor(positions, dtype=torch.int64)
+    first, stop = positions.start, positions.start + len(positions)
     if count < 1:
         raise ValueError(f"count must be positive, got {count}")
-    first, last = (int(p) for p in place.aminmax()) if len(place) else (0, 0)
-    if first < 0:
-        raise ValueError(f"positions must not be negative, got {first}")
+    if first < 0 or positions.step != 1:
+        raise ValueError(f"positions must follow each other from 0 or more, got {positions}")
     weights = None if label is None else label.cpu().numpy().astype(np.int32).tobytes()
-    if first // count == last // count:  # nearly always, and the rest costs an update of points 1 %
-        return _epoch(seed, first // count, count, weights)[place % count]
-    epoch, within = place // count, place % count
-    indices = torch.empty_like(place)
-    for e in epoch.unique().tolist():
-        here = epoch == e
-        indices[here] = _epoch(seed, e, count, weights)[within[here]]
-    return indices
+    starts = range(first - first % count, max(stop, first + 1), count)  # of the epochs
+    shown = [_epoch(seed, s // count, count, weights)[max(0, first - s) : stop - s] for s in starts]
+    return torch.cat(shown)
 
 
 @lru_cache(maxsize=4)

@@ -77,11 +77,11 @@ def draw(
     """
     count, share = len(indices), share or slice(None)
     turn = turns(count, shared)
-    indices, positions = indices[turn], torch.arange(seen, seen + count)[turn]
     several = (data.patches, data.captions, data.embedded)
     moved = data.options.augmentations or any(one is not None for one in several)
-    varied = draws_at(seed, positions)[share] if moved else None
-    x, cond = data.batch(indices[share], varied)
+    positions = torch.arange(seen, seen + count)[turn][share] if moved else None
+    varied = None if positions is None else draws_at(seed, positions)
+    x, cond = data.batch(indices[turn][share], varied)
     if most := data.options.given_noise:
         amount = generator(seed, "given-share", seen).random(count, dtype=np.float32) * most
         amount = torch.from_numpy(amount)[share].to(x.device)
@@ -100,8 +100,10 @@ def draw(
     return Batch(x, t, eps, cond | text)
 
 
-def turns(count: int, shared: int) -> Tensor:
+def turns(count: int, shared: int) -> Tensor | slice:
     """Which of ``ceil(count / shared)`` each of `count` positions is, dealt out in turn."""
+    if shared == 1:
+        return slice(None)
     return torch.arange(count) % -(-count // shared)
 
 

@@ -137,7 +137,7 @@ class Training:
         config, seed, count = self.config.train, self.config.seed, self.config.train.batch
 
         # --- Data and noise: functions of (seed, seen)
-        self.indices = self.data.order(seed, torch.arange(self.seen, self.seen + count))
+        self.indices = self.data.order(seed, range(self.seen, self.seen + count))
         batch = self.aim.draw(self.data, self.indices, self.seen, self.world.share(count))
 
         # --- Loss and gradient, over all processes
