@@ -52,7 +52,7 @@ def make(gallery: Gallery) -> Shown:
         "less of it is left. Same hand: encoded as a 3, decoded as 0, 2, 5, 6, 7, 8, 9. Thin pen, "
         f"broad pen: encoded by this run, decoded by one that has seen {bold.seen:,} digits of a "
         "broad pen and no pairs, each digit before what it becomes: the shape is kept, though in "
-        "64 pixels the loops close. Last, from one digit to another by way of their latents."
+        "64 pixels the loops close. Last, from one digit to another by way of their noises."
     )
     return Shown(sheet(rows), "Rows of digits: given, and edited in seven ways", caption)
 

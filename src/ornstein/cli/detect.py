@@ -19,7 +19,7 @@ def detect(
     out: Path | None = None,
     machine: Annotated[Opening, FLAT] = Opening(),
 ) -> None:
-    """Say which EXAMPLES are unlike the data of the RUN, and where; a share alpha by mistake.
+    """Say which EXAMPLES are unlike the data of the RUN, and where, at a rate of false alarms.
 
     Args:
         run: The run folder.

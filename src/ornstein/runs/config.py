@@ -155,8 +155,8 @@ class DistillConfig:
 
     Args:
         method: Progressive learns to do one step of its grid. A flow map learns to look as far as
-            any step leads, from where two of its own half as long lead; in mean-flow, from the
-            slope of its own answers.
+            any step leads: from where its teacher's path leads, or, without one, from where two of
+            its own half as long do. Mean-flow learns it from the slope of its own answers.
         teacher: A run folder; empty if the run learns from data alone.
         jump: Steps of the teacher that a progressive student does in one.
         guidance: The least and the largest weight with which the teacher is guided; where they
