@@ -1,6 +1,7 @@
 """What a sampler costs beside its denoiser, which here returns its argument: microseconds a step.
 
-Fifty steps; what does not depend on x is worked out before. A step of Heun's rule is two calls.
+Fifty steps, ten times over; what does not depend on x is worked out before. A step of Heun's rule
+is two calls.
 
     python benchmarks/overhead.py [--quick] [--peers ornstein diffusers ...]
 """
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from measure import Claim, Options, Result, figure, grid, in_turn, main, pick, told
 from peers.pipe import NAMES, Peer, peers
 
-STEPS = 50
+STEPS, RUNS = 50, 10
 SHAPES = ((1, 3, 32, 32), (64, 3, 32, 32))
 
 
@@ -34,8 +35,8 @@ def microseconds(
     peer: Peer, rule: str, shape: tuple[int, ...], threads: int
 ) -> Callable[[], float]:
     def run() -> float:
-        spent = pick(peer.ask("sampler", name=rule, shape=shape, steps=STEPS), threads)
-        return spent / STEPS * 1e6
+        asked = {"name": rule, "shape": shape, "steps": STEPS, "runs": RUNS}
+        return pick(peer.ask("sampler", **asked), threads) / STEPS / RUNS * 1e6
 
     return run
 

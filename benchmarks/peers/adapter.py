@@ -172,11 +172,12 @@ class Adapter:
         told = {"settings": training.settings, "parameters": parameters, "spent": spent}
         return told | {"updates": done, "images": done * training.batch}
 
-    def sampler(self, name: str, shape: list[int], steps: int) -> dict[str, float]:
+    def sampler(self, name: str, shape: list[int], steps: int, runs: int) -> dict[str, float]:
+        """All of so many runs, after one that warms up."""
         run = self.samplers[name](torch.randn(shape), steps)
         with torch.no_grad():
             run()
-            return timed(run)
+            return timed(lambda: [run() for _ in range(runs)])
 
     def solve(self, name: str, calls: int) -> dict[str, float]:
         """The error of a solver on data whose denoiser is exact."""

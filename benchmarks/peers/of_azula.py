@@ -63,8 +63,10 @@ def sampler(name: str):
         class Identity(Denoiser):
             schedule = VPSchedule()
 
-            def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> DiracPosterior:
+            def __call__(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> DiracPosterior:
                 return DiracPosterior(mean=x_t)
+
+            forward = __call__
 
         rule = getattr(azula.sample, name)(Identity(), steps=steps, silent=True)
         return lambda: rule(x)
