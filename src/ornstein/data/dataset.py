@@ -395,7 +395,7 @@ def order(seed: int, count: int, positions: range, label: Tensor | None = None) 
     weights = None if label is None else label.cpu().numpy().astype(np.int32).tobytes()
     starts = range(first - first % count, max(stop, first + 1), count)  # of the epochs
     shown = [_epoch(seed, s // count, count, weights)[max(0, first - s) : stop - s] for s in starts]
-    return torch.cat(shown)
+    return shown[0] if len(shown) == 1 else torch.cat(shown)
 
 
 @lru_cache(maxsize=4)
