@@ -61,6 +61,7 @@ SCHEDULES = {
     "cosine, cut": noise.CosineSchedule(log_snr_min=-5.0, log_snr_max=7.0, shift=1.5),
     "sigmoid": noise.SigmoidSchedule(),
     "sigmoid, sharp": noise.SigmoidSchedule(start=0.0, tau=0.3),
+    "sigmoid, a step": noise.SigmoidSchedule(tau=0.05),
     "flow": noise.FlowSchedule(),
     "flow, shifted": noise.FlowSchedule(shift=-2.0),
     "karras": noise.KarrasSchedule(),
@@ -475,6 +476,20 @@ def test_a_grid_descends_on_a_schedule_that_lies_outside_its_bounds(grid, low, h
         times = grid(schedule, steps)
         assert times.shape == (steps + 1,) and times[-1] == 0
         assert (times[1:] < times[:-1]).all()
+
+
+@pytest.mark.parametrize(
+    ("grid", "schedule"),
+    [
+        *((KarrasGrid(), noise.KarrasSchedule(rho=rho)) for rho in (5.0, 8.0, 13.0, 20.0)),
+        (KarrasGrid(sigma_min=0.05), noise.KarrasSchedule(sigma_min=0.05)),
+        (LogSNRGrid(log_snr_max=6.0), noise.DDPMSchedule(log_snr_max=6.0)),
+    ],
+)
+def test_a_grid_that_ends_where_its_schedule_does_takes_no_step_of_rounding(grid, schedule):
+    for steps in (2, 10, 37):
+        times = grid(schedule, steps)
+        assert (times[:-1] - times[1:]).min() > 1e-6
 
 
 def test_grids_of_fixed_steps_refuse_others():

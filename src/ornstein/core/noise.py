@@ -359,10 +359,12 @@ class SigmoidSchedule(Schedule):
         return _log_sinh(A * (1 - u)) - _log_sinh(A * u) + self._gap
 
     def clock(self, log_snr: Tensor) -> Tensor:
-        A = torch.full_like(log_snr, self._half_width)
-        ratio = log_snr - self._gap  # with y the lesser of u, 1 - u: coth(A y) = coth A + ...
-        y = torch.atanh(torch.tanh(A) / (1 + torch.exp(ratio.abs() - _log_cosh(A)))) / A
-        return torch.where(ratio > 0, y, 1 - y).clamp(0, 1)
+        A, gap = (
+            self._half_width,
+            log_snr - self._gap,
+        )  # 2 A u = log((e^gap + e^A) / (e^gap + e^-A))
+        y = (_log_1p_exp(A - gap.abs()) - _log_1p_exp(-A - gap.abs())) / (2 * A)
+        return torch.where(gap > 0, y, 1 - y).clamp(0, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -489,7 +491,11 @@ def _log_snr_of_decay(decay: Tensor) -> Tensor:
 
 def _decay_of_log_snr(log_snr: Tensor) -> Tensor:
     """Inverse of `_log_snr_of_decay`: ``-log sigmoid(log_snr)``."""
-    return torch.nn.functional.softplus(-log_snr, threshold=700.0)
+    return _log_1p_exp(-log_snr)
+
+
+def _log_1p_exp(y: Tensor) -> Tensor:
+    return torch.nn.functional.softplus(y, threshold=700.0)
 
 
 def _check_steps(steps: int) -> None:

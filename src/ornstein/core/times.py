@@ -185,7 +185,7 @@ def _levels(
     first, end = _log_snrs(schedule, start, 0.0)
     first = torch.where(low < end, first.clamp_min(low), first)
     last = first.clamp_min(high - 1) + 1  # of a start with less noise than the last level: 1 nat
-    return (first, end, False) if end <= last else (first, last, True)
+    return (first, end, False) if end <= last + 1e-9 else (first, last, True)  # up to rounding
 
 
 def _ending_at_zero(times: Tensor, then_zero: bool) -> Tensor:
