@@ -179,6 +179,17 @@ def test_rescaled_guidance_has_the_spread_of_the_conditional_estimate():
     assert_close(half, (plain + full) / 2)
 
 
+def test_an_estimate_without_a_direction_or_a_spread_is_guided_all_the_same():
+    truth, t = TwoGaussians(0.04, 1.0), torch.tensor(0.5, dtype=F64)
+    plain = guide.ClassifierFree(truth, 2.0)
+    nowhere = torch.zeros(1, 3, dtype=F64)  # where both estimates are 0
+    of_it = guide.ClassifierFree(truth, 2.0, parallel=0.0)
+    assert_close(of_it(nowhere, t, label=LABEL), plain(nowhere, t, label=LABEL))
+    number = torch.ones(1, 1, dtype=F64)  # one number has no spread
+    of_it = guide.ClassifierFree(truth, 2.0, rescale=0.7)
+    assert_close(of_it(number, t, label=LABEL), plain(number, t, label=LABEL))
+
+
 @pytest.mark.parametrize("options", [{"parallel": -0.1}, {"rescale": 1.1}])
 def test_a_share_of_guidance_that_is_none_is_refused(options):
     with pytest.raises(ValueError, match="shares"):
@@ -368,6 +379,21 @@ def test_thresholding_clips_what_lies_beyond_the_quantile_and_scales_the_rest():
     s = x.abs().flatten().quantile(0.9)
     assert_close(found, x.clamp(-s, s) / s)
     assert found.abs().max() == 1
+
+
+@pytest.mark.parametrize("quantile", [0.01, 0.5, 0.77, 0.995, 1.0])
+def test_thresholding_takes_torch_s_quantile(quantile):
+    x = 10 * normal(2, 1, 37)
+    s = x.abs().flatten(1).quantile(quantile, 1).clamp_min(1)[:, None, None]
+    assert_close(guide.limited(x, LOW[:1], HIGH[:1], quantile), x.clamp(-s, s) / s)
+    half = guide.limited(x.bfloat16(), LOW[:1], HIGH[:1], quantile)
+    assert half.dtype == torch.bfloat16
+
+
+def test_thresholding_takes_more_numbers_than_torch_sorts_for_a_quantile():
+    x = torch.zeros(1, 1, 2**24 + 2)
+    x[..., : 2**23] = 4.0
+    assert guide.limited(x, LOW[:1], HIGH[:1], 0.9).max() == 1
 
 
 @pytest.mark.parametrize(("low", "high", "quantile"), [(LOW, HIGH, 0), (HIGH, LOW, 0.5)])

@@ -150,10 +150,12 @@ def away(
         out = torch.lerp(reference, x_hat, weight)
     else:
         apart = x_hat - reference
-        along = (apart * x_hat).sum(axes, True) / x_hat.square().sum(axes, True) * x_hat
+        size = x_hat.square().sum(axes, True).clamp_min(torch.finfo(x_hat.dtype).tiny)
+        along = (apart * x_hat).sum(axes, True) / size * x_hat
         out = x_hat + (weight - 1) * (apart - (1 - parallel) * along)
     if rescale:
-        spread = x_hat.std(axes, keepdim=True) / out.std(axes, keepdim=True).clamp_min(1e-12)
+        wanted, found = (v.std(axes, correction=0, keepdim=True) for v in (x_hat, out))
+        spread = torch.where(found > 0, wanted / found, 1)
         out = torch.lerp(out, out * spread, rescale)
     return out
 
@@ -364,8 +366,16 @@ def limited(x_hat: Tensor, low: Tensor, high: Tensor, quantile: float) -> Tensor
     shape = (-1, *(1 for _ in x_hat.shape[2:]))
     middle, half = (w.to(x_hat).view(shape) for w in ((low + high) / 2, (high - low) / 2))
     out = (x_hat - middle) / half
-    most = align(out.abs().flatten(1).quantile(quantile, 1).clamp_min(1), out)
+    most = align(_quantile(out.abs().flatten(1), quantile).clamp_min(1), out)
     return middle + half * out.clamp(-most, most) / most
+
+
+def _quantile(rows: Tensor, share: float) -> Tensor:
+    """`torch.quantile` of each row ``(B, N)``, of any N and dtype, and without sorting."""
+    place = share * (rows.shape[1] - 1)
+    around = (int(place), min(int(place) + 1, rows.shape[1] - 1))
+    low, high = (rows.kthvalue(i + 1, 1).values for i in around)
+    return torch.lerp(low, high, place % 1)
 
 
 def _weight(weight: float | Tensor) -> Tensor:
