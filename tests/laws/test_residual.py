@@ -6,6 +6,7 @@ from torch.testing import assert_close
 
 from ornstein.core import noise
 from ornstein.core.denoise import Denoiser
+from ornstein.core.distill import Leap
 from ornstein.core.residual import Residual, regression
 from ornstein.errors import UsageError
 from truths import F64, normal
@@ -29,6 +30,7 @@ class Pair(Denoiser):
         self.schedule, self.slope, self.var = schedule, slope, var
 
     def forward(self, x_t, t, **cond):
+        assert set(cond) == {"context"}
         alpha, sigma = (c.reshape(-1, *(1,) * (x_t.ndim - 1)) for c in self.schedule(t))
         middle = self.slope * cond["context"]
         gain = alpha * self.var / (alpha**2 * self.var + sigma**2)
@@ -59,6 +61,31 @@ def test_a_bad_mean_and_another_scale_change_nothing_but_the_residual(scale):
     for t in (*TIMES, torch.ones((), dtype=F64)):
         x_t = normal(4, 1, 6, seed=3)
         assert_close(parts(x_t, t, context=context), whole(x_t, t, context=context))
+
+
+class Flow(Denoiser):
+    """Of N(0, 1): what leads from t to `until` in one step; the flow changes the scale alone."""
+
+    schedule = FLOW
+
+    def forward(self, x_t, t, **cond):
+        now, then = self.schedule(t), self.schedule(cond["until"])
+        kept = then[1] / now[1]
+        size = torch.hypot(*then) / torch.hypot(*now)
+        return (size - kept) / (then[0] - now[0] * kept) * x_t
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_who_draws_a_residual_in_leaps_lands_where_the_flow_does(steps):
+    """x = 2 c + s r of r ~ N(0, 1): what x_t is beside 2 alpha c keeps its place, in its own scale."""
+    s, context = 0.2, normal(4, 1, 6)
+    parts = Residual(Pair(FLOW, 2.0, 0.0), Flow(), s).given(context=context)
+    times = torch.linspace(1, 0.1, steps + 1, dtype=F64)
+    x_t = normal(4, 1, 6, seed=1)
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = (FLOW(t) for t in times[[0, -1]])
+    shrunk = torch.hypot(s * alpha_s, sigma_s) / torch.hypot(s * alpha_t, sigma_t)
+    expected = 2 * alpha_s * context + shrunk * (x_t - 2 * alpha_t * context)
+    assert_close(Leap()(parts, x_t, times), expected)
 
 
 def test_the_regression_is_the_estimate_that_hears_the_condition_alone():

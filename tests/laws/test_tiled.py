@@ -153,3 +153,13 @@ def test_what_does_not_fit_is_refused():
         Tiled(Pixels(), (4, 6), 1)(normal(1, 1, 9, 5), TIMES[0])
     with pytest.raises(ValueError, match=r"S >= \(4,\), got \(9, 5\)"):
         Tiled(Pixels(), (4,), 1)(normal(1, 1, 9, 5), TIMES[0])
+
+
+@pytest.mark.parametrize("t", [TIMES[1], TIMES[:2]], ids=["one time", "a time each"])
+def test_one_condition_for_all_goes_to_every_window(t):
+    inner = Pixels()
+    until = torch.tensor(0.2, dtype=F64)
+    found = Tiled(inner, (4,), 1)(normal(2, 1, 9), t, until=until)
+    assert_close(found, Tiled(Pixels(), (4,), 1)(normal(2, 1, 9), t))
+    for shape, cond in inner.seen:
+        assert cond["until"].tolist() == [0.2] * shape[0]

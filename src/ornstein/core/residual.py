@@ -46,12 +46,19 @@ class Residual(Denoiser):
             raise UsageError(
                 "This run draws what a mean leaves: say what is given, and use no guidance."
             )
-        m, (alpha, sigma) = regression(self.mean, x_t, cond), self.schedule(t)
-        there = self.schedule.time(self.schedule.log_snr(t) + 2 * log(self.scale))
+        told = {name: value for name, value in cond.items() if name != "until"}
+        m, (alpha, sigma) = regression(self.mean, x_t, told), self.schedule(t)
+        there = self._moved(t)
+        if "until" in cond:
+            cond["until"] = self._moved(cond["until"])
         size = torch.hypot(*self.schedule(there)) / torch.hypot(alpha, sigma / self.scale)
         alpha, size = align(alpha, x_t).to(x_t), align(size, x_t).to(x_t)
         r_hat, v = self.residual.moments(size * (x_t - alpha * m) / self.scale, there, **cond)
         return m + self.scale * r_hat, v
+
+    def _moved(self, t: Tensor) -> Tensor:
+        """The time at which r is as x is at `t`."""
+        return self.schedule.time(self.schedule.log_snr(t) + 2 * log(self.scale))
 
 
 def regression(mean: Denoiser, like: Tensor, cond: dict[str, Tensor]) -> Tensor:

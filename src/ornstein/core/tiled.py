@@ -73,6 +73,7 @@ class Tiled(Denoiser):
             n < w for n, w in zip(space, self.window, strict=True)
         ):
             raise ValueError(f"expected x (B, C, *S) with S >= {self.window}, got {tuple(space)}")
+        cond = {name: c if c.ndim else c.expand(len(x_t)) for name, c in cond.items()}
         if t.ndim and (t != t[0]).any():  # each example has windows of its own
             rows = [
                 self.moments(x_t[i : i + 1], t[i], **{k: c[i : i + 1] for k, c in cond.items()})
