@@ -105,3 +105,15 @@ def test_the_lengths_of_levels_are_a_rule_of_trapezoids():
     found = code_lengths(denoiser, torch.ones(1, 2, dtype=F64), levels, normal(1, 2))
     widths = torch.tensor([0.5, 2.0, 1.5], dtype=F64)
     assert torch.allclose(found[:, 0], widths * levels.exp())
+
+
+def test_levels_that_the_schedule_does_not_reach_add_nothing():
+    schedule = CosineSchedule(log_snr_min=-3.0, log_snr_max=2.0)
+    low, high = schedule.reach
+    denoiser = GaussianDenoiser(torch.zeros(2, dtype=F64), torch.eye(2, dtype=F64), schedule)
+    x, eps = normal(3, 2, seed=1), normal(3, 2)
+    levels = torch.tensor([-9.0, -5.0, -1.0, 0.0, 3.0, 14.0], dtype=F64)
+    found = code_lengths(denoiser, x, levels, eps)
+    inside = code_lengths(denoiser, x, levels.clamp(low, high)[1:5], eps)
+    assert torch.equal(found[[0, 5]], torch.zeros(2, 3, dtype=F64))
+    assert torch.allclose(found[1:5], inside)

@@ -318,6 +318,20 @@ def test_particles_of_gaussian_data_hardly_compete():
     assert len(x.unique(dim=0)) > 0.9 * len(x)
 
 
+def test_particles_end_in_no_leap_from_noise_to_what_a_schedule_leaves_of_it():
+    schedule = noise.CosineSchedule()
+    prior, A = gaussian(schedule), normal(1, 3, seed=8)
+    seen = Measured(Matrix(A, (3,)), torch.tensor([[0.4]], dtype=F64), 0.2)
+    times = UniformGrid()(schedule, 20)
+    torch.manual_seed(0)
+    x_t = start(schedule, times[0], torch.randn(1000, 3, dtype=F64))
+    x, worth = Particles(seen)(prior, x_t, times)
+    exact = conditional(prior, A, seen.y[0], 0.2)
+    off = (x.mean(0) - exact.means[0]) / exact.covs[0].diagonal().sqrt()
+    assert off.abs().max() < 0.12
+    assert len(x.unique(dim=0)) > 0.6 * worth
+
+
 @pytest.mark.parametrize(("steps", "off"), [(25, 0.06), (50, 0.05)])
 def test_particles_that_learn_nothing_have_the_variance_of_the_prior_in_every_direction(steps, off):
     """Their chain alone; with one variance for all directions, 50 steps are off by a tenth."""

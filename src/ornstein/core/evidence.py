@@ -62,6 +62,7 @@ def code_lengths(
 
     over all log-SNRs lambda, exactly so if the denoiser is exact; here by the rule of trapezoids
     on `log_snrs`. The sum over levels of a denoiser that is not exact is the variational bound.
+    Levels beyond the reach of the schedule, of which the denoiser knows nothing, add nothing.
 
     Args:
         denoiser: The model.
@@ -73,7 +74,7 @@ def code_lengths(
     Source: Kong et al. (2023), https://arxiv.org/abs/2302.03792, equation 9; as a classifier, Li
     et al. (2023), https://arxiv.org/abs/2303.16203.
     """
-    at = log_snrs.double().to(x.device)
+    at = log_snrs.double().to(x.device).clamp(*denoiser.schedule.reach)
     gaps = at.diff()
     width = torch.cat([gaps[:1], gaps[1:] + gaps[:-1], gaps[-1:]]) / 2
     found = []

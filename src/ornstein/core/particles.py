@@ -251,6 +251,8 @@ class Particles:
     ) -> Drawn:
         """Take the particles `x` ``(N, C, *S)`` down the grid `times` ``(K + 1,)``, to 0.
 
+        The last step is to the posterior mean, whatever noise the schedule leaves at 0.
+
         Args:
             denoiser: Of the prior; its conditions are bound beforehand, and are those of all.
             x: x_t at the first time; see `core.trajectory.start`.
@@ -274,7 +276,7 @@ class Particles:
                 chosen = systematic(torch.softmax(log_weight, 0), uniform())
                 x, found, log_prob = x[chosen], found.take(chosen), log_prob[chosen]
                 log_weight = torch.zeros_like(log_weight)
-            if then.sigma == 0:
+            if then is grid[-1]:
                 x = self.measured.settled(found.x_hat + found.pull)
             else:
                 x, change = self._step(denoiser, x, found, now, then, noise)
