@@ -6,6 +6,7 @@ import torch
 
 from ornstein.core.calibrate import LevelWeights, calibration_error, fit_weights
 from ornstein.rng import generator
+from truths import normal
 
 
 def lengths_and_labels(weights: list[float], count: int = 4000, seed: int = 0):
@@ -33,6 +34,12 @@ def test_calibration_mends_what_is_too_sure_and_keeps_what_is_right():
     assert calibration_error(after, truth[1::2]) < 0.04
     exact, label = lengths_and_labels([1.0, 1.0], seed=1)
     assert fit_weights(exact, label).weights.numpy() == pytest.approx([1, 1], rel=0.2)
+
+
+def test_one_class_is_certain():
+    found = fit_weights(normal(5, 1, 3).abs(), torch.zeros(5, dtype=torch.long))
+    assert found.weights.isfinite().all()
+    assert torch.equal(found(normal(2, 1, 3)), torch.ones(2, 1, dtype=torch.float64))
 
 
 def test_that_none_of_a_few_was_wrong_does_not_make_it_sure():

@@ -35,6 +35,7 @@ from ornstein.core.solve import (
     exponential_moments,
     quadrature,
 )
+from ornstein.core.tally import Tally
 from ornstein.core.times import StrideGrid, UniformGrid
 from ornstein.core.trajectory import instants, mix
 from ornstein.errors import UsageError
@@ -217,6 +218,16 @@ def test_a_learned_variance_of_a_model_without_one_is_refused_in_words():
         Ancestral(variance="learned")(mixture(FLOW), normal(2, 2), UniformGrid()(FLOW, 3))
 
 
+def test_a_tally_hands_on_the_learned_variance():
+    denoiser = WithHead(FLOW, torch.tensor(0.3, dtype=F64))
+    tally, times = Tally(denoiser), UniformGrid()(FLOW, 3)
+    found, plain = (
+        Ancestral(variance="learned")(d, normal(2, 2), times, noise=torch.ones_like)
+        for d in (tally, denoiser)
+    )
+    assert torch.equal(found, plain) and tally.calls == 3
+
+
 def test_the_measured_posterior_variance_is_the_true_one():
     cov = torch.diag(torch.tensor([0.04, 0.25], dtype=F64))
     truth = GaussianDenoiser(torch.zeros(2, dtype=F64), cov, noise.CosineSchedule())
@@ -323,6 +334,7 @@ def test_encoding_leaves_directions_without_data_empty():
     ("make", "named"),
     [
         (lambda: Ancestral(eta=1.5), "eta"),
+        (lambda: Ancestral(variance="larg"), "variance must be one of"),
         (lambda: Multistep(order=5), "order"),
         (lambda: Multistep(eta=-1.0), "eta"),
         (lambda: Multistep(eta=1.0, start_up="runge-kutta"), "eta must be 0|eta = 0"),

@@ -423,6 +423,11 @@ def hybrid(head, schedule=noise.DDPMSchedule(steps=100, beta_last=0.1), steps=10
     return NetDenoiser(TwoHeads(head), schedule, variance_steps=steps)
 
 
+def test_one_step_has_no_reverse_variance_to_learn():
+    with pytest.raises(ValueError, match="variance_steps must be at least 2, got 1"):
+        hybrid(0.3, steps=1)
+
+
 def test_the_bound_trains_the_variance_head_and_nothing_else():
     x, eps = normal(16, 2, 3), normal(16, 2, 3, seed=1)
     t = torch.linspace(0.05, 0.95, 16, dtype=F64)

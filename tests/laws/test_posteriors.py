@@ -291,6 +291,12 @@ def test_in_singular_vectors_nothing_is_lost_where_the_data_are_white(A):
         assert_close(found, expected)
 
 
+def test_a_measurement_that_sees_nothing_is_no_evidence():
+    nothing = Measured(Mask(torch.zeros(3, dtype=torch.bool)), torch.zeros(1, 3, dtype=F64), 0.1)
+    with pytest.raises(UsageError, match="sees nothing"):
+        Particles(nothing)(gaussian(SCHEDULE), normal(4, 3), TIMES)
+
+
 def test_particles_take_more_numbers_than_have_a_product_each():
     """Ninety of a hundred are known in noise; what is unknown is drawn as it depends on them."""
     dims, level = 100, 0.5

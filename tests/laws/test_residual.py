@@ -77,7 +77,7 @@ class Flow(Denoiser):
 
 @pytest.mark.parametrize("steps", [1, 2, 5])
 def test_who_draws_a_residual_in_leaps_lands_where_the_flow_does(steps):
-    """x = 2 c + s r of r ~ N(0, 1): what x_t is beside 2 alpha c keeps its place, in its own scale."""
+    """x = 2 c + s r of r ~ N(0, 1): x_t - 2 alpha c keeps its place, in its own scale."""
     s, context = 0.2, normal(4, 1, 6)
     parts = Residual(Pair(FLOW, 2.0, 0.0), Flow(), s).given(context=context)
     times = torch.linspace(1, 0.1, steps + 1, dtype=F64)

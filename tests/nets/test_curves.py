@@ -41,6 +41,10 @@ def test_monotone_curve_is_not_rounded_by_autocast():
         assert_close(curve(u), curve(u.double()).float(), rtol=1e-5, atol=1e-6)
 
 
+def test_monotone_curve_lives_where_its_argument_does():
+    assert MonotoneCurve()(torch.rand(3, device="meta")).device.type == "meta"
+
+
 def test_uncertainty_starts_at_zero_and_learns_a_function_of_the_log_snr():
     net, log_snr = Uncertainty(), torch.linspace(-15, 15, 200)
     assert not net(log_snr).any()

@@ -49,7 +49,7 @@ def fit_weights(lengths: Tensor, label: Tensor) -> LevelWeights:
     """
     lengths, doubt = lengths.double(), 1 / (len(label) + 2)
     logs = torch.zeros(lengths.shape[2], dtype=torch.float64, requires_grad=True)
-    scale = lengths.sum(2).std(1).mean().clamp_min(1e-9)
+    scale = lengths.sum(2).std(1, correction=0).mean().clamp_min(1e-9)
     with torch.no_grad():
         logs -= scale.log().clamp_min(0)  # start where probabilities are neither 0 nor 1
     solver = torch.optim.LBFGS([logs], max_iter=200, line_search_fn="strong_wolfe")

@@ -127,13 +127,14 @@ class NetDenoiser(Denoiser):
         weighting: The weight of the velocity's squared error, as a function of the log-SNR.
         uncertainty: Learned ``u(log_snr)``, ``(B,)`` -> ``(B,)``: the loss L becomes
             ``e^-u L + u``, whose minimum over u weighs every noise level alike.
-        variance_steps: T, if the second half of the network's output is a variance head, trained
-            with the hybrid loss ``L + 0.001 T L_vlb``.
+        variance_steps: T >= 2, if the second half of the network's output is a variance head,
+            trained with the hybrid loss ``L + 0.001 T L_vlb``.
         ahead: Whether the network can be told ``span``, how far to look in flow time.
         hearing: What the network hears of a log-SNR.
 
     Raises:
-        ValueError: If the prediction is blind where the schedule has no signal left.
+        ValueError: If the prediction is blind where the schedule has no signal left, or there are
+            less than 2 `variance_steps`.
 
     Source: Karras et al. (2022), https://arxiv.org/abs/2206.00364, section 5; uncertainty:
     Karras et al. (2023), https://arxiv.org/abs/2312.02696, appendix B.2; variance head: Nichol &
@@ -153,6 +154,8 @@ class NetDenoiser(Denoiser):
         hearing: Hearing = EVERY_LOG_SNR,
     ) -> None:
         super().__init__()
+        if variance_steps is not None and variance_steps < 2:
+            raise ValueError(f"variance_steps must be at least 2, got {variance_steps}")
         with torch.no_grad():
             alpha_1, sigma_1 = schedule(torch.ones((), dtype=torch.float64))
         if not all(c.isfinite() for c in prediction(alpha_1, sigma_1)):

@@ -96,7 +96,8 @@ def log_likelihood(
         dz / dlambda = f = (alpha / 2) (x_hat - alpha z),
         log p(z_0) = log p(z_1) + integral from lambda_0 to lambda_1 of div f dlambda.
 
-    Solved in float64 by an adaptive Runge-Kutta method of order 8.
+    Solved in float64 by an adaptive Runge-Kutta method of order 8, whose steps serve the whole
+    batch: to within the tolerance of its mean error, what an example gets depends on the others.
 
     Args:
         denoiser: The model.

@@ -29,14 +29,14 @@ def identity(shape: Shape) -> Mask:
 
 
 def box(shape: Shape, share: float = 0.5) -> Mask:
-    """All but a box in the middle, `share` of each axis *S wide."""
+    """All but a box in the middle, `share` of each axis *S wide; of rows ``(C,)``, of C."""
     if not 0 < share <= 1:
         raise ValueError(f"share must lie in (0, 1], got {share}")
     edges = []
-    for n in shape[1:]:
+    for n in shape[1:] or shape:
         width = max(1, round(share * n))
         edges.append(slice((n - width) // 2, (n - width) // 2 + width))
-    return Mask.without(shape, (slice(None), *edges))
+    return Mask.without(shape, (slice(None), *edges) if shape[1:] else tuple(edges))
 
 
 def random_mask(shape: Shape, keep: float = 0.3, seed: int = 0) -> Mask:
@@ -207,6 +207,8 @@ def cartesian(
         centre: Share of all lines that lies in the middle and is always sampled.
         seed: Which lines.
     """
+    if not space:
+        raise ValueError("k-space is of pictures, series and volumes: rows (C,) have none")
     n = space[-1]
     wanted, middle = max(1, round(n / acceleration)), max(1, round(centre * n))
     first = n // 2 - middle // 2
@@ -220,6 +222,8 @@ def cartesian(
 
 def radial(space: Shape, spokes: int = 16) -> Tensor:
     """k-space ``(H, W)`` sampled along lines through the middle, at equal angles."""
+    if len(space) != 2:
+        raise ValueError(f"radial lines are of pictures (C, H, W), not of {space}: take cartesian")
     height, width = space
     keep = torch.zeros(space, dtype=torch.bool)
     r = torch.linspace(-1, 1, 4 * max(space), dtype=torch.float64)
@@ -407,7 +411,7 @@ class Units(Operator):
 
     Args:
         inner: The operator.
-        shift: Broadcasts to x ``(C, *S)``.
+        shift: Of each channel: ``(C, 1, ...)``.
         scale: Likewise.
     """
 

@@ -102,6 +102,8 @@ def _rows(A: LinearOperator, y: Tensor) -> tuple[Tensor, Tensor]:
                 f"This method takes measurements of at most {MOST} numbers, and there are more: "
                 "choose another, such as mmps."
             )
+    if not found:
+        raise UsageError("This measurement sees nothing of the examples: sample without it.")
     return torch.tensor(places, device=y.device), torch.stack(found, 1)
 
 

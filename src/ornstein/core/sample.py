@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from math import exp, expm1, hypot, inf, log, log1p, sqrt
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -60,7 +60,8 @@ __all__ = [
 
 # --- Ancestral: DDPM, DDIM and what lies between -------------------------------------------------
 
-Variance = Literal["small", "large", "learned"] | Callable[[float], float]
+Named = Literal["small", "large", "learned"]
+Variance = Named | Callable[[float], float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +94,8 @@ class Ancestral(Sampler):
     def __post_init__(self) -> None:
         if not 0 <= self.eta <= 1:
             raise ValueError(f"eta must lie in [0, 1], got {self.eta}")
+        if not callable(self.variance) and self.variance not in get_args(Named):
+            raise ValueError(f"variance must be one of {get_args(Named)}, got {self.variance!r}")
 
     @property
     def deterministic(self) -> bool:
@@ -130,8 +133,8 @@ class LearnedStep(NamedTuple):
         x_hat, place = denoiser.moments(x_t, self.t)
         if place is None:
             raise UsageError(
-                "The sampler asks for a learned variance, and this model has no variance head: "
-                "sample with ddpm, or train one with a variance head."
+                "The sampler asks for a learned variance, and this model has no variance head, or "
+                "not where it is guided so: sample with ddpm, or train one with a variance head."
             )
         log_var = self.log_small + place * (self.log_large - self.log_small)
         return self.mean(x_t, [x_hat]).addcmul_(torch.exp(log_var / 2), noise(x_t))

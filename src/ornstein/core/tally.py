@@ -25,8 +25,12 @@ class Tally(Denoiser):
         self.calls, self.products = 0, 0
 
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
+        return self.moments(x_t, t, **cond)[0]
+
+    def moments(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> tuple[Tensor, Tensor | None]:
         self.calls += 1
-        return _Counted.apply(self.denoiser(x_t, t, **cond), self)  # pyright: ignore
+        x_hat, v = self.denoiser.moments(x_t, t, **cond)
+        return _Counted.apply(x_hat, self), v  # pyright: ignore
 
 
 class _Counted(torch.autograd.Function):

@@ -16,7 +16,7 @@ class MonotoneCurve(nn.Module):
         S_k(u) = sigmoid(a_k (u - c_k)),    a_k > 1, 0 < c_k < 1.
 
     It starts near the identity, with p_0 = 1/2 and the centres c_k evenly spread. It computes in
-    the dtype of u, and in no product that autocast would round.
+    the dtype of u and where u lies, and in no product that autocast would round.
 
     Args:
         count: K.
@@ -34,9 +34,9 @@ class MonotoneCurve(nn.Module):
         self.centres = nn.Parameter(torch.logit((torch.arange(count) + 0.5) / count))
 
     def forward(self, u: Tensor) -> Tensor:
-        parts = torch.softmax(self.logits.to(u.dtype), 0)
-        rates = 1 + torch.exp(self.rates.to(u.dtype))
-        centres = torch.sigmoid(self.centres.to(u.dtype))
+        parts = torch.softmax(self.logits.to(u), 0)
+        rates = 1 + torch.exp(self.rates.to(u))
+        centres = torch.sigmoid(self.centres.to(u))
         low, high = torch.sigmoid(-rates * centres), torch.sigmoid(rates * (1 - centres))
         steps = (torch.sigmoid(rates * (u[..., None] - centres)) - low) / (high - low)
         return parts[0] * u + (parts[1:] * steps).sum(-1)
