@@ -292,6 +292,17 @@ def test_a_file_of_torch_draws_what_the_run_draws_for_any_batch(tmp_path):
     assert json.loads(told["ornstein.json"])["classes"] == ["ant", "bee", "cat"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("to", ["onnx", "torch"])
+def test_a_file_of_a_run_that_is_told_nothing_draws_what_the_run_draws(tmp_path, to):
+    if to == "onnx":
+        pytest.importorskip("onnxscript")
+        pytest.importorskip("onnxruntime")
+    model = of_random_weights((known := tiny_model("mlp")).config, known.codec, Vocabulary())
+    done = export(model, tmp_path / f"sampler{exporting.SUFFIX[to]}", to=to, steps=2)
+    assert done.inputs == ("noise",) and done.difference <= 1e-4
+
+
 def nodes(graph):
     """Of a graph of ONNX, those of its loops included."""
     for node in graph.node:

@@ -171,7 +171,7 @@ def _dynamic(graph: Graph) -> dict[str, Any]:
     """That the batch may be of any size."""
     batch = torch.export.Dim("batch", max=graph.most)
     noise, *told = ({0: batch} for _ in graph.inputs)
-    return {"noise": noise, "told": tuple(told)}
+    return {"noise": noise} | ({"told": tuple(told)} if told else {})
 
 
 def _traced(graph: Graph, inputs: tuple[Tensor, ...]) -> torch.export.ExportedProgram:
