@@ -334,7 +334,7 @@ def test_encoding_leaves_directions_without_data_empty():
     ("make", "named"),
     [
         (lambda: Ancestral(eta=1.5), "eta"),
-        (lambda: Ancestral(variance="larg"), "variance must be one of"),
+        (lambda: Ancestral(variance="huge"), "variance must be one of"),
         (lambda: Multistep(order=5), "order"),
         (lambda: Multistep(eta=-1.0), "eta"),
         (lambda: Multistep(eta=1.0, start_up="runge-kutta"), "eta must be 0|eta = 0"),

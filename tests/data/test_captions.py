@@ -175,6 +175,44 @@ def test_captions_are_read_from_metadata_and_from_files_beside_the_pictures(tmp_
     assert any("without a caption" in line and "d.png" in line for line in profile.lines())
 
 
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_several_rows_of_a_picture_are_several_captions_of_it(tmp_path, form):
+    rows = [("a.png", "a red 7", "x"), ("b.png", "a blue 1", "y"), ("a.png", "a seven, red", "x")]
+    if form == "csv":
+        text = "file_name,text,label\n" + "".join(f'{n},"{t}",{c}\n' for n, t, c in rows)
+    else:
+        keys = ("file_name", "text", "label")
+        text = "\n".join(json.dumps(dict(zip(keys, row, strict=True))) for row in rows)
+    files = {"a.png": picture(1), "b.png": picture(2), f"metadata.{form}": text}
+    data = open_data(folder(tmp_path, files))
+    assert data.captions is not None and data.classes == ["x", "y"]
+    assert [*data.captions.texts] == [("a red 7", "a seven, red"), ("a blue 1",)]
+
+
+def test_rows_that_do_not_agree_on_a_picture_are_refused(tmp_path):
+    text = "file_name,text,label\na.png,one,cat\na.png,two,dog\n"
+    files = {"a.png": picture(1), "metadata.csv": text}
+    with pytest.raises(DataError, match=r"two rows of a\.png, whose label is 'cat' and 'dog'"):
+        open_data(folder(tmp_path, files))
+
+
+@pytest.mark.parametrize("row", ["a.png,a red, round thing,cat", "a.png,a red thing"])
+def test_a_row_of_metadata_with_too_many_or_few_cells_is_refused(tmp_path, row):
+    files = {"a.png": picture(1), "metadata.csv": f"file_name,text,label\n{row}\n"}
+    message = r"metadata\.csv, line 2 has [24] cells where there should be 3; put texts"
+    with pytest.raises(DataError, match=message):
+        open_data(folder(tmp_path, files))
+
+
+def test_a_text_is_of_every_picture_of_its_name_however_it_is_written(tmp_path):
+    files = {"a.png": picture(1), "b.png": picture(2), "b.bmp": picture(2), "c.png": picture(3)}
+    files |= {"a.TXT": "one", "b.txt": "two"}
+    data = open_data(folder(tmp_path, files))
+    assert data.captions is not None
+    said = dict(zip(data.ids, data.captions.texts, strict=True))
+    assert said == {"a.png": ("one",), "b.png": ("two",), "b.bmp": ("two",), "c.png": ()}
+
+
 def test_captions_in_a_table_are_no_attributes_and_change_the_fingerprint(tmp_path):
     files = {"a.png": picture(1), "b.png": picture(2)}
     marks = set()

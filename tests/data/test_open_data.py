@@ -153,6 +153,26 @@ def test_metadata_within_the_training_split_are_relative_to_it(tmp_path):
     assert dataset.classes == ["0", "1"] and dataset.label.tolist() == [1, 0]
 
 
+def test_a_column_of_classes_that_is_not_there_is_refused(tmp_path):
+    options = DataOptions(label="species")
+    pictures = tree(tmp_path / "p", {"a.png": grey(1), "metadata.csv": "file_name,kind\na.png,x\n"})
+    (table := tmp_path / "t.csv").write_text("x,y,kind\n1,2,0\n3,4,1\n")
+    np.savez(arrays := tmp_path / "a.npz", x=np.zeros((2, 3)), kind=np.zeros(2))
+    for source, there in (
+        (pictures, "kind"),
+        (table, "x, y, kind|kind, x, y"),
+        (arrays, "kind, x"),
+    ):
+        with pytest.raises(
+            DataError, match=rf"no column of classes 'species'; there are: .*{there}"
+        ):
+            open_data(source, options)
+        open_data(source)
+        assert open_data(source, DataOptions(label="kind")).classes
+    with pytest.raises(DataError, match="'species'; there are none"):
+        open_data(tree(tmp_path / "q", {"a.png": grey(1)}), options)
+
+
 def test_metadata_that_name_a_picture_that_is_not_there_are_a_problem(tmp_path):
     files = {"a.png": grey(1), "metadata.csv": "file_name,label\na.png,1\n../b.png,0\n"}
     with pytest.raises(DataError, match=r"b\.png.*not there"):

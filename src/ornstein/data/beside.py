@@ -30,7 +30,10 @@ def is_beside(name: str) -> bool:
 
 
 def read_beside(files: Files, path: Path, root: str) -> Rows:
-    """Rows by the name of their picture; a later file adds to an earlier one."""
+    """Rows by the name of their picture; a later file adds to an earlier one.
+
+    Several rows of a file for one picture are several captions of it, and agree in all else.
+    """
     rows: Rows = {}
     names = [n for n in files.sizes if is_beside(n)]
     names = [n for n in names if n.startswith(root) or root.startswith(_folder(n))]
@@ -39,6 +42,7 @@ def read_beside(files: Files, path: Path, root: str) -> Rows:
         if isinstance(data, Problem) or len(data) > METADATA_BYTES:
             raise DataError(f"{shown(place)} cannot be read; mend or remove it.")
         table = read_rows(data, place) if name.lower().endswith("csv") else _json_rows(data, place)
+        said: Rows = {}
         for row in table:
             file_name = row.pop("file_name", None)
             if not isinstance(file_name, str):
@@ -48,8 +52,24 @@ def read_beside(files: Files, path: Path, root: str) -> Rows:
                 if column.endswith(FILE_NAME) and isinstance(value, str) and value:
                     row[column] = _folder(name) + value
             if full.startswith(root):
-                rows.setdefault(full, {}).update(row)
+                said[full] = _joined(said[full], row, full, place) if full in said else row
+        for full, row in said.items():
+            rows.setdefault(full, {}).update(row)
     return rows
+
+
+def _joined(row: dict[str, Any], other: dict[str, Any], name: str, place: str) -> dict[str, Any]:
+    """Two rows of one picture: its captions, one after the other, and what they agree on."""
+    texts = list[Any]()
+    for text in (row.get(TEXT), other.get(TEXT)):
+        texts += text if isinstance(text, list) else [text]
+    for column in row:
+        if column in other and column != TEXT and row[column] != other[column]:
+            raise DataError(
+                f"{shown(place)} has two rows of {shown(name)}, whose {shown(column)} is "
+                f"{shown(repr(row[column]), 40)} and {shown(repr(other[column]), 40)}; keep one."
+            )
+    return row | other | {TEXT: texts}
 
 
 def _folder(name: str) -> str:
@@ -78,6 +98,7 @@ def labels_of(
     options: DataOptions,
 ) -> Labels:
     """The class of each picture: by the metadata, else by its folder."""
+    options.check_label({column for row in rows.values() for column in row}, place)
     if any(options.label in row for row in rows.values()):
         values = [_scalar(rows.get(n, {}).get(options.label)) for n in origin]
         return number_classes(values, place)

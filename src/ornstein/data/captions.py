@@ -309,8 +309,11 @@ def read_captions(
         DataError: If a caption is no text, or a file of them no UTF-8.
     """
     found = {n: _texts(rows[n][TEXT], n, place) for n in names if TEXT in rows.get(n, {})}
-    beside = {n.rpartition(".")[0] + TEXT_FILE: n for n in names}
-    for name, data in files.stream(sorted(n for n in beside if n in files.sizes)):
+    pictures = defaultdict[str, list[str]](list)
+    for n in names:
+        pictures[n.rpartition(".")[0]].append(n)
+    beside = {n: pictures[stem] for n in files.sizes if is_text(n) and (stem := n[:-4]) in pictures}
+    for name, data in files.stream(sorted(beside)):
         if isinstance(data, Problem) or len(data) > TEXT_BYTES:
             raise DataError(f"{shown(place)}: {shown(name)} cannot be read; mend or remove it.")
         try:
@@ -319,7 +322,8 @@ def read_captions(
             raise DataError(
                 f"{shown(place)}: {shown(name)} is no text in UTF-8; save it as that."
             ) from None
-        found[beside[name]] = found.get(beside[name], ()) + tuple(line for line in lines if line)
+        for n in beside[name]:
+            found[n] = found.get(n, ()) + tuple(line for line in lines if line)
     return {name: texts for name, texts in found.items() if texts}
 
 

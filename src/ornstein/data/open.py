@@ -178,6 +178,8 @@ def _open_path(source: str | Path, options: DataOptions) -> Dataset:
 
 def _open_table(path: Path, options: DataOptions) -> Dataset:
     table = read_table(path, options)
+    if not table.labels:
+        options.check_label(table.columns, str(path))
     ids = [f"line-{line}" for line in table.lines]
     kept = set(pick(ids, options.limit))
     rows = [i for i, name in enumerate(ids) if name in kept]
@@ -218,6 +220,7 @@ def _open_npz(path: Path, options: DataOptions) -> Dataset:
         raise DataError(
             f"{shown(path)} holds the arrays {names}; name the one with the data x or images."
         )
+    options.check_label(arrays, str(path))
     label = next((n for n in (options.label, *LABELS) if n in arrays and n != data), None)
     labels = None if label is None else arrays[label]
     return open_array(arrays[data], labels, options, str(path), "npy")

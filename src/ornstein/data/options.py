@@ -1,11 +1,13 @@
 """How data are read: the table ``[data]`` of a run's configuration."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Annotated, Literal, get_type_hints
 
 from annotated_types import Ge, Interval, Len
 
-from ..errors import UsageError
+from ..errors import DataError, UsageError
+from .names import shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,15 @@ class DataOptions:
     text_encoder: Annotated[str | None, Len(1, 1000)] = None
     limit: Annotated[int | None, Ge(1)] = None
     seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
+
+    def check_label(self, names: Iterable[str], place: str) -> None:
+        """Refuse a `label` that was chosen and is none of the `names` of columns or arrays."""
+        if self.label != DataOptions.label and self.label not in (known := sorted(names)):
+            there = ", ".join(shown(n, 30) for n in known[:10])
+            there = f"there are: {there}" if known else "there are none"
+            raise DataError(
+                f"{shown(place)} has no column of classes {shown(repr(self.label))}; {there}."
+            )
 
     def __post_init__(self) -> None:
         hints = get_type_hints(DataOptions, include_extras=True)

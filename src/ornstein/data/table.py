@@ -66,10 +66,19 @@ def read_table(path: Path, options: DataOptions, holes: bool = False) -> Table:
 def read_rows(data: bytes, place: str) -> list[dict[str, str]]:
     """The rows of a CSV with a header, as text: the metadata beside pictures."""
     path = Path(place)
-    rows = _rows(io.BytesIO(data), path, _delimiter(_lines(io.BytesIO(data), path)))
+    delimiter = _delimiter(_lines(io.BytesIO(data), path))
+    rows = _rows(io.BytesIO(data), path, delimiter)
     _, header = next(rows, (0, []))
     _check_header(header, path)
-    return [dict(zip(header, row, strict=False)) for _, row in rows]
+    found = list[dict[str, str]]()
+    for line, row in rows:
+        if len(row) != len(header):
+            raise DataError(
+                f"{shown(path)}, line {line} has {len(row)} cells where there should be "
+                f"{len(header)}; put texts with a {delimiter!r} in them in quotes."
+            )
+        found.append(dict(zip(header, row, strict=True)))
+    return found
 
 
 def safe_cell(text: str) -> str:
