@@ -61,7 +61,7 @@ def test_help_names_samplers_operators_and_recipes_that_there_are(capsys, monkey
     for command, start, end, there in (
         ("sample", "Rule for one transition, as ", ";", SAMPLERS),
         ("restore", "by the operator of this name, as ", ".", OPERATORS),
-        ("train", "what suits DATA (auto), ", ".", RECIPES),
+        ("train", "what suits DATA (auto), ", ";", RECIPES),
     ):
         _, text = helped(capsys, monkeypatch, command).split(start)
         assert set(text.split(end)[0].replace(" or ", ", ").split(", ")) <= there.keys()
@@ -116,6 +116,8 @@ cli.run_command(sys.argv[1:])
         (["train", "nowhere", "--seen", "1"], 6, "nowhere"),
         (["show", "nowhere"], 6, "nowhere"),
         (["doctor", "--threads", "0"], 2, "--threads 0"),
+        (["doctor", "--threads", "100000"], 2, "--threads 100000 must be from 1 to 1024"),
+        (["show", "a" * 300], 3, "is too long for a name"),
         (["demo", "--minutes", "-1"], 2, "--minutes -1"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -252,6 +253,17 @@ def test_a_larger_training_set_is_written(run, capsys, tmp_path):
         (["augment", "MASKS", "--out", "OUT"], 2, "without labels"),
         (["tune", "RUN", "--calls", "1"], 2, "calls"),
         (["tune", "RUN", "--sampler", "ddpm"], 2, "draws noise"),
+        (["sample", "RUN", "--out", "rows.csv"], 2, "rows.csv is a file: name a folder"),
+        (["detect", "RUN", "fine.png", "--out", "rows.csv"], 2, "rows.csv is a file"),
+        (["augment", "RUN", "--out", "rows.csv"], 2, "rows.csv is a file"),
+        (["sample", "RUN", "--grid", "rows.csv"], 2, "does not end like a picture"),
+        (["edit", "RUN", "fine.png", "--grid", "rows.csv"], 2, "does not end like a picture"),
+        (["sample", "RUN", "--size", "8"], 2, "8 is no size for this run: it was trained on 8 x 8"),
+        (
+            ["sample", "--label", "1", "2", "RUN"],
+            2,
+            "name several classes as in --label 1 --label 2",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_refused_in_one_sentence(
@@ -293,3 +305,11 @@ def test_a_grade_that_was_told_in_a_terminal_is_not_told_again(terminal, monkeyp
         out == [grade.line for grade in grades[terminal:]]
         and sum(line.endswith(grades[0].line) for line in err) == 1
     )
+
+
+def test_a_run_that_has_learned_nothing_says_so(run, tmp_path, capsys):
+    shutil.copytree(run, left := tmp_path / "left")
+    shutil.rmtree(left / "checkpoints" / f"{128:012d}")
+    assert run_command(["sample", str(left), "-n", "1", "--steps", "1", "--device", "cpu"]) == 0
+    said = f"{left} has learned nothing yet: ornstein train --resume {left}"
+    assert said in printed(capsys)[1]

@@ -153,6 +153,11 @@ def test_metadata_within_the_training_split_are_relative_to_it(tmp_path):
     assert dataset.classes == ["0", "1"] and dataset.label.tolist() == [1, 0]
 
 
+def test_numbers_too_far_apart_to_measure_are_refused():
+    with pytest.raises(DataError, match=r"reach from -1e\+300 to 1e\+300, which is too far"):
+        open_data(np.array([[-1e300, 0.0], [1e300, 1.0]]))
+
+
 def test_a_column_of_classes_that_is_not_there_is_refused(tmp_path):
     options = DataOptions(label="species")
     pictures = tree(tmp_path / "p", {"a.png": grey(1), "metadata.csv": "file_name,kind\na.png,x\n"})

@@ -355,7 +355,7 @@ def test_a_text_longer_than_the_encoder_is_not_cut_in_silence(stable, tmp_path, 
 
 
 def test_what_reads_no_texts_or_no_labels_says_so(ddpm, stable):
-    with pytest.raises(UsageError, match="leave --text out"):
+    with pytest.raises(UsageError, match="leave texts out"):
         sample(load_diffusers(ddpm), 1, text="a cat")
     with pytest.raises(UsageError, match="leave --label out"):
         sample(load_diffusers(stable), 1, label="a cat")

@@ -43,6 +43,8 @@ class Folder:
             shutil.copy(folder_path / name, to)
 
     def list_repo_files(self, name, revision=None):
+        if name == "ann/far":
+            raise Exception("no way there")
         if not (self.path / name).is_dir():
             raise OSError(f"404 Client Error: Repository Not Found for {name}")
         found = (self.path / name).rglob("*")
@@ -171,6 +173,8 @@ def test_what_the_hub_refuses_is_said_in_a_sentence(there, tmp_path):
         pull("ann/nothing", tmp_path / "mine")
     with pytest.raises(UsageError, match="Not Found"):
         open_model("hf:ann/nothing")
+    with pytest.raises(UsageError, match=r"no way there.*is online"):
+        pull("ann/far", tmp_path / "mine")
     (tmp_path / "taken").mkdir()
     with pytest.raises(UsageError, match="already"):
         pull(NAME, tmp_path / "taken")

@@ -237,6 +237,14 @@ def test_rewinding_cuts_the_log_to_the_checkpoint(run):
     assert run.timings_path.read_text() == '{"seconds": 1.5}\n'
 
 
+def test_a_log_that_is_gone_is_said_to_be_gone(run):
+    run.log({"seen": 1})
+    run.save(1, PARTS, {})
+    run.metrics_path.unlink()
+    with pytest.raises(StorageError, match=r"metrics\.jsonl is gone: put it back"):
+        run.rewind(run.checkpoint(1))
+
+
 def test_rewinding_to_before_the_log_empties_it(run):
     run.save(0, PARTS, {})
     run.rewind(run.checkpoint(0))

@@ -184,15 +184,22 @@ def test_minutes_become_examples_at_the_faster_precision(monkeypatch, paces, pre
     assert got.train.seen % got.train.batch == 0
 
 
-def test_who_has_no_minutes_left_to_train_in_is_told(monkeypatch):
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (3.0, "Finding out how fast this machine trains took all of the 3 seconds: one batch is"),
+        (-1.0, "Reading the data took all of the time: one batch is"),
+    ],
+)
+def test_who_has_no_minutes_left_to_train_in_is_told(monkeypatch, seconds, said):
     monkeypatch.setattr(budget, "time_of_update", lambda *_: 1.0)
-    with pytest.warns(Notice, match="took all of the 3 seconds: one batch is trained"):
+    with pytest.warns(Notice, match=said):
         got, _ = budget.settle(
             tiny_config(),
             points(),
             device=torch.device("cpu"),
             world=World(),
-            seconds=3.0,
+            seconds=seconds,
             clock=iter((0.0, 9.0)).__next__,
         )
     assert got.train.seen == got.train.batch

@@ -4,6 +4,7 @@ Results go to standard output, all else to standard error. Each command lies in 
 name; none imports torch before it has said what it is about to do.
 """
 
+import errno
 import os
 import sys
 import traceback
@@ -15,7 +16,7 @@ from typing import Any
 from cyclopts import App, CycloptsError, Parameter
 
 from .. import __version__
-from ..errors import Notice, OrnsteinError, UsageError
+from ..errors import Notice, OrnsteinError, StorageError, UsageError
 from .augment import augment
 from .cache import cache
 from .classify import classify
@@ -148,5 +149,7 @@ def _verdict(error: BaseException) -> tuple[int, str]:
             return UsageError.exit_code, " ".join(str(error).split())
         case KeyboardInterrupt():
             return 130, "Interrupted."
+        case OSError(errno=errno.ENAMETOOLONG):
+            return StorageError.exit_code, f"{str(error.filename)[:60]}... is too long for a name."
     reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     return 1, f"This is a bug ({reason}); run the command again with --debug and report it."

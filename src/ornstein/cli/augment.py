@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ..tasks.options import AugmentOptions, checked
-from .machine import FLAT, Opening, say, watching
+from .machine import FLAT, NewFolder, Opening, say, watching
 
 
 def augment(
@@ -15,7 +15,7 @@ def augment(
     /,
     options: Annotated[AugmentOptions, FLAT] = AugmentOptions(),
     *,
-    out: Path,
+    out: NewFolder,
     machine: Annotated[Opening, FLAT] = Opening(),
 ) -> None:
     """Write a training set in which all classes have as many examples: real ones and drawn ones.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ..tasks.options import ClassifyOptions, checked
-from .machine import FLAT, Opening, named, say, watching
+from .machine import FLAT, Folder, Opening, named, say, watching
 
 
 def classify(
@@ -16,7 +16,7 @@ def classify(
     /,
     options: Annotated[ClassifyOptions, FLAT] = ClassifyOptions(),
     *,
-    out: Path | None = None,
+    out: Folder = None,
     machine: Annotated[Opening, FLAT] = Opening(),
 ) -> None:
     """Say which class each of the EXAMPLES is of, with a RUN that was trained with labels.

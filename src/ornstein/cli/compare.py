@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from ..data.options import DataOptions
 from ..tasks.options import CompareOptions, checked
-from .machine import FLAT, Machine, say
+from .machine import FLAT, Folder, Machine, say
 
 NETWORKS = ("diffusion", "gan", "vae", "flow")
 
@@ -20,7 +20,7 @@ def compare(
     /,
     options: Annotated[CompareOptions, FLAT] = CompareOptions(),
     *,
-    out: Path | None = None,
+    out: Folder = None,
     read: Annotated[DataOptions, Parameter(name="data")] = DataOptions(),
     machine: Annotated[Machine, FLAT] = Machine(),
 ) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ..tasks.options import DetectOptions, checked
-from .machine import FLAT, Opening, named, say, watching
+from .machine import FLAT, Folder, Opening, named, say, watching
 
 
 def detect(
@@ -16,7 +16,7 @@ def detect(
     /,
     options: Annotated[DetectOptions, FLAT] = DetectOptions(),
     *,
-    out: Path | None = None,
+    out: Folder = None,
     machine: Annotated[Opening, FLAT] = Opening(),
 ) -> None:
     """Say which EXAMPLES are unlike the data of the RUN, and where, at a rate of false alarms.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ..tasks.options import DistillOptions, checked
-from .machine import FLAT, Machine, say, training
+from .machine import FLAT, Folder, Machine, say, training
 
 
 def distill(
@@ -16,7 +16,7 @@ def distill(
     /,
     options: Annotated[DistillOptions, FLAT] = DistillOptions(),
     *,
-    out: Path | None = None,
+    out: Folder = None,
     machine: Annotated[Machine, FLAT] = Machine(),
 ) -> None:
     """Teach students to do in few steps what RUN does in many; keep those that are worth it.

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from ..errors import UsageError
 from ..tasks.options import DrawOptions, EditOptions, checked
-from .machine import FLAT, Opening, named, say, summary, watching
+from .machine import FLAT, Folder, Opening, PictureFile, named, say, summary, watching
 
 
 def edit(
@@ -21,8 +21,8 @@ def edit(
     mask: Path | None = None,
     strokes: Path | None = None,
     between: int | None = None,
-    out: Path | None = None,
-    grid: Path | None = None,
+    out: Folder = None,
+    grid: PictureFile = None,
     machine: Annotated[Opening, FLAT] = Opening(),
 ) -> None:
     """Change PICTURES: vary them, finish a sketch or a stroke, make another class or style of them.

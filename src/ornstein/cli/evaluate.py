@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from ..tasks.options import EvaluateOptions, checked
-from .machine import FLAT, Opening, say, watching
+from .machine import FLAT, Folder, Opening, say, watching
 
 
 def reconstructions(run: Path) -> tuple[dict[str, Any], list[str]]:
@@ -35,7 +35,7 @@ def evaluate(
     /,
     options: Annotated[EvaluateOptions, FLAT] = EvaluateOptions(),
     *,
-    out: Path | None = None,
+    out: Folder = None,
     machine: Annotated[Opening, FLAT] = Opening(),
 ) -> None:
     """Measure how good the RUN is, how diverse, and whether it copies its training data.

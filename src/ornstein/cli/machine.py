@@ -11,16 +11,41 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from ..errors import UsageError
+from ..errors import StorageError, UsageError
 
 if TYPE_CHECKING:
     from ..progress import Watch
     from ..runs.model import Model
     from ..train.progress import Report
 
+
+def _refuse_file(_: object, path: Path | None) -> None:
+    if path is not None and path.exists() and not path.is_dir():
+        raise UsageError(f"{path} is a file: name a folder.")
+
+
+def _refuse_full(_: object, path: Path) -> None:
+    _refuse_file(_, path)
+    if path.exists() and any(path.iterdir()):
+        raise StorageError(f"{path} is not empty: name another by --out.")
+
+
+def _refuse_other(_: object, path: Path | None) -> None:
+    from ..tasks.picture import format_of
+
+    if path is not None:
+        format_of(path)
+
+
+# Places to write to, refused before anything is computed
+Folder = Annotated[Path | None, Parameter(validator=_refuse_file)]
+NewFolder = Annotated[Path, Parameter(validator=_refuse_full)]
+PictureFile = Annotated[Path | None, Parameter(validator=_refuse_other)]
+
 FLAT = Parameter(name="*")
 Flag = Annotated[bool, Parameter(show_default=False)]
 SILENCE = 10.0  # seconds between two lines about how far it is
+MOST_THREADS = 1024  # more than any machine has cores; many more, and torch crashes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +69,11 @@ class Machine:
         if os.environ.get("RANK", "0") == "0":  # of the processes of torchrun, one speaks
             say(line)
         if self.threads is not None:
-            if self.threads < 1:
-                raise UsageError(f"--threads {self.threads} must be at least 1.")
+            if not 1 <= self.threads <= MOST_THREADS:
+                raise UsageError(
+                    f"--threads {self.threads} must be from 1 to {MOST_THREADS}: one for each core "
+                    "is most often the quickest."
+                )
             os.environ["OMP_NUM_THREADS"] = str(self.threads)
             import torch
 

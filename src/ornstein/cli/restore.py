@@ -8,7 +8,7 @@ from typing import Annotated
 
 from ..errors import UsageError
 from ..tasks.options import RestoreOptions, checked
-from .machine import FLAT, Flag, Opening, named, pairs, say, summary, watching
+from .machine import FLAT, Flag, Folder, Opening, PictureFile, named, pairs, say, summary, watching
 from .sample import show_plan
 
 
@@ -19,8 +19,8 @@ def restore(
     options: Annotated[RestoreOptions, FLAT] = RestoreOptions(),
     *,
     mask: Path | None = None,
-    out: Path | None = None,
-    grid: Path | None = None,
+    out: Folder = None,
+    grid: PictureFile = None,
     uncertainty: Flag = False,
     calibrate: int | None = None,
     dry_run: Flag = False,

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 from ..errors import UsageError
 from ..tasks.options import DrawOptions, SampleOptions, checked
-from .machine import FLAT, Flag, Machine, Opening, pairs, say, summary, watching
+from .machine import (
+    FLAT,
+    Flag,
+    Folder,
+    Machine,
+    Opening,
+    PictureFile,
+    pairs,
+    say,
+    summary,
+    watching,
+)
 
 if TYPE_CHECKING:
     from ..runs.model import Model
@@ -23,8 +34,8 @@ def sample(
     *cascade: Path,
     options: Annotated[SampleOptions, FLAT] = SampleOptions(),
     prior: Path | None = None,
-    out: Path | None = None,
-    grid: Path | None = None,
+    out: Folder = None,
+    grid: PictureFile = None,
     page: Path | None = None,
     dry_run: Flag = False,
     machine: Annotated[Opening, FLAT] = Opening(),
@@ -48,6 +59,10 @@ def sample(
     runs = [run, *cascade]
     if options.text and (stray := next((r for r in runs if _is_word(r)), None)):
         raise UsageError(f'{stray} is no run; put texts in quotes, as in --text "a red {stray}".')
+    if options.label and (stray := next((r for r in runs if _is_word(r)), None)):
+        raise UsageError(
+            f"{stray} is no run; name several classes as in --label 1 --label {stray}."
+        )
     names = ", then ".join(map(str, runs))
     machine.start(f"Drawing {count:,} example{'s' * (count > 1)} from {names}")
     import torch

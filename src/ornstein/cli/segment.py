@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ..tasks.options import SegmentOptions, checked
-from .machine import FLAT, Opening, named, say, summary, watching
+from .machine import FLAT, Folder, Opening, PictureFile, named, say, summary, watching
 
 
 def segment(
@@ -17,8 +17,8 @@ def segment(
     options: Annotated[SegmentOptions, FLAT] = SegmentOptions(),
     *,
     truth: Path | None = None,
-    out: Path | None = None,
-    grid: Path | None = None,
+    out: Folder = None,
+    grid: PictureFile = None,
     machine: Annotated[Opening, FLAT] = Opening(),
 ) -> None:
     """Say what is where in PICTURES: a mask of each, its mean over several draws, and its doubt.

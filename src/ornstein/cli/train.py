@@ -80,8 +80,8 @@ def train(
         minutes: How long to train; turned into a number of examples by a short trial.
         seen: How long to train, in examples seen.
         out: The run folder to write; the first free place in runs/ if not given.
-        recipe: Where to start from: what suits DATA (auto); flow-map or mean-flow, for few steps
-            without a teacher; autoencoder; contrastive; points; ddpm or diffusers, as published.
+        recipe: Where to start from: what suits DATA (auto), autoencoder, contrastive, points, ddpm
+            or diffusers; flow-map or mean-flow, for few steps without a teacher.
         config: A TOML file of what shall differ from the recipe.
         size: Width of the network, its one dial; the recipe's learning rate goes with it.
         memory: Low trains large networks and pictures in little memory, for more time.

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import ModelFileError, StorageError
+from ..errors import DataError, ModelFileError, StorageError
 from .names import shown
 
 if TYPE_CHECKING:
@@ -230,7 +230,11 @@ def _of_channels(
 
 
 def measure(stored: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel of ``(N, C, *S)``, in float64, in pieces."""
+    """Mean and standard deviation of each channel of ``(N, C, *S)``, in float64, in pieces.
+
+    Raises:
+        DataError: If they are infinite.
+    """
     channels = stored.shape[1]
     count, mean, square = 0, torch.zeros(channels).double(), torch.zeros(channels).double()
     low, high = torch.full_like(mean, torch.inf), torch.full_like(mean, -torch.inf)
@@ -244,6 +248,11 @@ def measure(stored: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     constant = low == high
     std = torch.where(constant, 0, (square / count).sqrt())
     mean = torch.where(constant, low, mean)  # exactly, not up to rounding
+    if not (mean.isfinite().all() and std.isfinite().all()):
+        raise DataError(
+            f"The data reach from {low.min():g} to {high.max():g}, which is too far to measure how "
+            "they scatter: divide them by a constant."
+        )
     return tuple(mean.tolist()), tuple(std.tolist())
 
 

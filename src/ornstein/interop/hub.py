@@ -207,10 +207,11 @@ def _said(name: str) -> Iterator[None]:
     """What the Hub has against it, in one sentence."""
     try:
         yield
-    except (OSError, ValueError) as error:  # all of huggingface_hub's are one of these
+    except Exception as error:  # huggingface_hub's, and those of what it speaks to the net by
         reason = shown(" ".join(str(error).split()), 200)
         raise UsageError(
-            f"The Hub on {shown(name)}: {reason}. Log in with `hf auth login` if it is yours."
+            f"The Hub on {shown(name)}: {reason}. Look whether this machine is online; log in with "
+            "`hf auth login` if it is yours."
         ) from None
 
 

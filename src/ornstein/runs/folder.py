@@ -305,7 +305,9 @@ class RunFolder:
             StorageError: If the log is shorter than it was then.
         """
         path, size = self.metrics_path, checkpoint.log_size
-        if not size and not path.exists():
+        if not path.exists():
+            if size:
+                raise StorageError(f"{shown(path)} is gone: put it back, or begin anew.")
             return
         with storing(path, size):
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)

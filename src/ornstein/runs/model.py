@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -17,7 +18,7 @@ from ..data.captions import Learns
 from ..data.codec import Codec
 from ..data.given import heard
 from ..data.names import shown
-from ..errors import ModelFileError, StorageError, UsageError
+from ..errors import ModelFileError, Notice, StorageError, UsageError
 from ..nets.blocks import answering
 from .building import build_denoiser, build_net
 from .checkpoint import WEIGHTS, Checkpoint
@@ -148,6 +149,9 @@ def load(
         choice: dict[str, Any] = {"seen": seen, "sigma_rel": sigma_rel, "device": device}
         return load_adapted(folder, config, adapters, **choice)
     checkpoint, weights = chosen_weights(folder, seen, sigma_rel)
+    if not checkpoint.seen and seen is None:
+        go_on = f"ornstein train --resume {shown(run)}"
+        warnings.warn(f"{shown(run)} has learned nothing yet: {go_on}", Notice, stacklevel=2)
     if config.net.pipeline:
         lender = lent(config.net).to(device)
         codec, given, vocabulary, reader = lender.codec, None, lender.vocabulary, lender.reader

@@ -23,8 +23,12 @@ def sized(model: Model, space: tuple[int, ...]) -> Model:
         return model
     if model.given is not None:
         raise UsageError("A run of pairs draws pictures of the size it was trained on: cut them.")
-    if len(space) != len(own) or any(n < w for n, w in zip(space, own, strict=True)):
-        small, large = (" x ".join(map(str, s)) for s in (space, own))
+    if not own:
+        raise UsageError("This run draws rows of numbers, which have no size: leave --size out.")
+    small, large = (" x ".join(map(str, s)) for s in (space, own))
+    if len(space) != len(own):
+        raise UsageError(f"{small} is no size for this run: it was trained on {large}.")
+    if any(n < w for n, w in zip(space, own, strict=True)):
         raise UsageError(f"{small} is smaller than what the run was trained on, {large}.")
     if isinstance(codec, LatentCodec):
         larger = codec.of_size(space)

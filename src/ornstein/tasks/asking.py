@@ -95,7 +95,7 @@ def texts(model: Model, prompts: Sequence[Prompt], terms: int = 0) -> dict[str, 
         UsageError: If the run knows no captions, or cannot hear what is asked.
     """
     if model.words is None:
-        raise UsageError("This run was trained without captions: leave --text out.")
+        raise UsageError("This run was trained without captions: leave texts out.")
     reads = model.vocabulary.words is not None
     if model.encoder is None or (reads and model.config.embedding.role == "decoder"):
         return told_by(prompts, model.words, terms)

@@ -4,7 +4,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..data.codec import write_bytes
 from ..errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,14 +17,25 @@ def write_picture(picture: "Image.Image", path: Path) -> Path:
         UsageError: If it names none.
         StorageError: If the disk refuses.
     """
+    from ..data.codec import write_bytes
+
+    out = BytesIO()
+    picture.save(out, format_of(path))
+    return write_bytes(path, out.getvalue())
+
+
+def format_of(path: Path) -> str:
+    """The format that the ending of `path` names, known without torch.
+
+    Raises:
+        UsageError: If it names none that can be written.
+    """
     from PIL import Image
 
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind not in Image.SAVE:
         raise UsageError(f"{path} does not end like a picture: write it as {path.stem}.png.")
-    out = BytesIO()
-    picture.save(out, kind)
-    return write_bytes(path, out.getvalue())
+    return kind
 
 
 def png(picture: "Image.Image") -> bytes:

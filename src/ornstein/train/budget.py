@@ -74,11 +74,13 @@ def settle(
         seen = int(max(0.0, left) * (1 - OVERHEAD) / fastest * batch)
     updates = max(1, -(-seen // batch) if seconds is None else seen // batch)
     if seconds is not None and seen < batch:
+        took = (
+            f"Finding out how fast this machine trains took all of the {seconds:.0f} seconds"
+            if seconds > 0
+            else "Reading the data took all of the time"
+        )
         warnings.warn(
-            f"Finding out how fast this machine trains took all of the {seconds:.0f} seconds: one "
-            "batch is trained. Give more --minutes, or --seen.",
-            Notice,
-            stacklevel=2,
+            f"{took}: one batch is trained. Give more --minutes, or --seen.", Notice, stacklevel=2
         )
     train = replace(config.train, precision=best, seen=updates * batch)
     return replace(config, train=train), threads
