@@ -11,7 +11,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from ornstein.core import denoise, exact, noise, predict
-from ornstein.core.denoise import NetDenoiser, align
+from ornstein.core.denoise import NetDenoiser, align, noisy
 from ornstein.core.exact import EmpiricalDenoiser, GaussianDenoiser, MixtureDenoiser
 from ornstein.core.predict import PREDICTIONS, WEIGHTINGS, Hearing, MinSNR, PredictMean
 from ornstein.core.times import LogNormalTimes, UniformLogSNR, UniformTimes, low_discrepancy
@@ -41,6 +41,17 @@ every_prediction = pytest.mark.parametrize("name", PREDICTIONS)
 
 def inner_times(count=9):
     return torch.linspace(0.02, 0.98, count, dtype=F64)
+
+
+@every_schedule
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, F64])
+def test_noisy_data_are_data_and_noise_at_a_time_for_all_or_for_each(schedule, dtype):
+    x, eps = normal(9, 2, 3).to(dtype), normal(9, 2, 3, seed=1).to(dtype)
+    every = noisy(schedule, x, inner_times(), eps)
+    for i, t in enumerate(inner_times()):
+        alpha, sigma = (scale.to(dtype) for scale in schedule(t))
+        assert torch.equal(every[i], alpha * x[i] + sigma * eps[i])
+        assert torch.equal(every[i], noisy(schedule, x, t, eps)[i]) and every.dtype == dtype
 
 
 # --- Predictions (G2, G3) ------------------------------------------------------------------------

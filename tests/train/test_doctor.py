@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from ornstein.core.denoise import noisy
 from ornstein.core.exact import EmpiricalDenoiser, GaussianDenoiser
 from ornstein.core.noise import CosineSchedule, FlowSchedule
 from ornstein.data.dataset import Dataset
@@ -18,7 +19,6 @@ from ornstein.train.doctor import (
     _geometric,
     _spread,
     linear_denoiser,
-    noisy,
     objection,
 )
 from ornstein.train.loop import Review, looks
@@ -213,7 +213,7 @@ def test_the_stationary_denoiser_is_linear_and_optimal_on_stationary_data():
     white = torch.randn(40_000, 1, 8, generator=generator, dtype=torch.float64)
     data = torch.fft.ifft(torch.fft.fft(white) * power.sqrt()).real
     schedule, t = FlowSchedule(), torch.tensor(0.5).double()
-    x_t = noisy(schedule, data, torch.randn(data.shape, generator=generator).double(), t)
+    x_t = noisy(schedule, data, t, torch.randn(data.shape, generator=generator).double())
     ours = StationaryDenoiser(data, schedule)(x_t, t)
     full = linear_denoiser(data, schedule)(x_t, t)
     errors = [(data - x_hat).square().mean().item() for x_hat in (ours, full)]

@@ -32,6 +32,12 @@ def aligned(coefficients: Sequence[Tensor], x: Tensor) -> Sequence[Tensor]:
     return align(torch.stack([*coefficients]).to(x), x[None]).unbind()
 
 
+def noisy(schedule: Schedule, x: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+    """``x_t = alpha x + sigma eps`` at the time `t`, ``()`` or ``(B,)``; it keeps its dtype."""
+    alpha, sigma = aligned(schedule(t), x)
+    return alpha * x + sigma * eps
+
+
 # --- Denoisers -----------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .denoise import Denoiser
+from .denoise import Denoiser, noisy
 
 Noise = Callable[[Tensor], Tensor]
 """Standard Gaussian noise like its argument, such as `ornstein.rng.Streams`."""
@@ -44,9 +44,8 @@ def reconstructions(
     for _ in range(pairs):
         eps = noise(x)
         for level, t in enumerate(times):
-            alpha, sigma = (c.to(x) for c in denoiser.schedule(t))
-            for sign in (1, -1):
-                total[level] += denoiser(alpha * x + sign * sigma * eps, t, **cond)
+            for either in (eps, -eps):
+                total[level] += denoiser(noisy(denoiser.schedule, x, t, either), t, **cond)
     return total / (2 * pairs)
 
 
@@ -80,8 +79,7 @@ def code_lengths(
     found = []
     for log_snr, share in zip(at, width, strict=True):
         t = denoiser.schedule.time(log_snr)
-        alpha, sigma = (c.to(x) for c in denoiser.schedule(t))
-        x_hat = denoiser(alpha * x + sigma * eps, t, **cond)
+        x_hat = denoiser(noisy(denoiser.schedule, x, t, eps), t, **cond)
         error = (x - x_hat).square().flatten(1).sum(1)
         found.append(0.5 * share * log_snr.exp() * error.double())
     return torch.stack(found)

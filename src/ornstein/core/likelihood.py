@@ -14,7 +14,7 @@ import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
-from .denoise import Denoiser, align, reverse_variances
+from .denoise import Denoiser, align, noisy, reverse_variances
 from .noise import Schedule
 
 Noise = Callable[[Tensor], Tensor]
@@ -268,8 +268,7 @@ def _step_divergence(
     denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, eps: Tensor, cond: dict[str, Tensor]
 ) -> Tensor:
     """``KL(q(x_s | x_t, x) || p(x_s | x_t))`` ``(B,)``."""
-    alpha, sigma = (align(c, x) for c in denoiser.schedule(t))
-    x_hat, v = denoiser.moments(alpha * x + sigma * eps, t, **cond)
+    x_hat, v = denoiser.moments(noisy(denoiser.schedule, x, t, eps), t, **cond)
     small, large, of_x = (align(c, x) for c in reverse_variances(denoiser.schedule, t, s))
     gap = (of_x * (x - x_hat)).square() / small  # in units of the variance of q
     if v is None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..core.combine import Stack
-from ..core.denoise import Denoiser
+from ..core.denoise import Denoiser, noisy
 from ..core.measure import LinearOperator, Mask
 from ..core.operators import downsample
 from ..core.posterior import PosteriorDenoiser
@@ -307,7 +307,6 @@ def _edited(
     kept = steps if anew else max(1, round(options.strength * steps))
     times = times[steps - kept :]
     schedule = model.denoiser.schedule
-    alpha, sigma = (scale.item() for scale in schedule(times[0]))
     latent = packed
     if encodes:
         latent = encoded(model, to, packed, sampler, times, _as_they_are(model, options), away)
@@ -324,7 +323,7 @@ def _edited(
 
     def begin(examples: Sequence[int], eps: Tensor) -> Tensor:
         at = latent[torch.tensor(examples) // options.draws].to(eps)
-        return at if encodes else alpha * at + sigma * eps
+        return at if encodes else noisy(schedule, at, times[0], eps)
 
     total = range(len(given) * options.draws)
     start = None if anew else begin

@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..core.denoise import Denoiser, NetDenoiser, align
+from ..core.denoise import Denoiser, NetDenoiser, align, noisy
 from ..core.exact import EmpiricalDenoiser, GaussianDenoiser
 from ..core.noise import Schedule
 from ..core.times import TimeDistribution
@@ -143,7 +143,7 @@ class Doctor:
         linear, memory, untrained = list[Tensor](), list[Tensor](), list[Tensor]()
         for level, (i, e) in enumerate(zip(indices.split(count), eps.split(count), strict=True)):
             x, t = data.batch(i)[0], self.t[level]
-            x_t = noisy(denoiser.schedule, x, e, t)
+            x_t = noisy(denoiser.schedule, x, t, e)
             linear.append(_error(x, references[0](x_t, t)).mean())
             memory.append(_error(x, references[1](x_t, t)).mean())
             untrained.append(_error(x, skip[level].to(x) * x_t))
@@ -160,7 +160,7 @@ class Doctor:
             x, cond = side.data.batch(side.indices[place])
             t, eps = self.t[place // count], side.eps[place]
             with autocast(x.device, self._precision):
-                errors.append(_error(x, denoiser(noisy(denoiser.schedule, x, eps, t), t, **cond)))
+                errors.append(_error(x, denoiser(noisy(denoiser.schedule, x, t, eps), t, **cond)))
         return torch.cat(errors).view(LEVELS, count)
 
     @torch.no_grad()
@@ -345,12 +345,6 @@ def linear_denoiser(data: Tensor, schedule: Schedule) -> Denoiser:
     mean = flat.mean(0)
     cov = (flat - mean).T @ (flat - mean) / count
     return FlatDenoiser(GaussianDenoiser(mean, cov, schedule))
-
-
-def noisy(schedule: Schedule, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-    """``x_t`` at the time `t`, ``()`` or ``(B,)``."""
-    alpha, sigma = (align(c, x).to(x) for c in schedule(t))
-    return alpha * x + sigma * eps
 
 
 def objection(data: Tensor) -> str:

@@ -8,7 +8,7 @@ from math import ceil
 import torch
 from torch import Tensor
 
-from ..core.denoise import Denoiser, NetDenoiser, align
+from ..core.denoise import Denoiser, NetDenoiser, align, noisy
 from ..core.distill import aimed, followed, mean_flow, relearned, two_in_one
 from ..core.guide import ClassifierFree
 from ..core.noise import Schedule
@@ -449,8 +449,7 @@ def nowhere(t: Tensor, until: Tensor, draws: Tensor, near: float) -> Tensor:
 
 def noised(batch: Batch, schedule: Schedule) -> Tensor:
     """x_t of a batch."""
-    alpha, sigma = (align(c, batch.x).to(batch.x) for c in schedule(batch.t))
-    return alpha * batch.x + sigma * batch.eps
+    return noisy(schedule, batch.x, batch.t, batch.eps)
 
 
 def taught(batch: Batch, schedule: Schedule, x_t: Tensor, x_hat: Tensor) -> Batch:
