@@ -26,7 +26,7 @@ from .checkpoint import WEIGHTS
 from .config import RunConfig
 from .folder import RunFolder
 from .lent import LENDERS, lender, opened_once
-from .model import Model, chosen_weights, load, read_words
+from .model import Model, chosen_weights, load, read_known
 from .vocabulary import Vocabulary
 
 Adapter = str | Path | tuple[str | Path, float]
@@ -147,12 +147,12 @@ def put_on(
     on = (*model.adapters, (adapter.identity["id"], strength))
     if not learned:
         return replace(model, adapters=on)
-    _, given, own = read_words(adapter)
-    words, built = _joined(model.vocabulary, own, learned, adapter), model.config
+    own, built = read_known(adapter), model.config
+    words = _joined(model.vocabulary, own.vocabulary, learned, adapter)
     if config.adapt.learn == "control":
         if isinstance(model.denoiser.net, Controlled):
             raise UsageError(f"{shown(adapter.path)} is a second control branch: leave one out.")
-        words = replace(words, context=own.context, block=own.block)
+        words = replace(words, context=own.vocabulary.context, block=own.vocabulary.block)
         built = replace(built, adapt=replace(built.adapt, learn="control"))
     denoiser = build_denoiser(built, model.shape, words)
     try:
@@ -161,7 +161,7 @@ def put_on(
         reason = shown(str(error).splitlines()[-1].strip(), 200)
         raise ModelFileError(f"{shown(adapter.path)} does not fit its base: {reason}.") from None
     answering(denoiser, model.device)
-    beside = given if config.adapt.learn == "control" else model.given
+    beside = own.given if config.adapt.learn == "control" else model.given
     return replace(
         model, denoiser=denoiser, vocabulary=words, given=beside, config=built, adapters=on
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -157,7 +157,7 @@ def load(
         codec, given, vocabulary, reader = lender.codec, None, lender.vocabulary, lender.reader
         denoiser = build_denoiser(config, codec.shape, vocabulary, apart(lender.denoiser.net))
     else:
-        codec, given, vocabulary = read_words(folder, device)
+        codec, given, vocabulary = read_known(folder, device)
         _refuse_to_build(config, codec.shape, vocabulary, checkpoint)
         denoiser, reader = build_denoiser(config, codec.shape, vocabulary), None
     try:
@@ -202,9 +202,21 @@ def chosen_weights(
     return checkpoint, weights
 
 
-def read_words(
-    folder: RunFolder, device: str | torch.device = "cpu"
-) -> tuple[Codec, Codec | None, Vocabulary]:
+class Known(NamedTuple):
+    """What a run knows of its data.
+
+    Attributes:
+        codec: Between the user's files and x.
+        given: Of the pictures that the network is given beside the noise, if it is.
+        vocabulary: Of the conditions.
+    """
+
+    codec: Codec
+    given: Codec | None
+    vocabulary: Vocabulary
+
+
+def read_known(folder: RunFolder, device: str | torch.device = "cpu") -> Known:
     """What ``run.json`` says of the data; it may come from a stranger.
 
     Args:
@@ -229,9 +241,9 @@ def read_words(
     if codec.get("kind") == LatentCodec.kind:
         net = RunConfig.from_toml(folder.config_toml).net
         if net.pipeline:
-            return lent(net).to(device).codec, given, vocabulary
-        return read_latents(folder, codec, device), given, vocabulary
-    return Codec.from_dict(codec), given, vocabulary
+            return Known(lent(net).to(device).codec, given, vocabulary)
+        return Known(read_latents(folder, codec, device), given, vocabulary)
+    return Known(Codec.from_dict(codec), given, vocabulary)
 
 
 def _refuse_to_build(

@@ -30,7 +30,7 @@ from ..runs.embedding import (
 from ..runs.folder import RunFolder
 from ..runs.latents import KEPT, LatentCodec, encoded, keep_autoencoder, latents_of
 from ..runs.lent import opened_once
-from ..runs.model import Model, load, read_words
+from ..runs.model import Model, load, read_known
 from ..runs.residual import left_by
 from .adapt import base_of, check_same_base, in_words_of, keep_memory, recall
 from .budget import settle
@@ -309,19 +309,19 @@ def go_on(
             f"The data {config.source} are not those that {path} began with: put them back, or "
             "say --allow-data-change."
         )
-    codec, _, vocabulary = read_words(folder, device)
+    known = read_known(folder, device)
     data, held = (_told_as_in(folder, d) for d in (data, held))
-    if data.codec.shape != codec.shape or tuple(data.classes) != vocabulary.classes:
+    if data.codec.shape != known.codec.shape or tuple(data.classes) != known.vocabulary.classes:
         raise DataError(
             f"The data {config.source} have another shape or other classes than those that {path} "
             "began with: start a new run."
         )
-    return folder, config, replace(data, codec=codec), replace(held, codec=codec)
+    return folder, config, replace(data, codec=known.codec), replace(held, codec=known.codec)
 
 
 def _told_as_in(folder: RunFolder, data: Dataset) -> Dataset:
     """`data`, what is given of them standardised, and captions read, as when the run began."""
-    _, given, vocabulary = read_words(folder)
+    _, given, vocabulary = read_known(folder)
     if (data.given is None) != (given is None):
         raise DataError(f"{folder.path} and its data disagree on what is given: start a new run.")
     if ((data.captions and data.captions.kept) is None) != (vocabulary.words is None):
