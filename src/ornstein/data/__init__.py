@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .dataset import draws_at as draws_at
     from .dataset import order as order
     from .image import ImageCodec as ImageCodec
-    from .names import Problem as Problem
+    from .names import Unusable as Unusable
     from .open import open_data as open_data
     from .options import DataOptions as DataOptions
     from .points import PointsCodec as PointsCodec
@@ -26,8 +26,8 @@ _HOME = {
     "Dataset": "dataset",
     "ImageCodec": "image",
     "PointsCodec": "points",
-    "Problem": "names",
     "Profile": "profile",
+    "Unusable": "names",
     "draws_at": "dataset",
     "open_data": "open",
     "order": "dataset",

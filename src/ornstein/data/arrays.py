@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from .files import Zip
-from .names import Problem, Unreadable
+from .names import Unreadable, Unusable
 from .room import most_held
 
 HEADER_BYTES = 4096
@@ -35,7 +35,7 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
     with Zip(path, lambda name: name.endswith(".npy")) as archive:
         for name, data in archive.stream(archive.sizes):
-            if isinstance(data, Problem):
+            if isinstance(data, Unusable):
                 raise Unreadable(str(data))
             arrays[name.removesuffix(".npy")] = parse_npy(data)
     return arrays

@@ -11,7 +11,7 @@ from ..errors import DataError
 from .captions import TEXT
 from .dataset import Labels, name_classes, number_classes
 from .files import Files
-from .names import Problem, shown
+from .names import Unusable, shown
 from .options import DataOptions
 from .table import MISSING, read_rows
 
@@ -39,7 +39,7 @@ def read_beside(files: Files, path: Path, root: str) -> Rows:
     names = [n for n in names if n.startswith(root) or root.startswith(_folder(n))]
     for name, data in files.stream(sorted(names)):
         place = f"{path}/{name}"
-        if isinstance(data, Problem) or len(data) > METADATA_BYTES:
+        if isinstance(data, Unusable) or len(data) > METADATA_BYTES:
             raise DataError(f"{shown(place)} cannot be read; mend or remove it.")
         table = read_rows(data, place) if name.lower().endswith("csv") else _json_rows(data, place)
         said: Rows = {}

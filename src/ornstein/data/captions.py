@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import DataError, ModelFileError
 from .files import Files
-from .names import Problem, shown
+from .names import Unusable, shown
 from .reader import Reader
 
 if TYPE_CHECKING:
@@ -314,7 +314,7 @@ def read_captions(
         pictures[n.rpartition(".")[0]].append(n)
     beside = {n: pictures[stem] for n in files.sizes if is_text(n) and (stem := n[:-4]) in pictures}
     for name, data in files.stream(sorted(beside)):
-        if isinstance(data, Problem) or len(data) > TEXT_BYTES:
+        if isinstance(data, Unusable) or len(data) > TEXT_BYTES:
             raise DataError(f"{shown(place)}: {shown(name)} cannot be read; mend or remove it.")
         try:
             lines = [line.strip() for line in data.decode("utf-8-sig").splitlines()]

@@ -17,7 +17,7 @@ from .captions import Captions
 from .codec import Codec, movable
 from .embedded import Embedded
 from .given import Given, fitted
-from .names import Problem, natural, shown
+from .names import Unusable, natural, shown
 from .options import DataOptions
 from .patches import Patches
 from .room import parts, taken
@@ -153,7 +153,7 @@ class Dataset:
     embedded: Embedded | None = field(default=None, repr=False)
     patches: Patches | None = field(default=None, repr=False)
     fingerprint: str = ""
-    problems: list[Problem] = field(default_factory=list, repr=False)
+    problems: list[Unusable] = field(default_factory=list, repr=False)
     sizes: dict[tuple[int, int], int] = field(default_factory=dict, repr=False)
     unread: list[str] = field(default_factory=list, repr=False)
     source: str = ""

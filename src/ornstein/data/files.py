@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from ..errors import DataError
-from .names import Problem, hidden, objection, shown
+from .names import Unusable, hidden, objection, shown
 
 INDEX_BYTES = 2**25  # largest single read of an archive's index: about 400,000 zip members
 MEMBER_BYTES = 2**30  # largest member
@@ -42,10 +42,10 @@ class Files(ABC):
     def __init__(self, path: Path, wanted: Callable[[str], bool]) -> None:
         self.path, self.wanted = path, wanted
         self.sizes: dict[str, int] = {}
-        self.problems: list[Problem] = []
+        self.problems: list[Unusable] = []
 
     @abstractmethod
-    def stream(self, names: Collection[str]) -> Iterator[tuple[str, bytes | Problem]]:
+    def stream(self, names: Collection[str]) -> Iterator[tuple[str, bytes | Unusable]]:
         """The content of `names`, in the order in which they are stored."""
 
     @abstractmethod
@@ -99,7 +99,7 @@ class Folder(Files):
                 with os.scandir(path / prefix) as found:
                     entries = list(found)
             except OSError as error:
-                self.problems.append(Problem(prefix or ".", _reason(error)))
+                self.problems.append(Unusable(prefix or ".", _reason(error)))
                 continue
             for entry in entries:
                 name = prefix + entry.name
@@ -115,23 +115,23 @@ class Folder(Files):
             status = entry.stat()
         except OSError as error:
             if self.wanted(name):
-                self.problems.append(Problem(name, _reason(error)))
+                self.problems.append(Unusable(name, _reason(error)))
             return
         if stat.S_ISDIR(status.st_mode):
             what = "a link to a folder, which is not followed" if entry.is_symlink() else "a folder"
-            self.problems.append(Problem(name, f"it is {what}"))
+            self.problems.append(Unusable(name, f"it is {what}"))
         elif self.wanted(name):
             if stat.S_ISREG(status.st_mode):
                 self.sizes[name], self.stamps[name] = status.st_size, stamp(status)
             else:
-                self.problems.append(Problem(name, "it is a pipe or device, not a regular file"))
+                self.problems.append(Unusable(name, "it is a pipe or device, not a regular file"))
 
-    def stream(self, names: Collection[str]) -> Iterator[tuple[str, bytes | Problem]]:
+    def stream(self, names: Collection[str]) -> Iterator[tuple[str, bytes | Unusable]]:
         for name in names:
             try:
                 yield name, read_file(self.path / name)
             except OSError as error:
-                yield name, Problem(name, _reason(error))
+                yield name, Unusable(name, _reason(error))
 
     def close(self) -> None:
         """Nothing stays open."""
@@ -239,13 +239,13 @@ class Zip(_Archive):
         if self.admit(name, info.file_size, kind=kind, packed=info.compress_size):
             self.infos[name], self.sizes[name] = info, info.file_size
 
-    def stream(self, names: Collection[str]) -> Iterator[tuple[str, bytes | Problem]]:
+    def stream(self, names: Collection[str]) -> Iterator[tuple[str, bytes | Unusable]]:
         for name in sorted(names, key=lambda name: self.infos[name].header_offset):
             try:
                 with self.zip.open(self.infos[name]) as member:
                     yield name, member.read(self.sizes[name])
             except (*_BROKEN, NotImplementedError, ValueError) as error:
-                yield name, Problem(name, f"damaged in the archive ({error})")
+                yield name, Unusable(name, f"damaged in the archive ({error})")
 
     def close(self) -> None:
         self.zip.close()
@@ -290,7 +290,7 @@ class Tar(_Archive):
         if self.admit(name, info.size, kind=kind):
             self.offsets[name], self.sizes[name] = info.offset_data, info.size
 
-    def stream(self, names: Collection[str]) -> Iterator[tuple[str, bytes | Problem]]:
+    def stream(self, names: Collection[str]) -> Iterator[tuple[str, bytes | Unusable]]:
         for name in sorted(names, key=self.offsets.__getitem__):
             try:
                 self.bounded.seek(self.offsets[name])
@@ -301,7 +301,7 @@ class Tar(_Archive):
                     "make it again."
                 ) from None
             short = len(data) < self.sizes[name]
-            yield name, Problem(name, "cut short in the archive") if short else data
+            yield name, Unusable(name, "cut short in the archive") if short else data
 
     def close(self) -> None:
         self.bounded.close()

@@ -4,8 +4,8 @@ import re
 from typing import NamedTuple
 
 
-class Problem(NamedTuple):
-    """A file or row that is not used, and why."""
+class Unusable(NamedTuple):
+    """A file or row that cannot be used, and why."""
 
     path: str
     reason: str
@@ -15,7 +15,7 @@ class Problem(NamedTuple):
 
 
 class Unreadable(Exception):
-    """One file or row cannot be used, for the reason given; becomes a `Problem`."""
+    """One file or row cannot be used, for the reason given; becomes an `Unusable`."""
 
 
 def shown(text: object, limit: int = 120) -> str:

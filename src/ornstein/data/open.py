@@ -18,7 +18,7 @@ from .dataset import Dataset, fingerprint, number_classes
 from .decode import channels_first, is_picture
 from .given import derive, is_derived
 from .image import Format, ImageCodec, Layout
-from .names import Problem, Unreadable, shown
+from .names import Unreadable, Unusable, shown
 from .options import DataOptions
 from .pictures import (
     assemble,
@@ -239,7 +239,7 @@ def _open_list(pictures: list, labels: object, options: DataOptions) -> Dataset:
                 raise Unreadable(f"its shape {array.shape} is not (H, W) or (H, W, C)")
             found.append((f"item-{i:06d}", conform(array, options)))
         except Unreadable as error:
-            problem = Problem(f"item-{i:06d}", str(error))
+            problem = Unusable(f"item-{i:06d}", str(error))
             stop_at([problem], options, "list")
             found.append((problem.path, problem))
     dataset = assemble(found, options, source="list")
@@ -272,7 +272,7 @@ def open_array(
     finite = np.ones(len(array), bool)
     if array.dtype.kind == "f":
         finite = np.array([np.isfinite(row).all() for row in array])
-    bad = [Problem(f"row {i}", "it holds NaN or infinite values") for i in np.flatnonzero(~finite)]
+    bad = [Unusable(f"row {i}", "it holds NaN or infinite values") for i in np.flatnonzero(~finite)]
     stop_at(bad, options, source)
     if not finite.any():
         raise DataError(f"{shown(source)} holds NaN or infinite values in every row.")

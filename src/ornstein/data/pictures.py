@@ -24,7 +24,7 @@ from .decode import cover, decode, is_picture, rechannel, strict_decoders
 from .files import Files, open_files
 from .given import Given, find_pairs, is_derived
 from .image import Format, ImageCodec, Layout, fits_png
-from .names import Problem, Unreadable, natural, shown
+from .names import Unreadable, Unusable, natural, shown
 from .options import DataOptions
 from .patches import lay, measure_pixels
 from .room import Shelf, room, taken
@@ -60,7 +60,7 @@ def open_pictures(path: Path, options: DataOptions) -> Dataset:
             )
         rows = read_beside(files, path, root)
         absent = [n for n in rows if n not in files.sizes]
-        missing = [Problem(n, "named in the metadata, but not there") for n in absent]
+        missing = [Unusable(n, "named in the metadata, but not there") for n in absent]
         partner: dict[str, str] = {}
         if options.given is not None and not is_derived(options.given):
             pairs = find_pairs(names, rows, root, options.given, options.make, str(path))
@@ -68,7 +68,7 @@ def open_pictures(path: Path, options: DataOptions) -> Dataset:
             alone = [n for n, other in partner.items() if other not in files.sizes]
             names = sorted((n for n in partner if n in files.sizes), key=natural)
             names = [n for n in names if n not in set(alone)]
-            missing += [Problem(n, "nothing is given for it") for n in pairs.unpaired + alone]
+            missing += [Unusable(n, "nothing is given for it") for n in pairs.unpaired + alone]
         else:
             others = {v for row in rows.values() for k, v in row.items() if k.endswith(FILE_NAME)}
             names = [n for n in names if n not in others]
@@ -159,7 +159,7 @@ def pick(names: list[str], limit: int | None) -> list[str]:
     return [n for n in names if n in kept]
 
 
-def stop_at(problems: Sequence[Problem], options: DataOptions, path: object) -> None:
+def stop_at(problems: Sequence[Unusable], options: DataOptions, path: object) -> None:
     """Raise the first of `problems` as a `DataError`, unless they are to be skipped."""
     if problems and options.on_bad == "error":
         first = problems[0]
@@ -185,14 +185,14 @@ def _decode_all(
     options: DataOptions,
     path: Path,
     sizes: Counter[tuple[int, int]],
-) -> list[tuple[str, Picture | Problem]]:
+) -> list[tuple[str, Picture | Unusable]]:
     """Every picture of `names`, in their order; stacks count each of theirs, `sizes` all."""
-    found: dict[str, list[Picture] | Problem] = {}
+    found: dict[str, list[Picture] | Unusable] = {}
     first: dict[tuple[int, int], str] = {}
     shelf, tick = Shelf(), counted(len(names))
     with strict_decoders():
         for name, decoded in _decoded(files, names, options):
-            if isinstance(decoded, Problem):
+            if isinstance(decoded, Unusable):
                 stop_at([decoded], options, path)
                 found[name] = decoded
             else:
@@ -204,10 +204,10 @@ def _decode_all(
             if options.size is None and options.patch is None and len(first) > most:
                 raise _of_many_sizes(first)
             tick()
-    flat: list[tuple[str, Picture | Problem]] = []
+    flat: list[tuple[str, Picture | Unusable]] = []
     for name in names:
         pictures = found.pop(name)
-        if isinstance(pictures, Problem):
+        if isinstance(pictures, Unusable):
             flat.append((name, pictures))
         elif len(pictures) == 1:
             flat.append((name, pictures[0]))
@@ -226,7 +226,7 @@ def _of_many_sizes(first: dict[tuple[int, int], str]) -> DataError:
 
 def _decoded(
     files: Files, names: list[str], options: DataOptions
-) -> Iterator[tuple[str, list[Decoded] | Problem]]:
+) -> Iterator[tuple[str, list[Decoded] | Unusable]]:
     """In threads where that is faster; in the order in which the files are stored."""
     stream = files.stream(names)
     mean_bytes = sum(files.sizes[n] for n in names) / len(names)
@@ -236,7 +236,7 @@ def _decoded(
         return
     piece = max(1, min(64, int(2**23 // mean_bytes)))
     with ThreadPoolExecutor(workers) as pool:
-        pending: deque[Future[list[tuple[str, list[Decoded] | Problem]]]] = deque()
+        pending: deque[Future[list[tuple[str, list[Decoded] | Unusable]]]] = deque()
         while True:
             some = list(islice(stream, piece))
             if some:
@@ -248,17 +248,17 @@ def _decoded(
 
 
 def _decode_some(
-    some: Iterable[tuple[str, bytes | Problem]], options: DataOptions
-) -> Iterator[tuple[str, list[Decoded] | Problem]]:
+    some: Iterable[tuple[str, bytes | Unusable]], options: DataOptions
+) -> Iterator[tuple[str, list[Decoded] | Unusable]]:
     for name, data in some:
-        if isinstance(data, Problem):
+        if isinstance(data, Unusable):
             yield name, data
             continue
         try:
             pictures = decode(data, options.channels)
             yield name, [Decoded(conform(p, options), (p.shape[1], p.shape[0])) for p in pictures]
         except Unreadable as error:
-            yield name, Problem(name, str(error))
+            yield name, Unusable(name, str(error))
 
 
 def conform(picture: Picture, options: DataOptions) -> Picture:
@@ -277,11 +277,11 @@ def conform(picture: Picture, options: DataOptions) -> Picture:
 
 
 def assemble(
-    found: list[tuple[str, Picture | Problem]],
+    found: list[tuple[str, Picture | Unusable]],
     options: DataOptions,
     *,
     source: str,
-    problems: Sequence[Problem] = (),
+    problems: Sequence[Unusable] = (),
     prefer: Format = "png",
     layout: Layout = "HWC",
 ) -> Dataset:
@@ -300,7 +300,7 @@ def assemble(
         name, picture = found[i]
         stored[row] = np.moveaxis(np.asarray(picture), 2, 0)  # grey fills all channels
         ids.append(name)
-        found[i] = (name, Problem(name, ""))
+        found[i] = (name, Unusable(name, ""))
     tensor = torch.from_numpy(stored)
     codec = make_codec(tensor, dtype, prefer, layout)
     return Dataset(
@@ -309,15 +309,15 @@ def assemble(
 
 
 def _alike(
-    found: list[tuple[str, Picture | Problem]],
+    found: list[tuple[str, Picture | Unusable]],
     options: DataOptions,
     source: str,
-    problems: Sequence[Problem],
-) -> tuple[list[int], list[Problem], tuple[str, int, int, int]]:
+    problems: Sequence[Unusable],
+) -> tuple[list[int], list[Unusable], tuple[str, int, int, int]]:
     """Where pictures of the commonest kind are; all problems; dtype, height, width, channels."""
-    kinds = Counter(_kind(p, options) for _, p in found if not isinstance(p, Problem))
+    kinds = Counter(_kind(p, options) for _, p in found if not isinstance(p, Unusable))
     if not kinds:
-        all_bad = [p for _, p in found if isinstance(p, Problem)] + list(problems)
+        all_bad = [p for _, p in found if isinstance(p, Unusable)] + list(problems)
         raise DataError(
             f"{shown(source)}: none of {len(all_bad)} files can be used"
             + (f"; the first: {all_bad[0]}." if all_bad else "; there are none.")
@@ -325,13 +325,13 @@ def _alike(
     (dtype, height, width, colour), _ = kinds.most_common(1)[0]
     usable, bad, channels = [], list(problems), 0
     for i, (name, picture) in enumerate(found):
-        if isinstance(picture, Problem):
+        if isinstance(picture, Unusable):
             bad.append(picture)
         elif _kind(picture, options) == (dtype, height, width, colour):
             usable.append(i)
             channels = max(channels, picture.shape[2])
         else:
-            bad.append(Problem(name, _oddity(picture, dtype, (height, width), colour)))
+            bad.append(Unusable(name, _oddity(picture, dtype, (height, width), colour)))
             stop_at(bad[-1:], options, source)
     return usable, bad, (dtype, height, width, channels)
 
@@ -349,13 +349,13 @@ def cut(
     Raises:
         DataError: If a picture is smaller than a patch, unless ``on_bad = skip``; if all are.
     """
-    size, large, small = options.patch or 1, [], list[Problem]()
+    size, large, small = options.patch or 1, [], list[Unusable]()
     for name, picture in pictures:
         _, height, width = picture.shape
         if min(height, width) >= size:
             large.append((name, picture))
             continue
-        small.append(Problem(name, f"it is {width} x {height}, less than a patch of {size}"))
+        small.append(Unusable(name, f"it is {width} x {height}, less than a patch of {size}"))
         stop_at(small[-1:], options, source)
     if not large:
         raise DataError(
@@ -375,7 +375,7 @@ def cut(
     )
 
 
-def _planes(picture: Picture | Problem, channels: int) -> np.ndarray:
+def _planes(picture: Picture | Unusable, channels: int) -> np.ndarray:
     """A picture as stored ``(C, H, W)``; grey fills all channels."""
     planes = np.moveaxis(np.asarray(picture), 2, 0)
     planes = np.broadcast_to(planes, (channels, *planes.shape[1:]))

@@ -10,7 +10,7 @@ from .captions import Captions, Words
 from .codec import Codec
 from .dataset import Attributes, Dataset
 from .given import Given
-from .names import Problem
+from .names import Unusable
 from .options import DataOptions
 from .patches import Part, Patches
 from .reader import Reader
@@ -94,7 +94,7 @@ def from_plain(
             still=tensors["still"],
         ),
         fingerprint=told["fingerprint"],
-        problems=[Problem(*problem) for problem in told["problems"]],
+        problems=[Unusable(*problem) for problem in told["problems"]],
         sizes={(width, height): count for (width, height), count in told["sizes"]},
         unread=told["unread"],
         source=source,

@@ -12,7 +12,7 @@ from typing import IO
 import numpy as np
 
 from ..errors import DataError
-from .names import Problem, shown
+from .names import Unusable, shown
 from .options import DataOptions
 
 LINE_BYTES = 2**20
@@ -41,7 +41,7 @@ class Table:
     whole: tuple[bool, ...]
     labels: list[str]
     lines: list[int]
-    problems: list[Problem]
+    problems: list[Unusable]
     delimiter: str
     decimal: str
 
@@ -97,7 +97,7 @@ class _Reading:
         self.numeric: list[int] = []
         self.whole: list[bool] = []
         self.label: int | None = None
-        self.problems: list[Problem] = []
+        self.problems: list[Unusable] = []
 
     def table(self, rows: Iterator[tuple[int, list[str]]]) -> Table:
         values, labels, lines = array("d"), [], []
@@ -173,7 +173,7 @@ class _Reading:
                 f"{shown(self.path)}, line {line}: {reason}; mend it, "
                 "or leave such rows out with --data.on-bad skip."
             )
-        self.problems.append(Problem(f"line {line}", reason))
+        self.problems.append(Unusable(f"line {line}", reason))
         return None
 
     def _number(self, cell: str) -> float | None:

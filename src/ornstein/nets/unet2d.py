@@ -192,7 +192,7 @@ class Down(nn.Module):
         self.recompute, layout = how.recompute, how.layout
         self.resnets = nn.ModuleList(Resnet(channels, width, told, layout) for channels in before)
         self.attentions = how.attentions(width, len(before))
-        down = [Sampler(width, 2, layout.centred)] if how.moves else []
+        down = [Resampling(width, 2, layout.centred)] if how.moves else []
         self.downsamplers = nn.ModuleList(down)
 
     def forward(self, x: Tensor, told: Tensor) -> list[Tensor]:
@@ -200,7 +200,7 @@ class Down(nn.Module):
         for block, attend in zip(self.resnets, self.attentions, strict=True):
             x = attend(run(block, x, told, self.recompute))
             out.append(x)
-        return out + [sampler(x) for sampler in self.downsamplers]
+        return out + [down(x) for down in self.downsamplers]
 
 
 class Middle(nn.Module):
@@ -226,17 +226,17 @@ class Up(nn.Module):
         self.recompute, layout = how.recompute, how.layout
         self.resnets = nn.ModuleList(Resnet(channels, width, told, layout) for channels in before)
         self.attentions = how.attentions(width, len(before))
-        self.upsamplers = nn.ModuleList([Sampler(width, 1)] if how.moves else [])
+        self.upsamplers = nn.ModuleList([Resampling(width, 1)] if how.moves else [])
 
     def forward(self, x: Tensor, skips: list[Tensor], told: Tensor) -> Tensor:
         for block, attend in zip(self.resnets, self.attentions, strict=True):
             x = attend(run(block, torch.cat([x, skips.pop()], 1), told, self.recompute))
-        for sampler in self.upsamplers:
-            x = sampler(F.interpolate(x, scale_factor=2.0))
+        for up in self.upsamplers:
+            x = up(F.interpolate(x, scale_factor=2.0))
         return x
 
 
-class Sampler(nn.Module):
+class Resampling(nn.Module):
     """A convolution between two levels, with zeros around or, if not `centred`, behind."""
 
     def __init__(self, width: int, stride: int, centred: bool = True) -> None:

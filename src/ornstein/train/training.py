@@ -25,7 +25,7 @@ from .memory import examples_at_once
 from .optimise import build_optimizers, learning_rate, restore, tensors_of
 
 
-class Checkpoint(Protocol):
+class Saved(Protocol):
     """What `Training.restore` reads."""
 
     @property
@@ -229,7 +229,7 @@ class Training:
             "halvings": self.halvings,
         }
 
-    def restore(self, checkpoint: Checkpoint) -> None:
+    def restore(self, checkpoint: Saved) -> None:
         """Go back to where `parts` and `state` were taken."""
         self.aim.learner.load_state_dict(checkpoint.load("model"))
         for i, learner in enumerate(self.averages.learners):

@@ -84,7 +84,7 @@ def _alike(asked: Scene, seen: Sequence[Seen]) -> tuple[list[bool], list[bool], 
 # --- Reading -------------------------------------------------------------------------------------
 
 
-class Reader:
+class SceneReader:
     """Sees the things in a picture: what differs from the ground, in connected pieces.
 
     It learns from scenes as they are painted and `disturbed`: a shape is painted pixel by pixel
@@ -135,12 +135,13 @@ def disturbed(picture: np.ndarray, draw: np.random.Generator) -> np.ndarray:
 
 
 @cache
-def reader(fold: int | None = None) -> Reader:
+def reader(fold: int | None = None) -> SceneReader:
     """A reader, or one that has not seen every `FOLD`-th scan, from number `fold` on."""
     if fold is None:
-        return Reader(scans())
+        return SceneReader(scans())
     parts = [scans(k, FOLD) for k in range(FOLD) if k != fold]
-    return Reader({digit: np.concatenate([part[digit] for part in parts]) for digit in scans()})
+    others = {digit: np.concatenate([part[digit] for part in parts]) for digit in scans()}
+    return SceneReader(others)
 
 
 @dataclass(frozen=True)
