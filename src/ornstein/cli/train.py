@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from ..runs.folder import RunFolder
-    from ..train import Sequel
+    from ..train import Draft, Sequel
 
 
 class Said:
@@ -105,38 +105,22 @@ def train(
         data, out = None, Path(data)
     machine.start(f"Opening {out if resume else data}")
     from ..runs.facts import describe
-    from ..runs.folder import RunFolder
-    from ..train import Draft
     from ..train import train as fit
-    from ..train.device import choose_device
-    from ..train.start import planned, refuse
+    from ..train.start import refuse
 
     adapt = checked(AdaptOptions, asdict(adapt))
     read_as = options.said | _said({"given": given, "make": make, "word": adapt.word})
     flags = {"net": {"size": size}, "train": {"memory": memory}, "seed": seed}
     changes = _changes(config, flags | {"data": read_as, "autoencoder": autoencoder.said})
-    if mean is not None:
-        changes["mean"] = str(mean.resolve())
-    if latent is not None:
-        changes["latent"] = str(latent.resolve())
-    if prior is not None or embedding is not None:
-        changes["embedding"] = _two_stages(prior, embedding)
+    changes |= _runs_beside(mean, latent, prior, embedding)
     kind = changes.get("net", {}).get("kind", recipe)
     if autoencoder.said and data is not None and kind != "autoencoder":
         raise UsageError("--autoencoder says what its latents are: add --recipe autoencoder.")
-    wanted, place = None, str(config or "the command line")
-    if adapt.learn != "all" or adapt.base is not None:
-        wanted = _sequel(adapt, changes, place)
-    elif data is not None and (changes or recipe != "auto" or dry_run):
-        wanted = Draft(recipe=recipe, changes=changes, place=place)
+    place = str(config or "the command line")
+    wanted = _wanted(data, recipe, adapt, changes, place, dry_run)
     if dry_run:
         refuse(data, out, minutes, seen, wanted, resume)
-        if data is None:
-            print(RunFolder.open(out or "").config_toml)
-            return
-        with watching():
-            device = choose_device(machine.device)
-            print(planned(data, wanted, seen, minutes, device)[0].to_toml())
+        print(_planned(data, out, wanted, minutes, seen, machine.device))
         return
     with training() as report:
         run = fit(
@@ -188,21 +172,37 @@ def _as_flags(options: DataOptions) -> str:
     return flags
 
 
-def _two_stages(prior: Path | None, embedding: Path | None) -> dict[str, Any]:
-    """Which encoder the run goes by, and how."""
+def _runs_beside(
+    mean: Path | None, latent: Path | None, prior: Path | None, embedding: Path | None
+) -> dict[str, Any]:
+    """What of the configuration names the runs that this one goes by."""
     if prior is not None and embedding is not None:
         raise UsageError(
             "A prior draws embeddings and a decoder pictures: train one with --prior, then the "
             "other with --embedding."
         )
-    role = "decoder" if prior is None else "prior"
-    return {"encoder": str((prior or embedding or Path()).resolve()), "role": role}
+    named = {"mean": mean, "latent": latent}
+    changes: dict[str, Any] = {k: str(run.resolve()) for k, run in named.items() if run}
+    for role, encoder in {"prior": prior, "decoder": embedding}.items():
+        if encoder is not None:
+            changes["embedding"] = {"encoder": str(encoder.resolve()), "role": role}
+    return changes
 
 
-def _sequel(adapt: AdaptOptions, changes: dict[str, Any], place: str) -> "Sequel":
-    """The run to go on from, with the changes, which came from `place`."""
-    from ..train import Sequel
+def _wanted(
+    data: str | None,
+    recipe: str,
+    adapt: AdaptOptions,
+    changes: dict[str, Any],
+    place: str,
+    dry_run: bool,
+) -> "Draft | Sequel | None":
+    """What is said of the run, by changes that came from `place`; None if nothing is."""
+    from ..train import Draft, Sequel
 
+    if adapt.learn == "all" and adapt.base is None:
+        said = data is not None and (changes or recipe != "auto" or dry_run)
+        return Draft(recipe=recipe, changes=changes, place=place) if said else None
     return Sequel(
         base=adapt.base or "",
         learn=adapt.learn,
@@ -213,6 +213,25 @@ def _sequel(adapt: AdaptOptions, changes: dict[str, Any], place: str) -> "Sequel
         changes=changes,
         place=place,
     )
+
+
+def _planned(
+    data: str | None,
+    out: Path | None,
+    wanted: "Draft | Sequel | None",
+    minutes: float | None,
+    seen: int | None,
+    device: str,
+) -> str:
+    """The configuration that the run would have, or has."""
+    from ..runs.folder import RunFolder
+    from ..train.device import choose_device
+    from ..train.start import planned
+
+    if data is None:
+        return RunFolder.open(out or "").config_toml
+    with watching():
+        return planned(data, wanted, seen, minutes, choose_device(device))[0].to_toml()
 
 
 def _what_next(run: "RunFolder", facts: dict[str, Any], data: str | None) -> list[object]:
