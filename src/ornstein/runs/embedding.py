@@ -22,7 +22,7 @@ from ..data.embedded import Embedded
 from ..data.names import shown
 from ..data.points import PointsCodec
 from ..data.reader import Reader
-from ..errors import DataError, ModelFileError, StorageError, UsageError
+from ..errors import DataError, ModelFileError, UsageError
 from ..nets.contrastive import Contrastive
 from .checkpoint import WEIGHTS
 from .config import NetConfig, Role, RunConfig
@@ -157,12 +157,7 @@ def encoder_of(place: str | Path, device: str | torch.device = "cpu") -> Encoder
             f"{shown(place)} is no encoder of pictures and texts: make one by `ornstein train DATA "
             "--recipe contrastive`."
         )
-    checkpoint = folder.latest(WEIGHTS)
-    if checkpoint is None or MEASURED not in folder.kept_names():
-        raise StorageError(
-            f"{shown(place)} was not trained to an end: go on by `ornstein train --resume "
-            f"{shown(place)}`."
-        )
+    checkpoint, measured = folder.ended(MEASURED)
     vocabulary, codec = folder.identity.get("vocabulary"), folder.identity.get("codec")
     told = vocabulary.get("words") if isinstance(vocabulary, dict) else None
     weights = checkpoint.load(WEIGHTS).items()
@@ -180,7 +175,7 @@ def encoder_of(place: str | Path, device: str | torch.device = "cpu") -> Encoder
             "codec": codec,
             "words": told,
         },
-        tensors | folder.kept(MEASURED),
+        tensors | measured,
         device,
     )
 

@@ -31,7 +31,7 @@ from torch import Tensor
 from ..data.names import shown
 from ..errors import ModelFileError, StorageError, UsageError
 from . import card
-from .checkpoint import Checkpoint, Parts, seal, size_of, unseal
+from .checkpoint import WEIGHTS, Checkpoint, Parts, seal, size_of, unseal
 from .disk import (
     TEMPORARY,
     append,
@@ -272,6 +272,21 @@ class RunFolder:
     def kept_names(self) -> list[str]:
         """The names of all that was kept, in order."""
         return sorted(p.name for p in _folders(self.path / "kept", r"[A-Za-z0-9_-][A-Za-z0-9._-]*"))
+
+    def ended(self, name: str) -> tuple[Checkpoint, dict[str, Tensor]]:
+        """The newest checkpoint, and what was kept under `name` at the end of the training.
+
+        Raises:
+            StorageError: If no checkpoint verifies, or the run was not trained to any end.
+            ModelFileError: If what was kept is damaged.
+        """
+        checkpoint = self.latest(WEIGHTS)
+        if checkpoint is None or name not in self.kept_names():
+            raise StorageError(
+                f"{shown(self.path)} was not trained to an end: go on by `ornstein train --resume "
+                f"{shown(self.path)}`."
+            )
+        return checkpoint, self.kept(name)
 
     # --- The log
 

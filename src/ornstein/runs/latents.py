@@ -14,7 +14,7 @@ from ..data.codec import Codec, measure
 from ..data.dataset import Dataset
 from ..data.names import shown
 from ..data.room import parts, room
-from ..errors import DataError, ModelFileError, StorageError, UsageError
+from ..errors import DataError, ModelFileError, UsageError
 from ..nets.autoencoder import Autoencoder
 from ..nets.blocks import answering
 from .checkpoint import WEIGHTS
@@ -197,13 +197,7 @@ def latents_of(place: str | Path, device: str | torch.device = "cpu") -> LatentC
                 "autoencoder`."
             )
         return read_latents(folder, values, device)
-    checkpoint = folder.latest(WEIGHTS)
-    if checkpoint is None or MEASURED not in folder.kept_names():
-        raise StorageError(
-            f"{shown(place)} was not trained to an end: go on by `ornstein train --resume "
-            f"{shown(place)}`."
-        )
-    measured = folder.kept(MEASURED)
+    checkpoint, measured = folder.ended(MEASURED)
     inner = Codec.from_dict(values if isinstance(values, dict) else {})
     net = build_autoencoder(config, inner.shape)
     prefix = "autoencoder."
