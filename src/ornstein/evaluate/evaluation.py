@@ -1,7 +1,7 @@
 """A run measured: how good, how diverse, how like its training data, each beside its floor."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -36,6 +36,8 @@ SHOWN = 8  # samples beside their nearest training examples
 ASKED = 500  # captions of scenes, at most
 HOW = ("guidance", "guidance_interval", "sampler", "steps", "time_grid", "threshold")
 MEMBERS = 2000  # examples of which the loss is compared, at most
+
+Say = Callable[[str], None]
 
 
 # --- What is found -------------------------------------------------------------------------------
@@ -180,7 +182,7 @@ def evaluate(
     against: Dataset | str | None = None,
     *,
     device: str | torch.device = "auto",
-    say: Callable[[str], None] = lambda line: None,
+    say: Say = lambda line: None,
     **options: Any,
 ) -> Evaluation:
     """Draw from a run, and measure what was drawn against data the run never saw.
@@ -198,18 +200,13 @@ def evaluate(
     """
     given = against if isinstance(against, str) else None
     chosen = checked(EvaluateOptions, {**({"against": given} if given else {}), **options})
+    if chosen.given is not None:
+        raise UsageError(
+            "A run of pairs is given what belongs to held-out examples: leave --given out."
+        )
     model, measured = opened(run, device), in_words(chosen.posterior)
     train, held_out = _sides(model, against if isinstance(against, Dataset) else chosen.against)
-    if chosen.label is not None:
-        names = {model.vocabulary.classes[model.vocabulary.label(c)] for c in chosen.label}
-        held_out, of_class = _of(held_out, names), _of(train, names)
-    else:
-        of_class = train
-    if min(len(held_out), len(of_class)) < 2:
-        raise UsageError(
-            f"There are {len(of_class):,} training and {len(held_out):,} held-out examples to "
-            "compare with: give data the run never saw by --against."
-        )
+    of_class, held_out = _compared(model, train, held_out, chosen.label)
     say(f"Drawing {chosen.count:,} examples")
     samples, pairs = _drawn(model, chosen, held_out)
     say("Measuring quality")
@@ -227,19 +224,6 @@ def evaluate(
     copies = copies_among(
         sides[0], known, sides[2], losses=lambda: (told(data=train), told(data=held_out))
     )
-    bits = None
-    if chosen.likely:
-        say(f"Computing the likelihood of {min(chosen.likely, len(held_out)):,} held-out examples")
-        bits = measure_bits(model, train, held_out, chosen.likely, chosen.seed)
-    posterior = None
-    if measured:
-        say(f"Restoring held-out examples: {', '.join(chosen.posterior)}")
-        posterior = calibrate(model, data=held_out, **measured)
-    scenes = None
-    if train.source == "scenes" and model.vocabulary.words is not None:
-        say("Looking whether scenes show what is asked for")
-        how = {name: getattr(chosen, name) for name in HOW}
-        scenes = judge_run(model, train, min(chosen.count, ASKED), seed=chosen.seed, **how)
     return Evaluation(
         model=model,
         options=chosen,
@@ -248,10 +232,10 @@ def evaluate(
         held_out=held_out,
         figures=figures,
         copies=copies,
-        bits=bits,
+        bits=_likelihood(model, train, held_out, chosen, say),
         pairs=pairs,
-        posterior=posterior,
-        scenes=scenes,
+        posterior=_calibrated(model, held_out, chosen, measured, say),
+        scenes=_judged(model, train, chosen, say),
         groups=groups,
         marginals=marginals,
         encoders=encoders,
@@ -265,6 +249,21 @@ def _sides(model: Model, against: Dataset | str | None) -> tuple[Dataset, Datase
     if against is None:
         return train, held_out
     return train, other_data(model, against) if isinstance(against, str) else against
+
+
+def _compared(
+    model: Model, train: Dataset, held_out: Dataset, label: Sequence[str] | None
+) -> tuple[Dataset, Dataset]:
+    """What of both is of the classes asked for: all, if none are."""
+    if label is not None:
+        names = {model.vocabulary.classes[model.vocabulary.label(c)] for c in label}
+        held_out, train = _of(held_out, names), _of(train, names)
+    if min(len(held_out), len(train)) < 2:
+        raise UsageError(
+            f"There are {len(train):,} training and {len(held_out):,} held-out examples to "
+            "compare with: give data the run never saw by --against."
+        )
+    return train, held_out
 
 
 def _of(data: Dataset, names: set[str]) -> Dataset:
@@ -294,10 +293,6 @@ def _drawn(
     if reads is not None and held_out.captions is not None and options.text is None:
         first = held_out.captions.first
         values["text"] = tuple(quoted(first[i]) for i in order)
-    if options.given is not None:
-        raise UsageError(
-            "A run of pairs is given what belongs to held-out examples: leave --given out."
-        )
     context = None
     if model.given is not None:
         context = context_of_pairs(model, held_out, order)
@@ -306,6 +301,32 @@ def _drawn(
     labels = tuple(name for part in parts for name in part.labels or ())
     pairs = None if context is None else measure_pairs(model.codec.data, drawn.x, held_out, order)
     return replace(drawn, labels=labels or None), pairs
+
+
+def _likelihood(
+    model: Model, train: Dataset, held_out: Dataset, options: EvaluateOptions, say: Say
+) -> Bits | None:
+    if not options.likely:
+        return None
+    say(f"Computing the likelihood of {min(options.likely, len(held_out)):,} held-out examples")
+    return measure_bits(model, train, held_out, options.likely, options.seed)
+
+
+def _calibrated(
+    model: Model, held_out: Dataset, options: EvaluateOptions, measured: dict[str, Any], say: Say
+) -> Calibration | None:
+    if not measured:
+        return None
+    say(f"Restoring held-out examples: {', '.join(options.posterior)}")
+    return calibrate(model, data=held_out, **measured)
+
+
+def _judged(model: Model, train: Dataset, options: EvaluateOptions, say: Say) -> Judged | None:
+    if train.source != "scenes" or model.vocabulary.words is None:
+        return None
+    say("Looking whether scenes show what is asked for")
+    how = {name: getattr(options, name) for name in HOW}
+    return judge_run(model, train, min(options.count, ASKED), seed=options.seed, **how)
 
 
 def rounded(codec: Codec, x: Tensor) -> Tensor:
