@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from measure import environment, grid
 from pages import put
-from pairs import dice, otsu
+from pairs import dice, followed, otsu
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -216,11 +216,7 @@ def following(seed: int, seen: int) -> dict[str, Any]:
     assert model.given is not None
     context = model.given.pack((255 * asked).round().to(torch.uint8))
     plain, told = (lines_of(model, a) for a in (drawn(base_of(seed)), drawn(model, context)))
-    return {
-        "asked": agreement(told, asked),
-        "another's": agreement(told, asked.roll(1, 0)),
-        "not told": agreement(plain, asked),
-    }
+    return followed(told, plain, asked)
 
 
 def drawn(model: Model, context: torch.Tensor | None = None) -> np.ndarray:
@@ -231,12 +227,6 @@ def drawn(model: Model, context: torch.Tensor | None = None) -> np.ndarray:
     given = None if context is None else (lambda indices: context[torch.tensor(indices)])
     parts = stream(model, SampleOptions(count=200), context=given)
     return np.concatenate([part.arrays for part in parts])
-
-
-def agreement(a: torch.Tensor, b: torch.Tensor) -> float:
-    """The mean correlation of pictures with each other, pixel by pixel."""
-    a, b = (part.flatten(1) - part.flatten(1).mean(1, keepdim=True) for part in (a, b))
-    return float(((a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1) + 1e-9)).mean())
 
 
 # --- The page ------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from measure import environment, grid
 from pages import put
+from pairs import followed
 
 import ornstein as ou
 from ornstein.data import DataOptions, Dataset, open_data
@@ -87,11 +88,7 @@ def branch(keep: Path) -> dict[str, float]:
     _, held = open_data("digits", config.data).split(DIGITS.validation, 0)
     asked = edges(held.codec.pack(held.stored))
     told, plain = drawn(ou.load(keep / "branch"), held), drawn(ou.load(keep / "run"), held)
-    return {
-        "asked": agreement(told, asked),
-        "another's": agreement(told, asked.roll(1, 0)),
-        "not told": agreement(plain, asked),
-    }
+    return followed(told, plain, asked)
 
 
 def trained(config: RunConfig, out: Path, seen: int) -> None:
@@ -111,12 +108,6 @@ def drawn(model: Model, held: Dataset) -> torch.Tensor:
     parts = list(stream(model, SampleOptions(count=len(held)), context=given))
     codec = parts[0].codec
     return edges(codec.pack(torch.from_numpy(codec.stored(torch.cat([p.x for p in parts])))))
-
-
-def agreement(a: torch.Tensor, b: torch.Tensor) -> float:
-    """The mean correlation of pictures with each other, pixel by pixel."""
-    a, b = (part.flatten(1) - part.flatten(1).mean(1, keepdim=True) for part in (a, b))
-    return float(((a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1) + 1e-9)).mean())
 
 
 # --- The page ------------------------------------------------------------------------------------

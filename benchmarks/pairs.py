@@ -192,6 +192,21 @@ def dice(masks: np.ndarray, truth: np.ndarray) -> float:
     return float((2 * both / size).mean())
 
 
+def followed(told: torch.Tensor, untold: torch.Tensor, asked: torch.Tensor) -> dict[str, float]:
+    """How pictures agree with those asked for, with another's, and if nothing was told."""
+    return {
+        "asked": agreement(told, asked),
+        "another's": agreement(told, asked.roll(1, 0)),
+        "not told": agreement(untold, asked),
+    }
+
+
+def agreement(a: torch.Tensor, b: torch.Tensor) -> float:
+    """The mean correlation of pictures with each other, pixel by pixel."""
+    a, b = (part.flatten(1) - part.flatten(1).mean(1, keepdim=True) for part in (a, b))
+    return float(((a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1) + 1e-9)).mean())
+
+
 # --- Report --------------------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ from ..data import Dataset, open_data
 from ..runs.folder import RunFolder
 from ..runs.model import Model
 from ..tasks.edit import edit
+from ..tasks.examples import flat
 from ..tasks.picture import write_picture
 from ..tasks.restore import restore
 from ..tasks.restored import Restored
@@ -290,7 +291,7 @@ def measure(samples: Samples, seen: Dataset, held_out: Dataset) -> tuple[Quality
     from sklearn.svm import SVC
 
     assert seen.label is not None and held_out.label is not None and samples.labels is not None
-    x, real, unseen = (_flat(v) for v in (samples.x, _all(seen), _all(held_out)))
+    x, real, unseen = (flat(v) for v in (samples.x, _all(seen), _all(held_out)))
     asked = np.array([seen.classes.index(name) for name in samples.labels])
     label, unseen_label = seen.label.numpy(), held_out.label.numpy()
     features = train_labeller(real, label, unseen, unseen_label).features
@@ -313,7 +314,3 @@ def measure(samples: Samples, seen: Dataset, held_out: Dataset) -> tuple[Quality
 
 def _all(data: Dataset) -> Tensor:
     return data.codec.pack(data.stored)
-
-
-def _flat(x: Tensor) -> np.ndarray:
-    return x.flatten(1).double().numpy()

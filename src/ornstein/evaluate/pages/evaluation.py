@@ -18,6 +18,7 @@ from ..measures.coverage import ceiling
 from ..measures.figures import Figure, lacking
 from ..measures.groups import Grouping
 from ..measures.marginals import FEWEST, Marginals
+from ..measures.metrics import Score
 from ..measures.paired import Paired
 from .bars import Bars, bars
 from .curve import Line, chart
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from ..evaluation import Evaluation
 
 PICTURES, POINTS = 36, 2000  # examples shown of each side
+BESIDE = ("", "samples", "between", "real data", "ratio", "worse by")
 
 TITLES = {
     "frechet": "Fréchet distance",
@@ -149,13 +151,7 @@ def _quality(figures: Sequence[Figure]) -> list[Block]:
         if figure.score is None:
             needs[title] = figure.fewest
             continue
-        score, worse = figure.score, figure.worse or 0.0
-        low, high = score.interval
-        ratio = "–" if score.ratio is None else f"{score.ratio:.2f}"
-        between = f"{_number(low)}\u2026{_number(high)}"
-        rows.append(
-            [title, _number(score.value), between, _number(score.floor), ratio, f"{worse:+.1f}"]
-        )
+        rows.append([title, *_beside(figure.score, figure.worse or 0.0)])
     blocks: list[Block] = []
     if rows:
         n = next(f.n for f in figures if f.score is not None)
@@ -177,8 +173,7 @@ def _quality(figures: Sequence[Figure]) -> list[Block]:
                     f" {TITLES[figure.name]}: of sets of one law, as many as "
                     f"{_share(figure.chance)} are as far apart, by 500 exchanges."
                 )
-        head = ("", "samples", "between", "real data", "ratio", "worse by")
-        blocks += [Prose(words), Table(head=head, rows=rows, caption=caption)]
+        blocks += [Prose(words), Table(head=BESIDE, rows=rows, caption=caption)]
     if needs:
         few = f"Not measured, for a number would mislead: {lacking(needs, figures[0].n)}"
         blocks.append(Prose(few))
@@ -313,31 +308,15 @@ def _marginals(found: Marginals) -> list[Block]:
         blocks.append(
             Drawing(svg, f"{title}; the faint lines hold 95\u00a0% of sets of real data.")
         )
-    measured = [c for c in found.checks if c.score is not None]
-    rows = []
-    for check in measured:
-        score = check.score
-        assert score is not None
-        low, high = score.interval
-        ratio = "–" if score.ratio is None else f"{score.ratio:.2f}"
-        between = f"{_number(low)}\u2026{_number(high)}"
-        figures = [
-            _number(score.value),
-            between,
-            _number(score.floor),
-            ratio,
-            f"{score.excess:+.1f}",
-        ]
-        rows.append([check.name, *figures])
-    if rows:
+    scores = [(c.name, c.score) for c in found.checks if c.score is not None]
+    if rows := [[name, *_beside(score, score.excess)] for name, score in scores]:
         caption = (
             "Of the spectrum, the root mean square difference in decibels; of values, how far each "
             "must be moved on average to make the one histogram the other; of columns, the "
             "largest gap of two distribution functions; of correlations, their root mean square "
             "difference."
         )
-        head = ("", "samples", "between", "real data", "ratio", "worse by")
-        blocks.append(Table(head=head, rows=rows, caption=caption))
+        blocks.append(Table(head=BESIDE, rows=rows, caption=caption))
     worst = [c.sentence for c in found.checks if c.differs]
     if needs := {c.name: FEWEST for c in found.checks if c.score is None}:
         worst.append(lacking(needs, found.checks[0].n))
@@ -485,6 +464,18 @@ def _how(evaluation: "Evaluation") -> list[Block]:
 
 
 # --- Words ---------------------------------------------------------------------------------------
+
+
+def _beside(score: Score, worse: float) -> list[str]:
+    """A row under `BESIDE`, but for its name; `worse` is in standard deviations."""
+    low, high = score.interval
+    return [
+        _number(score.value),
+        f"{_number(low)}\u2026{_number(high)}",
+        _number(score.floor),
+        "–" if score.ratio is None else f"{score.ratio:.2f}",
+        f"{worse:+.1f}",
+    ]
 
 
 def _number(value: float) -> str:

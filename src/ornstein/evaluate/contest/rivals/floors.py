@@ -59,8 +59,7 @@ class GaussianModel(Rival):
         return d + d * (d + 1) // 2, d + d * (d + 1) // 2
 
     def likelihood(self, train: Dataset, held_out: Dataset) -> Likelihood | None:
-        cpu = torch.device("cpu")
-        return measured(self.log_prob, self._codec, held_out, how="exact", device=cpu)
+        return measured(self.log_prob, self._codec, held_out, how="exact")
 
 
 class KernelDensity(Rival):
@@ -111,5 +110,4 @@ class KernelDensity(Rival):
         return self._centres.numel() + 1, self._centres.numel() + 1
 
     def likelihood(self, train: Dataset, held_out: Dataset) -> Likelihood | None:
-        cpu = torch.device("cpu")
-        return measured(self.log_prob, self._codec, held_out, how="exact", device=cpu)
+        return measured(self.log_prob, self._codec, held_out, how="exact")

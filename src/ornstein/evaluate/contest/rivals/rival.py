@@ -118,7 +118,7 @@ def measured(
     data: Dataset,
     *,
     how: str,
-    device: torch.device,
+    device: str | torch.device = "cpu",
     bound: Callable[[Tensor], Tensor] | None = None,
 ) -> Likelihood | None:
     """The likelihood of `data` by a density of x, spread evenly if they are integers.
