@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from math import prod
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from ..data.dataset import Dataset
 from ..data.options import DataOptions
@@ -25,6 +25,7 @@ from ..runs.latents import LatentCodec, encoded, latents_of
 from .device import choose_device
 
 Kind = Literal["mlp", "unet", "unet2d"]
+Ahead = Literal["flow-map", "mean-flow"]
 NO_EMBEDDING = EmbeddingConfig()
 
 SHORT = 15.0  # minutes, below which a small network learns more
@@ -32,7 +33,7 @@ ASKED = 30.0  # minutes, likewise for latents of what is asked for in words
 MOMENT = 5.0  # minutes, likewise for points
 FEW = 300  # pictures, which are soon known by heart
 GPU = 30.0  # minutes of two cores, about, to which one of a GPU comes
-AHEAD: tuple[Literal["flow-map"], Literal["mean-flow"]] = ("flow-map", "mean-flow")
+AHEAD: tuple[Ahead, ...] = get_args(Ahead)
 
 
 def auto(data: Dataset, minutes: float | None, gpu: bool) -> RunConfig:
@@ -205,7 +206,7 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
 }
 
 
-def ahead(config: RunConfig, method: Literal["flow-map", "mean-flow"], steps: int = 4) -> RunConfig:
+def ahead(config: RunConfig, method: Ahead, steps: int = 4) -> RunConfig:
     """A run of the same network that learns to take few steps, on the path of rectified flow.
 
     The network predicts the same, so that it can begin as one that was trained before.

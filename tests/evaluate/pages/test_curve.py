@@ -1,11 +1,22 @@
 """Charts: round ticks, lines where they belong, well-formed SVG."""
 
+import re
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
-from ornstein.evaluate.pages.curve import Line, chart, linear_ticks, log_ticks, short, smooth
+from ornstein.evaluate.pages.curve import (
+    LEFT,
+    RIGHT,
+    WIDTH,
+    Line,
+    chart,
+    linear_ticks,
+    log_ticks,
+    short,
+    smooth,
+)
 
 
 @pytest.mark.parametrize(
@@ -52,8 +63,21 @@ def test_a_chart_of_nothing_is_refused():
         chart([Line("a", [0, 1], [0.0, np.nan])], x_name="", y_name="", describe="")
 
 
-def test_a_constant_line_is_drawn():
-    ElementTree.fromstring(chart([Line("a", [0], [1.0])], x_name="", y_name="", describe=""))
+@pytest.mark.parametrize("y", [1e-3, 0.35, 1.0, 3.0, 81984.0])
+def test_a_constant_line_is_drawn_level_and_between_two_ticks(y):
+    svg = chart([Line("a", [0, 10], [y, y])], x_name="", y_name="", describe="")
+    paths = [p for p in ElementTree.fromstring(svg) if p.tag == "path"]
+    [line] = [p.get("d", "") for p in paths if p.get("class") != "grid"]
+    ticks = [float(p.get("d", "").split()[1].split("H")[0]) for p in paths[:-1]]
+    begin, end = re.findall(r"[ML]([\d.]+) ([\d.]+)", line)
+    assert (float(begin[0]), float(end[0])) == (LEFT, WIDTH - RIGHT)
+    assert begin[1] == end[1] and min(ticks) < float(end[1]) < max(ticks)
+
+
+def test_a_line_of_one_point_begins_at_the_axis():
+    svg = chart([Line("a", [0], [1.0])], x_name="", y_name="", describe="")
+    [line] = [p.get("d", "") for p in ElementTree.fromstring(svg) if p.get("class") == "s0"][:1]
+    assert line.startswith(f"M{LEFT}.0 ") and "L" not in line
 
 
 def test_numbers_are_short():
