@@ -131,6 +131,29 @@ def test_a_mistake_is_one_line_and_an_exit_code(tokens, code, words, capsys, tmp
     assert "Traceback" not in "\n".join(err)
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        ["--size", "64"],
+        ["--seed", "7"],
+        ["--recipe", "ddpm"],
+        ["--data.size", "4"],
+        ["--memory", "low"],
+        ["--latent", "nowhere"],
+        ["--autoencoder.factor", "2"],
+        ["--minutes", "1"],
+    ],
+)
+def test_a_run_that_goes_on_is_told_nothing_else(run, said, capsys):
+    assert run_command(["train", "--resume", str(run), *said]) == 2
+    assert "leave out --minutes, --seen, --config and all else" in output(capsys)[1][-1]
+
+
+def test_data_that_are_not_a_run_s_are_named(run, capsys):
+    assert run_command(["train", "swiss-roll", "--resume", "--out", str(run)]) == 6
+    assert "The data swiss-roll have another shape" in output(capsys)[1][-1]
+
+
 @pytest.mark.parametrize("kind", OrnsteinError.__subclasses__())
 def test_every_kind_of_error_has_an_exit_code_of_its_own(kind, capsys, monkeypatch):
     def fail(*_, **__):

@@ -103,7 +103,8 @@ def train(
     """
     if resume and out is None and data is not None:
         data, out = None, Path(data)
-    machine.start(f"Opening {out if resume else data}")
+    if (place := out if resume else data) is not None:
+        machine.start(f"Opening {place}")
     from ..runs.facts import describe
     from ..train import train as fit
     from ..train.start import refuse
@@ -116,8 +117,7 @@ def train(
     kind = changes.get("net", {}).get("kind", recipe)
     if autoencoder.said and data is not None and kind != "autoencoder":
         raise UsageError("--autoencoder says what its latents are: add --recipe autoencoder.")
-    place = str(config or "the command line")
-    wanted = _wanted(data, recipe, adapt, changes, place, dry_run)
+    wanted = _wanted(data, recipe, adapt, changes, str(config or "the command line"), dry_run)
     if dry_run:
         refuse(data, out, minutes, seen, wanted, resume)
         print(_planned(data, out, wanted, minutes, seen, machine.device))
@@ -201,7 +201,7 @@ def _wanted(
     from ..train import Draft, Sequel
 
     if adapt.learn == "all" and adapt.base is None:
-        said = data is not None and (changes or recipe != "auto" or dry_run)
+        said = changes or recipe != "auto" or (dry_run and data is not None)
         return Draft(recipe=recipe, changes=changes, place=place) if said else None
     return Sequel(
         base=adapt.base or "",

@@ -143,7 +143,7 @@ def refuse(
     if resume and not (minutes is None and seen is None and config is None):
         raise UsageError(
             "A run that goes on keeps its budget and its configuration, on which its learning "
-            "rate depends: leave --minutes, --seen and --config out."
+            "rate depends: leave out --minutes, --seen, --config and all else that changes them."
         )
     if not resume and source is None:
         raise UsageError("There is nothing to train on: name the data.")
@@ -304,18 +304,18 @@ def go_on(
     config = RunConfig.from_toml(folder.config_toml, str(folder.path / "config.toml"))
     check_same_base(config, folder)
     data, held = read(config.source if source is None else source, config, device, folder)
-    if data.fingerprint != folder.identity["fingerprint"] and not allow_data_change:
-        raise DataError(
-            f"The data {config.source} are not those that {path} began with: put them back, or "
-            "say --allow-data-change."
-        )
-    known = read_known(folder, device)
-    data, held = (_told_as_in(folder, d) for d in (data, held))
+    named, known = config.source if source is None else name_of(source), read_known(folder, device)
     if data.codec.shape != known.codec.shape or tuple(data.classes) != known.vocabulary.classes:
         raise DataError(
-            f"The data {config.source} have another shape or other classes than those that {path} "
-            "began with: start a new run."
+            f"The data {named} have another shape or other classes than those that {path} began "
+            "with: start a new run."
         )
+    if data.fingerprint != folder.identity["fingerprint"] and not allow_data_change:
+        raise DataError(
+            f"The data {named} are not those that {path} began with: put them back, or say "
+            "--allow-data-change."
+        )
+    data, held = (_told_as_in(folder, d) for d in (data, held))
     return folder, config, replace(data, codec=known.codec), replace(held, codec=known.codec)
 
 
