@@ -28,6 +28,7 @@ denoiser.variance_steps = 0
 times.name = "log-normal"
 times.mean = 0.0
 times.std = 1.0
+train.epochs = 0
 train.batch = 64
 train.micro_batch = 0
 train.memory = "plenty"
@@ -60,6 +61,13 @@ POINTS = {
     "sample.steps": 20,
     "sample.grid": "straight",
 }
+MANY = POINTS | {"net.size": 128, "train.batch": 256, "train.learning_rate": 3e-3}
+FEW = POINTS | {
+    "net.size": 48,
+    "net.depth": 3,
+    "train.batch": 512,
+    "train.learning_rate": 6e-3,
+}
 TABLE = [
     ((1, 8, 8), None, "cpu", PICTURES),
     ((1, 8, 8), 2, "cpu", PICTURES | {"train.learning_rate": 4e-3}),
@@ -70,13 +78,13 @@ TABLE = [
     ((3, 32, 32), 60, "cuda", PICTURES | {"net.size": 128, "train.batch": 128}),
     ((3, 32, 32), 0.5, "cuda", PICTURES | {"net.size": 128, "train.batch": 128}),
     ((1, 8, 8), None, "cuda", PICTURES | {"net.size": 64, "train.batch": 256}),
-    ((2,), 60, "cpu", POINTS | {"net.size": 128, "train.batch": 256, "train.learning_rate": 3e-3}),
-    (
-        (2,),
-        4,
-        "cpu",
-        POINTS | {"net.size": 48, "net.depth": 3, "train.batch": 512, "train.learning_rate": 6e-3},
-    ),
+    ((2,), 60, "cpu", MANY | {"train.epochs": 1800}),
+    ((4,), None, "cpu", MANY | {"train.epochs": 450}),
+    ((13,), 60, "cpu", MANY | {"train.epochs": 200}),
+    ((2,), 4, "cpu", FEW | {"train.epochs": 3600}),
+    ((30,), 4, "cpu", FEW | {"train.epochs": 400}),
+    ((33,), 60, "cpu", MANY | {"train.epochs": 100}),
+    ((30,), 4, "cuda", MANY | {"net.size": 256, "train.batch": 1024, "train.epochs": 800}),
 ]
 
 

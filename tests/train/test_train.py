@@ -184,6 +184,27 @@ def test_minutes_become_examples_at_the_faster_precision(monkeypatch, paces, pre
     assert got.train.seen % got.train.batch == 0
 
 
+def test_few_rows_end_a_training_before_its_time(monkeypatch):
+    """50 rows a hundred times, on batches of 32, are 156 updates: here of 1 second each."""
+    monkeypatch.setattr(budget, "time_of_update", lambda *_: 1.0)
+    config, data = tiny_config(epochs=100, seen=3200), points(50)
+
+    def seen(seconds: float | None) -> int:
+        place = torch.device("cpu")
+        settled = budget.settle(
+            config, data, device=place, world=World(), seconds=seconds, clock=lambda: 0.0
+        )
+        return settled[0].train.seen
+
+    with pytest.warns(Notice, match=r"50 examples are few for so much time.*was seen 99 times"):
+        assert seen(1000.0) == 32 * 156
+    assert seen(3.0) == 32 * 2
+    assert seen(None) == 3200
+    with pytest.warns(Notice, match="few for so much time"):
+        config = tiny_config(epochs=2)
+        assert seen(1000.0) == 32 * budget.FEWEST
+
+
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [

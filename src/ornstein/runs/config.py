@@ -98,6 +98,8 @@ class TrainConfig:
 
     Args:
         seen: The budget, in examples seen.
+        epochs: How often each example is seen at most, where minutes are the budget; 0 for as often
+            as there is time.
         batch: Examples for each update, over all processes.
         micro_batch: Examples at once in one process; 0 for as many as fit.
         memory: Low computes activations twice, and takes as many examples at once as half a
@@ -115,6 +117,7 @@ class TrainConfig:
     """
 
     seen: Annotated[int, Interval(ge=1, le=10**13)] = 100_000
+    epochs: Annotated[int, Interval(ge=0, le=10**9)] = 0
     batch: Annotated[int, Interval(ge=1, le=10**6)] = 64
     micro_batch: Annotated[int, Interval(ge=0, le=10**6)] = 0
     memory: Literal["plenty", "low"] = "plenty"

@@ -13,7 +13,7 @@ import torch
 
 from ..data.dataset import Dataset
 from ..errors import Notice
-from ..runs.config import RunConfig
+from ..runs.config import RunConfig, TrainConfig
 from .device import Precision, World, has_bf16, using_threads
 from .training import Training
 
@@ -21,6 +21,7 @@ Clock = Callable[[], float]
 
 OVERHEAD = 0.06  # of the time goes to validation, the doctor, previews and checkpoints
 TRIAL = 0.02  # of the time goes to each trial
+FEWEST = 100  # updates, to which no number of epochs bounds a training
 PATIENCE = 5  # times as long a trial of few and long updates may take
 
 
@@ -68,22 +69,42 @@ def settle(
         if alone < fastest:
             threads, fastest = 1, alone
     if seconds is None:
-        seen = config.train.seen
+        updates = -(-config.train.seen // batch)
     else:
-        left = seconds - (clock() - start)
-        seen = int(max(0.0, left) * (1 - OVERHEAD) / fastest * batch)
-    updates = max(1, -(-seen // batch) if seconds is None else seen // batch)
-    if seconds is not None and seen < batch:
-        took = (
-            f"Finding out how fast this machine trains took all of the {seconds:.0f} seconds"
-            if seconds > 0
-            else "Reading the data took all of the time"
-        )
-        warnings.warn(
-            f"{took}: one batch is trained. Give more --minutes, or --seen.", Notice, stacklevel=2
-        )
+        left = (seconds - (clock() - start)) * (1 - OVERHEAD)
+        updates = updates_within(left, fastest, config.train, len(data))
+        if left < fastest:
+            _say_what_took_all_of(seconds)
+        elif updates < int(left / fastest):
+            times = updates * batch // len(data)
+            warnings.warn(
+                f"{len(data):,} examples are few for so much time: training ends when each was "
+                f"seen {times:,} times, before they are learned by heart; --seen goes on.",
+                Notice,
+                stacklevel=2,
+            )
     train = replace(config.train, precision=best, seen=updates * batch)
     return replace(config, train=train), threads
+
+
+def updates_within(seconds: float, pace: float, train: TrainConfig, examples: int) -> int:
+    """How many updates of `pace` seconds fit, one at least: no more than `train.epochs` take.
+
+    But for `FEWEST`, by which a network has hardly begun.
+    """
+    updates, most = max(1, int(seconds / pace)), train.epochs * examples // train.batch
+    return min(updates, max(FEWEST, most)) if train.epochs else updates
+
+
+def _say_what_took_all_of(seconds: float) -> None:
+    took = (
+        f"Finding out how fast this machine trains took all of the {seconds:.0f} seconds"
+        if seconds > 0
+        else "Reading the data took all of the time"
+    )
+    warnings.warn(
+        f"{took}: one batch is trained. Give more --minutes, or --seen.", Notice, stacklevel=3
+    )
 
 
 def time_of_update(

@@ -14,6 +14,7 @@ from ....runs.building import build_denoiser
 from ....runs.config import RunConfig
 from ....runs.model import Model
 from ....tasks.sample import sample
+from ....train.budget import updates_within
 from ....train.guard import Verdict
 from ....train.recipes import recipe
 from ....train.training import Training, vocabulary_of
@@ -69,11 +70,11 @@ class Diffusion(Rival):
     def fit(self, data: Dataset, budget: Budget, seed: int, device: torch.device) -> None:
         clock, config = Clock(budget, device), replace(self.config, seed=seed)
         data, batch = replace(data.to(device), options=config.data), config.train.batch
-        seen = config.train.seen
+        updates = max(1, config.train.seen // batch)
         if budget.seconds is not None:
             pace = _pace(config, data, device, TRIAL * budget.seconds)
-            seen = int((budget.seconds - clock.seconds) / pace) * batch
-        updates = max(1, seen // batch)
+            left = budget.seconds - clock.seconds
+            updates = updates_within(left, pace, config.train, len(data))
         config = replace(config, train=replace(config.train, seen=updates * batch))
         training = Training(config, data, device=device)
         while training.seen < config.train.seen:
