@@ -33,6 +33,12 @@ def test_three_trainings_and_one_command_make_pictures_of_a_text(place, capsys, 
     assert f"--data.size 8 --minutes 20 --prior {place / 'encoder'}" in said
     assert trained(place, "prior", "--prior", str(place / "encoder")) == 0
     assert trained(place, "decoder", "--embedding", str(place / "encoder")) == 0
+    (tmp_path / "mine.toml").write_text("[embedding]\nsilent = 0.3\n")
+    mine = ["--config", str(tmp_path / "mine.toml"), "--seen", "128", "--dry-run"]
+    capsys.readouterr()
+    assert command(place, "train", "pictures", "--embedding", "encoder", *mine) == 0
+    config = capsys.readouterr().out
+    assert "silent = 0.3" in config and 'role = "decoder"' in config
     draw = ["--text", "red left", "-n", "2", "--steps", "2", "--out", str(tmp_path / "drawn")]
     assert command(place, "sample", "decoder", "--prior", "prior", *draw) == 0
     drawn = sorted((tmp_path / "drawn").glob("*.png"))

@@ -112,8 +112,8 @@ def train(
     adapt = checked(AdaptOptions, asdict(adapt))
     read_as = options.said | _said({"given": given, "make": make, "word": adapt.word})
     flags = {"net": {"size": size}, "train": {"memory": memory}, "seed": seed}
-    changes = _changes(config, flags | {"data": read_as, "autoencoder": autoencoder.said})
-    changes |= _runs_beside(mean, latent, prior, embedding)
+    flags |= {"data": read_as, "autoencoder": autoencoder.said}
+    changes = _changes(config, flags | _runs_beside(mean, latent, prior, embedding))
     kind = changes.get("net", {}).get("kind", recipe)
     if autoencoder.said and data is not None and kind != "autoencoder":
         raise UsageError("--autoencoder says what its latents are: add --recipe autoencoder.")
