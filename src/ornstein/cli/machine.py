@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from ..train.progress import Report
 
 
+FLAT = Parameter(name="*")
+Flag = Annotated[bool, Parameter(show_default=False)]
+SILENCE = 10.0  # seconds between two lines about how far it is
+MOST_THREADS = 1024  # more than any machine has cores; many more, and torch crashes
+
+
+# --- Places to write to, refused before anything is computed -------------------------------------
+
+
 def _refuse_file(_: object, path: Path | None) -> None:
     if path is not None and path.exists() and not path.is_dir():
         raise UsageError(f"{path} is a file: name a folder.")
@@ -37,15 +46,12 @@ def _refuse_other(_: object, path: Path | None) -> None:
         format_of(path)
 
 
-# Places to write to, refused before anything is computed
 Folder = Annotated[Path | None, Parameter(validator=_refuse_file)]
 NewFolder = Annotated[Path, Parameter(validator=_refuse_full)]
 PictureFile = Annotated[Path | None, Parameter(validator=_refuse_other)]
 
-FLAT = Parameter(name="*")
-Flag = Annotated[bool, Parameter(show_default=False)]
-SILENCE = 10.0  # seconds between two lines about how far it is
-MOST_THREADS = 1024  # more than any machine has cores; many more, and torch crashes
+
+# --- How to compute and how to speak --------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
