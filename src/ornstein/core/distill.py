@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .denoise import Denoiser, align
 from .noise import Schedule
-from .trajectory import Draw, Instant, Mix, Past, Sampler, Step, Transition, held
+from .trajectory import Draw, Instant, Mix, Past, Sampler, Step, held, transition
 
 
 def carried(schedule: Schedule, x_t: Tensor, x_hat: Tensor, t: Tensor, s: Tensor) -> Tensor:
@@ -138,7 +138,7 @@ class Leap(Sampler):
 
     def steps(self, schedule: Schedule, grid: Sequence[Instant]) -> list[Step]:
         if grid[0].t < grid[-1].t:
-            return [Transition(now.t, held(now, then)) for now, then in pairwise(grid)]
+            return [transition(now.t, held(now, then)) for now, then in pairwise(grid)]
         return [Leaping(now.t, then.t, held(now, then)) for now, then in pairwise(grid)]
 
 

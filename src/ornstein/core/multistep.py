@@ -11,7 +11,7 @@ from torch import Tensor
 from .denoise import Denoiser
 from .noise import Schedule
 from .solve import exponential_moments, power_moments, quadrature, runge_kutta
-from .trajectory import Draw, Instant, Mix, Past, Sampler, Step, Transition, mix
+from .trajectory import Draw, Instant, Past, Sampler, Step, mix, transition
 
 StartUp = Literal["ramp", "runge-kutta"]
 """What a multistep rule does while its memory fills.
@@ -111,16 +111,16 @@ def exponential_transition(
     nodes: Sequence[Instant],
     rate: float,
     weigh: Weigh = weigh_exactly,
-) -> Transition:
+) -> Step:
     """The step that `exponential_weights` describes, with its noise."""
     kept, weights = exponential_weights(now, then, nodes, rate, weigh)
-    return Transition(now.t, mix(kept, weights[::-1]), fresh=renewed(now, then, rate))
+    return transition(now.t, mix(kept, weights[::-1]), fresh=renewed(now, then, rate))
 
 
 class RungeKuttaStep(NamedTuple):
     """A step of a one-step rule, while a multistep rule's memory fills.
 
-    Remembered is x_hat, and before it x_t too if it is `whole`: for a `StraightStep` that follows.
+    Remembered is x_hat, and before it x_t too if it is `whole`: for a `straight_step` that follows.
     """
 
     order: int
@@ -266,7 +266,7 @@ class UniPC(Sampler):
                 continue
             kept, predict = exponential_weights(now, then, known)
             weights = _sum(predict, [kept * w for w in mend])
-            found.append(Transition(now.t, mix(kept, weights[::-1])))
+            found.append(transition(now.t, mix(kept, weights[::-1])))
             correct = exponential_weights(now, then, [*known, then])[1]
             mend = _sum(correct, [*(-w for w in predict), 0.0])
         return found
@@ -278,41 +278,33 @@ def straight_weights(now: Instant, then: Instant, nodes: Sequence[Instant]) -> l
     return quadrature([(node.tau - now.tau) / h for node in nodes], power_moments(1.0, len(nodes)))
 
 
-@dataclass(frozen=True, slots=True)
-class StraightStep:
-    """A step along velocities, each of which is that of an x_t and its x_hat; both are remembered.
-
-    Args:
-        t: The time of x_t.
-        mix: Of x_t, with x_hat, and then what was remembered: x_t and x_hat of a step ago, ...
-    """
-
-    t: Tensor
-    mix: Mix
-
-    def __call__(self, denoiser: Denoiser, x_t: Tensor, past: Past, noise: Draw) -> Tensor:
-        past.appendleft(denoiser(x_t, self.t))
-        x_s = self.mix(x_t, past)
-        past.appendleft(x_t)
-        return x_s
-
-
 def straight_memory(velocities: int) -> int:
-    """How many values a `StraightStep` along so many velocities looks at."""
+    """How many values a `straight_step` along so many velocities looks at."""
     return 2 * velocities - 1
 
 
 def straight_step(
     now: Instant, then: Instant, nodes: Sequence[Instant], weights: Sequence[float]
-) -> StraightStep:
-    """``y_s = y_t + (tau_s - tau_t) sum_i w_i u_i``, in flow coordinates: see `solve.velocity`."""
+) -> Step:
+    """``y_s = y_t + (tau_s - tau_t) sum_i w_i u_i``, in flow coordinates: see `solve.velocity`.
+
+    Each velocity u_i is that of an x_t and its x_hat, and both are remembered.
+    """
     pairs = list[tuple[float, float]]()  # what each x_t is worth, and its x_hat
     for w, node in zip(weights, nodes, strict=True):
         h = then.size * (then.tau - now.tau) * w / node.tau
         pairs.append((h / node.size, -h))
     (of_x_t, of_x_hat), *older = reversed(pairs)
-    kept = then.size / now.size + of_x_t
-    return StraightStep(now.t, mix(kept, [of_x_hat, *chain.from_iterable(older)]))
+    kept, t = then.size / now.size + of_x_t, now.t
+    mixed = mix(kept, [of_x_hat, *chain.from_iterable(older)])
+
+    def step(denoiser: Denoiser, x_t: Tensor, past: Past, noise: Draw) -> Tensor:
+        past.appendleft(denoiser(x_t, t))
+        x_s = mixed(x_t, past)
+        past.appendleft(x_t)
+        return x_s
+
+    return step
 
 
 @dataclass(frozen=True, kw_only=True)

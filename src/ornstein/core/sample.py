@@ -25,12 +25,12 @@ from .trajectory import (
     Plan,
     Sampler,
     Step,
-    Transition,
     encode,
     held,
     instants,
     mix,
     start,
+    transition,
 )
 
 __all__ = [
@@ -118,7 +118,7 @@ class Ancestral(Sampler):
             return LearnedStep(now.t, mean, log(small), log(large))
         else:
             var = small if self.variance == "small" or small == 0 else large
-        return Transition(now.t, mean, fresh=sqrt(var))
+        return transition(now.t, mean, fresh=sqrt(var))
 
 
 class LearnedStep(NamedTuple):
@@ -248,7 +248,7 @@ class Euler(Sampler):
         found = list[Step]()
         for now, then in pairwise(grid):
             up = self.churn.raised(schedule, now)
-            found.append(self.churn.before(Transition(up.t, held(up, then)), now, up))
+            found.append(self.churn.before(transition(up.t, held(up, then)), now, up))
         return found
 
 
@@ -293,7 +293,7 @@ class Heun(Sampler):
     def _step(self, now: Instant, then: Instant) -> Step:
         ahead = held(now, then)
         if then.sigma == 0:
-            return Transition(now.t, ahead)
+            return transition(now.t, ahead)
         if self.scaling == "ve" and min(now.alpha, then.alpha) > 0:
             gain = then.alpha * expm1(then.half - now.half)
         else:
