@@ -31,6 +31,7 @@ import pairs  # noqa: E402
 import photographs  # noqa: E402
 import posterior  # noqa: E402
 import prior  # noqa: E402
+import rows  # noqa: E402
 import samplers  # noqa: E402
 import scenes  # noqa: E402
 import suite  # noqa: E402
@@ -94,6 +95,7 @@ WRITERS: dict[str, Callable[[], object]] = {
     "adapters": of_adapters,
     "distillation": of_distillation,
     "few": few.write_table,
+    "rows": rows.write_table,
     "latent": latent.write_table,
     "autoencoders": autoencoders.write_tables,
     "networks": networks.write_tables,

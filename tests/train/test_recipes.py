@@ -83,7 +83,6 @@ TABLE = [
     ((13,), 60, "cpu", MANY | {"train.epochs": 200}),
     ((2,), 4, "cpu", FEW | {"train.epochs": 3600}),
     ((30,), 4, "cpu", FEW | {"train.epochs": 400}),
-    ((33,), 60, "cpu", MANY | {"train.epochs": 100}),
     ((30,), 4, "cuda", MANY | {"net.size": 256, "train.batch": 1024, "train.epochs": 800}),
 ]
 

@@ -99,7 +99,7 @@ def epochs_of(numbers: int) -> int:
     By `points`; on batches twice as large it is twice as many. Rows of two or three numbers lie
     near others wherever they lie; those of more do not, be there a hundred of them or thousands.
     """
-    return 100 if numbers > 32 else round(200 * max(1.0, (6 / numbers) ** 2))
+    return round(200 * max(1.0, (6 / numbers) ** 2))
 
 
 def varied(data: Dataset) -> DataOptions:
