@@ -11,7 +11,7 @@ import torch
 from ornstein.data import DataOptions, open_data
 from ornstein.data.embedded import Embedded
 from ornstein.nets.autoencoder import Autoencoder
-from ornstein.runs.config import EmbeddingConfig, SampleConfig
+from ornstein.runs.config import EmbeddingConfig, RunConfig, SampleConfig
 from ornstein.runs.latents import LatentCodec
 from ornstein.train import recipes
 
@@ -40,21 +40,33 @@ def scenes(monkeypatch):
 
 
 recipe = partial(recipes.recipe, latent="coder")
+Tables = dict[str, dict[str, object]]
+
+
+def config_of(results: Path, *parts: str) -> Tables:
+    """What was measured, and of keys that there were not then, what is so by default."""
+    found = json.loads(results.read_text())["config"]
+    for part in parts:
+        found = found[part]
+    return {name: table | found[name] for name, table in tables(RunConfig(), found).items()}
+
+
+def tables(config: RunConfig, like: Tables) -> Tables:
+    return json.loads(json.dumps({name: asdict(config)[name] for name in like}))
 
 
 def test_captioned_latents_are_trained_and_drawn_as_the_scenes_that_were_measured(scenes):
-    config, measured = recipe(scenes), json.loads(MEASURED.read_text())["config"]
+    config, measured = recipe(scenes), config_of(MEASURED)
     config = replace(config, train=replace(config.train, seen=measured["train"]["seen"]))
-    found = json.loads(json.dumps({name: asdict(config)[name] for name in measured}))
-    assert found == measured
+    assert tables(config, measured) == measured
     assert set(measured) == {"net", "schedule", "denoiser", "times", "train", "sample"}
 
 
 def test_half_an_hour_is_spent_as_the_minutes_that_were_measured(scenes):
-    config, measured = recipe(scenes, minutes=20), json.loads(TWENTY.read_text())["config"]
+    config, measured = recipe(scenes, minutes=20), config_of(TWENTY)
     train = {name: measured["train"][name] for name in ("seen", "precision")}
     config = replace(config, train=replace(config.train, **train))
-    assert json.loads(json.dumps({name: asdict(config)[name] for name in measured})) == measured
+    assert tables(config, measured) == measured
 
 
 def test_a_run_of_less_than_half_an_hour_is_smaller_on_larger_batches_and_nothing_else(scenes):
@@ -73,11 +85,10 @@ def test_two_stages_are_trained_as_those_that_were_measured(scenes, role, monkey
         monkeypatch.setattr(recipes, "embedded", lambda *_: points)
         latent = ""
     config = recipes.recipe(scenes, minutes=10, latent=latent, embedding=by)
-    measured = json.loads(STAGES.read_text())["config"][role]
+    measured = config_of(STAGES, role)
     train = {name: measured["train"][name] for name in ("seen", "precision")}
     config = replace(config, train=replace(config.train, **train))
-    found = json.loads(json.dumps({name: asdict(config)[name] for name in measured}))
-    assert found == measured
+    assert tables(config, measured) == measured
 
 
 def test_a_decoder_of_latents_is_trained_so_too_and_not_guided(scenes):

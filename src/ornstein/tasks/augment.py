@@ -131,8 +131,8 @@ class Augmented:
             StorageError: If the folder holds something, or the disk refuses.
         """
         folder = Path(folder)
-        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-            raise StorageError(f"{folder} is there already: name another folder.")
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise StorageError(f"{folder} is not empty: name another by --out.")
         codec = self.model.codec.data
         if isinstance(codec, ImageCodec) and codec.format != "npy":
             paths, names = self._pictures(folder / "train", codec)
