@@ -255,7 +255,7 @@ def test_a_larger_training_set_is_written(run, capsys, tmp_path):
         (["tune", "RUN", "--sampler", "ddpm"], 2, "draws noise"),
         (["sample", "RUN", "--out", "rows.csv"], 2, "rows.csv is a file: name a folder"),
         (["detect", "RUN", "fine.png", "--out", "rows.csv"], 2, "rows.csv is a file"),
-        (["augment", "RUN", "--out", "rows.csv"], 2, "rows.csv is a file"),
+        (["augment", "RUN", "--out", "rows.csv"], 3, "rows.csv is not empty"),
         (["sample", "RUN", "--grid", "rows.csv"], 2, "does not end like a picture"),
         (["edit", "RUN", "fine.png", "--grid", "rows.csv"], 2, "does not end like a picture"),
         (["sample", "RUN", "--size", "8"], 2, "8 is no size for this run: it was trained on 8 x 8"),

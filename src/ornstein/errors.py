@@ -49,6 +49,10 @@ class DataError(OrnsteinError):
     exit_code = 6
 
 
+class UnknownLabel(DataError):
+    """Data without the column of classes that was asked for."""
+
+
 class ModelFileError(OrnsteinError):
     """A model file that is refused: not safetensors, damaged, or outside the schema."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ..tasks.options import AugmentOptions, checked
-from .machine import FLAT, NewFolder, Opening, say, watching
+from .machine import FLAT, Opening, say, watching
 
 
 def augment(
@@ -15,7 +15,7 @@ def augment(
     /,
     options: Annotated[AugmentOptions, FLAT] = AugmentOptions(),
     *,
-    out: NewFolder,
+    out: Path,
     machine: Annotated[Opening, FLAT] = Opening(),
 ) -> None:
     """Write a training set in which all classes have as many examples: real ones and drawn ones.
@@ -29,7 +29,9 @@ def augment(
     options = checked(AugmentOptions, asdict(options))
     machine.start(f"Drawing beside the training data of {run}")
     from ..tasks.augment import augment as draw
+    from ..tasks.augment import refuse_full
 
+    refuse_full(out)
     with watching() as taken:
         made = draw(machine.opened(run), device=machine.device, say=say, **asdict(options))
     say(f"It took {taken} in all.")

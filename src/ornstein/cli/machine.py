@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from ..errors import StorageError, UsageError
+from ..errors import UsageError
 
 if TYPE_CHECKING:
     from ..progress import Watch
@@ -33,13 +33,7 @@ def _refuse_file(_: object, path: Path | None) -> None:
         raise UsageError(f"{path} is a file: name a folder.")
 
 
-def _refuse_full(_: object, path: Path) -> None:
-    _refuse_file(_, path)
-    if path.exists() and any(path.iterdir()):
-        raise StorageError(f"{path} is not empty: name another by --out.")
-
-
-def _refuse_other(_: object, path: Path | None) -> None:
+def _refuse_no_picture(_: object, path: Path | None) -> None:
     from ..tasks.picture import format_of
 
     if path is not None:
@@ -47,8 +41,7 @@ def _refuse_other(_: object, path: Path | None) -> None:
 
 
 Folder = Annotated[Path | None, Parameter(validator=_refuse_file)]
-NewFolder = Annotated[Path, Parameter(validator=_refuse_full)]
-PictureFile = Annotated[Path | None, Parameter(validator=_refuse_other)]
+PictureFile = Annotated[Path | None, Parameter(validator=_refuse_no_picture)]
 
 
 # --- How to compute and how to speak --------------------------------------------------------------

@@ -57,9 +57,10 @@ def sample(
     options = checked(SampleOptions, asdict(options))
     count = len(options.indices)
     runs = [run, *cascade]
-    if options.text and (stray := next((r for r in runs if _is_word(r)), None)):
+    stray = next((r for r in runs if _is_word(r)), None)
+    if stray and options.text:
         raise UsageError(f'{stray} is no run; put texts in quotes, as in --text "a red {stray}".')
-    if options.label and (stray := next((r for r in runs if _is_word(r)), None)):
+    if stray and options.label:
         raise UsageError(
             f"{stray} is no run; name several classes as in --label 1 --label {stray}."
         )

@@ -359,10 +359,8 @@ class SigmoidSchedule(Schedule):
         return _log_sinh(A * (1 - u)) - _log_sinh(A * u) + self._gap
 
     def clock(self, log_snr: Tensor) -> Tensor:
-        A, gap = (
-            self._half_width,
-            log_snr - self._gap,
-        )  # 2 A u = log((e^gap + e^A) / (e^gap + e^-A))
+        A, gap = self._half_width, log_snr - self._gap
+        # 2 A u = log((e^gap + e^A) / (e^gap + e^-A)), and y is the lesser of u and 1 - u
         y = (_log_1p_exp(A - gap.abs()) - _log_1p_exp(-A - gap.abs())) / (2 * A)
         return torch.where(gap > 0, y, 1 - y).clamp(0, 1)
 

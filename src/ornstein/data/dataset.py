@@ -385,7 +385,7 @@ def order(seed: int, count: int, positions: range, label: Tensor | None = None) 
         label: ``(count,)``, to balance.
 
     Returns:
-        Indices ``(B,)``, int64.
+        Indices ``(B,)``, int64; perhaps a view of what is kept, so not to be written to.
     """
     first, stop = positions.start, positions.start + len(positions)
     if count < 1:

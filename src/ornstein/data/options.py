@@ -6,7 +6,7 @@ from typing import Annotated, Literal, get_type_hints
 
 from annotated_types import Ge, Interval, Len
 
-from ..errors import DataError, UsageError
+from ..errors import UnknownLabel, UsageError
 from .names import shown
 
 
@@ -69,7 +69,7 @@ class DataOptions:
         if self.label != DataOptions.label and self.label not in (known := sorted(names)):
             there = ", ".join(shown(n, 30) for n in known[:10])
             there = f"there are: {there}" if known else "there are none"
-            raise DataError(
+            raise UnknownLabel(
                 f"{shown(place)} has no column of classes {shown(repr(self.label))}; {there}."
             )
 

@@ -207,7 +207,9 @@ def _said(name: str) -> Iterator[None]:
     """What the Hub has against it, in one sentence."""
     try:
         yield
-    except Exception as error:  # huggingface_hub's, and those of what it speaks to the net by
+    # Nothing of ours runs in here. The library's errors are OSError or ValueError; those of what it
+    # speaks to the net by, which differs by its version, share no base with them, nor a module.
+    except Exception as error:
         reason = shown(" ".join(str(error).split()), 200)
         raise UsageError(
             f"The Hub on {shown(name)}: {reason}. Look whether this machine is online; log in with "

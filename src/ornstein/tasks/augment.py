@@ -131,8 +131,7 @@ class Augmented:
             StorageError: If the folder holds something, or the disk refuses.
         """
         folder = Path(folder)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise StorageError(f"{folder} is not empty: name another by --out.")
+        refuse_full(folder)
         codec = self.model.codec.data
         if isinstance(codec, ImageCodec) and codec.format != "npy":
             paths, names = self._pictures(folder / "train", codec)
@@ -286,6 +285,16 @@ def augment(
     if chosen.seeds:
         gain = _gain(model, real, drawn, held_out, chosen.seeds, say)
     return Augmented(model, real, drawn, refused, +missing, edge, gain, chosen)
+
+
+def refuse_full(folder: Path) -> None:
+    """Refuse a place for a training set where something is; ask before anything is drawn.
+
+    Raises:
+        StorageError: If the folder holds something, or is a file.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise StorageError(f"{folder} is not empty: name another by --out.")
 
 
 def _wanted(model: Model, real: Dataset, options: AugmentOptions) -> dict[int, int]:

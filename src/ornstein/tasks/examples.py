@@ -16,8 +16,9 @@ from ..data.codec import storage
 from ..data.decode import decode, is_picture, strict_decoders
 from ..data.files import read_file
 from ..data.names import Unreadable, shown
+from ..data.options import DataOptions
 from ..data.places import Place, files_in
-from ..errors import DataError, UsageError
+from ..errors import DataError, UnknownLabel, UsageError
 from ..runs.embedding import embedded
 from ..runs.model import Model
 
@@ -169,7 +170,11 @@ def other_data(model: Model, source: str) -> Dataset:
         DataError: If they are of another kind.
     """
     codec = model.codec.data
-    data = open_data(source, replace(model.config.data, limit=None))
+    options = replace(model.config.data, limit=None)
+    try:
+        data = open_data(source, options)
+    except UnknownLabel:  # of these, no class needs to be known
+        data = open_data(source, replace(options, label=DataOptions.label))
     if data.codec.shape != codec.shape or storage(data.codec.dtype) != storage(codec.dtype):
         raise DataError(
             f"{shown(source)} holds examples of shape {data.codec.shape} and type "
