@@ -1,7 +1,7 @@
 """What a sampler costs beside its denoiser, which here returns its argument: microseconds a step.
 
-Fifty steps, ten times over; what does not depend on x is worked out before. A step of Heun's rule
-is two calls.
+Fifty steps, ten times over, in PyTorch's inference mode, in which `ornstein sample` draws; what
+does not depend on x is worked out before. A step of Heun's rule is two calls.
 
     python benchmarks/overhead.py [--quick] [--peers ornstein diffusers ...]
 """

@@ -173,9 +173,9 @@ class Adapter:
         return told | {"updates": done, "images": done * training.batch}
 
     def sampler(self, name: str, shape: list[int], steps: int, runs: int) -> dict[str, float]:
-        """All of so many runs, after one that warms up."""
+        """All of so many runs, after one that warms up; in inference mode, as one draws."""
         run = self.samplers[name](torch.randn(shape), steps)
-        with torch.no_grad():
+        with torch.inference_mode():
             run()
             return timed(lambda: [run() for _ in range(runs)])
 

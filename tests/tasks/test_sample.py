@@ -38,6 +38,21 @@ def test_an_example_does_not_depend_on_how_many_are_drawn(kind, sampler):
     assert torch.equal(last.x, many[64:])
 
 
+def test_nothing_is_kept_for_gradients_while_drawing_and_what_is_drawn_may_have_some(model):
+    seen = list[bool]()
+    look = model.denoiser.register_forward_hook(
+        lambda *_: seen.append(torch.is_inference_mode_enabled())
+    )
+    try:
+        drawn = sample(model, 2, steps=3).x
+    finally:
+        look.remove()
+    assert seen == [True] * 3
+    weight = torch.ones((), requires_grad=True)
+    (weight * drawn).sum().backward()
+    assert weight.grad == drawn.sum()
+
+
 @pytest.mark.parametrize(("size", "expected"), [(8, 64), (32, 8), (128, 1)])
 def test_large_examples_are_drawn_one_by_one_and_small_ones_together(size, expected):
     assert block(tiny_model(shape=(1, size, size))) == expected

@@ -298,21 +298,18 @@ class Heun(Sampler):
             gain = then.alpha * expm1(then.half - now.half)
         else:
             gain = then.size * (now.tau / then.tau - 1)
-        return HeunStep(now.t, then.t, ahead, mix(1.0, [gain / 2, -gain / 2]))
+        return heun_step(now.t, then.t, ahead, mix(1.0, [gain / 2, -gain / 2]))
 
 
-class HeunStep(NamedTuple):
-    """Euler's step, mended by what the denoiser says at its end."""
+def heun_step(t: Tensor, s: Tensor, ahead: Mix, mend: Mix) -> Step:
+    """Euler's step `ahead`, from t to s, mended by what the denoiser says where it leads."""
 
-    t: Tensor
-    s: Tensor
-    ahead: Mix
-    mend: Mix
+    def step(denoiser: Denoiser, x_t: Tensor, past: Past, noise: Draw) -> Tensor:
+        x_hat = denoiser(x_t, t)
+        x_s = ahead(x_t, (x_hat,))
+        return mend(x_s, (denoiser(x_s, s), x_hat))
 
-    def __call__(self, denoiser: Denoiser, x_t: Tensor, past: Past, noise: Draw) -> Tensor:
-        x_hat = denoiser(x_t, self.t)
-        x_s = self.ahead(x_t, (x_hat,))
-        return self.mend(x_s, (denoiser(x_s, self.s), x_hat))
+    return step
 
 
 # --- Langevin steps, adaptive steps --------------------------------------------------------------

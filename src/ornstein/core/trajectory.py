@@ -101,7 +101,7 @@ def mix(kept: float, weights: Sequence[float]) -> Mix:
 
     def mixed(x: Tensor, values: Sequence[Tensor]) -> Tensor:
         (i, share), rest = as_tensors if x.dtype is single and x.is_cpu else as_numbers
-        out = torch.lerp(x, values[i], share)
+        out = x.lerp(values[i], share)
         for i, share in rest:
             out.lerp_(values[i], share)
         return out.add_(out, alpha=beyond) if beyond else out
@@ -113,7 +113,7 @@ def mix(kept: float, weights: Sequence[float]) -> Mix:
     def of_three(x: Tensor, values: Sequence[Tensor]) -> Tensor:
         if x.dtype is not single or not x.is_cpu:
             return mixed(x, values)
-        return torch.lerp(x, values[i], p).lerp_(values[j], q).lerp_(values[k], r)
+        return x.lerp(values[i], p).lerp_(values[j], q).lerp_(values[k], r)
 
     return of_three
 

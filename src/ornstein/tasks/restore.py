@@ -263,7 +263,7 @@ def _draw(
         return method.denoiser(prior.given(**conditions(model, options, examples)), measured)
 
     total = range(len(problem) * options.draws)
-    return draw(model, posterior, steps, options.seed, total, on_step)
+    return draw(model, posterior, steps, options.seed, total, on_step, gradients=True)
 
 
 def _go_on(

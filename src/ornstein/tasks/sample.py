@@ -445,6 +445,7 @@ def draw(
     on_step: OnStep | None = None,
     begin: Begin | None = None,
     at_once: int | None = None,
+    gradients: bool = False,
 ) -> Tensor:
     """The examples `indices` of the endless sequence that belongs to `seed`, on the CPU.
 
@@ -461,6 +462,9 @@ def draw(
         on_step: Called with x_s ``(B, C, *S)`` and s after each step of each block.
         begin: Where to begin, if not in pure noise.
         at_once: How many the network sees at once, in the place of `block`.
+        gradients: Whether the denoiser may take some, or asks code that is not ours. If not, steps
+            are taken in PyTorch's inference mode, which saves a tenth of the time of one small
+            example; `on_step` then sees tensors that nothing can be differentiated by.
     """
     size, parts = at_once or block(model), []
     for first in pieces(range(0, len(indices), size)):
@@ -470,7 +474,8 @@ def draw(
         eps = noise(torch.empty(size, *model.shape, device=model.device))
         watch = _watching(len(part), on_step, counted(len(steps.times) - 1))
         x_t = begin(full, eps) if begin else start(one.schedule, steps.times[0], eps)
-        x = steps(one, x_t, noise=noise, on_step=watch)
+        with torch.inference_mode(not gradients):
+            x = steps(one, x_t, noise=noise, on_step=watch)
         parts.append(x[: len(part)].cpu())
     return torch.cat(parts)
 
