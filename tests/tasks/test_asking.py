@@ -75,6 +75,9 @@ def test_a_text_with_itself_as_the_negative_is_not_guided(model):
         ({"text": ("a",), "negative": "a AND b"}, "--negative is one text"),
         ({"guidance": 2.0}, "needs a label, a text"),
         ({"text": ("a",), "negative": "a 7"}, "a weight of 1 is no guidance"),
+        ({"text": ("a",), "guidance_rescale": 0.5}, "there is none: say --guidance 3 too"),
+        ({"text": ("a",), "guidance": 1.0, "guidance_interval": (0.0, 1.0)}, "say --guidance 3"),
+        ({"guidance_parallel": 0.0}, "say what to go to by --label"),
     ],
 )
 def test_what_does_not_go_together_is_refused(model, options, said):

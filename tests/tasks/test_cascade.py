@@ -142,6 +142,16 @@ def test_with_a_weight_for_each_run_all_that_is_said_of_guidance_goes_to_each():
         sample(FIRST, 2, text="a red 7", guidance=(5, 2))
 
 
+def test_what_shapes_guidance_passes_by_the_runs_that_have_none():
+    asked = {"text": "a red 7", "steps": 1, "sampler": "euler"}
+    shaped = {"guidance_rescale": 0.5, "guidance_parallel": 0.5, "guidance_interval": (-9.0, 9.0)}
+    for weights in ((1, 3), (3, 1)):
+        plain = sample([FIRST, SECOND], 1, guidance=weights, **asked).x
+        assert not torch.equal(
+            plain, sample([FIRST, SECOND], 1, guidance=weights, **asked, **shaped).x
+        )
+
+
 def test_weights_go_down_a_row_of_three_and_the_negative_text_to_those_that_read():
     asked = {"text": "a red 7", "steps": 1, "sampler": "euler"}
     runs = [FIRST, SECOND, FINER]

@@ -137,6 +137,8 @@ def test_steps_grid_and_sampler_are_the_runs_unless_given(model):
         ({"time_grid": "stride", "steps": 2000}, r"\[1, 1000\]"),
         ({"guidance": 2.0}, "needs a label"),
         ({"guidance_interval": (1.0, 1.0)}, "from low to high"),
+        ({"guidance_interval": (0.0, 1.0)}, "there is none: say what to go to"),
+        ({"given_noise": 0.1}, "--given-noise is for what is --given"),
         ({"label": "dog"}, "ant, bee, cat"),
         ({"label": []}, "label"),
         ({"examples": "15-8"}, "8-15"),

@@ -201,9 +201,7 @@ def evaluate(
     given = against if isinstance(against, str) else None
     chosen = checked(EvaluateOptions, {**({"against": given} if given else {}), **options})
     if chosen.given is not None:
-        raise UsageError(
-            "A run of pairs is given what belongs to held-out examples: leave --given out."
-        )
+        raise UsageError("Runs of pairs are given what held-out examples are: leave --given out.")
     model, measured = opened(run, device), in_words(chosen.posterior)
     train, held_out = _sides(model, against if isinstance(against, Dataset) else chosen.against)
     of_class, held_out = _compared(model, train, held_out, chosen.label)

@@ -47,6 +47,8 @@ def conditions(
     """
     if context is None and options.given is not None:
         raise UsageError("Pictures to start from are for sampling: leave --given out.")
+    if context is None and options.given_noise:
+        raise UsageError("--given-noise is for what is --given: leave it out, or give some.")
     labels = options.label
     if labels is not None:
         labels = [labels[i % len(labels)] for i in indices]
@@ -176,10 +178,18 @@ def guided(model: Model, options: DrawOptions, heard: bool = False) -> Denoiser:
     shaped = parallel not in (None, 1.0) or options.guidance_rescale != 0
     shape = (own if parallel is None else parallel, options.guidance_rescale)
     composed = terms_of(prompts) > 0
-    if negative and weight == 1 and not composed:
+    follows = composed or (told and weight != 1)
+    if negative and not follows:
         raise UsageError(
             "--negative is what guidance goes away from, and a weight of 1 is no guidance: say "
             "--guidance 3 too."
+        )
+    acts = follows or options.autoguidance != 1
+    if (shaped and not follows) or (options.guidance_interval and not acts):
+        missing = "--guidance 3" if told else "what to go to by --label, --text or --attributes"
+        raise UsageError(
+            "--guidance-interval, --guidance-parallel and --guidance-rescale are of guidance, and "
+            f"there is none: say {missing} too, or leave them out."
         )
     if model.config.distill.told_guidance:
         if options.autoguidance != 1:
@@ -197,7 +207,6 @@ def guided(model: Model, options: DrawOptions, heard: bool = False) -> Denoiser:
                 "none to add."
             )
         return LearnedGuidance(net, weight, interval)
-    follows = composed or (told and weight != 1)
     strong: Denoiser = net
     if options.autoguidance != 1:
         if follows and weight <= 0:

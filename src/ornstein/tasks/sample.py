@@ -58,13 +58,8 @@ Begin = Callable[[Sequence[int], Tensor], Tensor]
 
 BEST_OF = 2  # embeddings that a prior draws for each text, of which the nearer one is taken
 AHEAD = ("leap", "consistency")  # samplers for who has learned to look ahead
-GUIDING = (
-    "autoguidance",
-    "guidance_interval",
-    "guidance_parallel",
-    "guidance_rescale",
-    "negative",
-)
+SHAPING = ("guidance_interval", "guidance_parallel", "guidance_rescale", "negative")
+GUIDING = ("autoguidance", *SHAPING)
 CHUNK = 2**16
 """Numbers in what `stream` gives at once, or more if one block holds more."""
 
@@ -213,8 +208,9 @@ def cascade(
     first, *rest = models
     weight, weights = weights_of(options, len(runs))
     given_to_first = {"context": context, "prior": prior}
-    negative = None if weights and weight == 1 else options.negative
-    asked = replace(options, guidance=weight, negative=negative)
+    asked = replace(_unguided(options) if weights and weight == 1 else options, guidance=weight)
+    if rest and first.given is None:
+        asked = replace(asked, given_noise=0.0)
     for part in stream(first, asked, **given_to_first, device=device, on_step=on_step):
         if not rest:
             yield part
@@ -245,15 +241,22 @@ def _rows(context: Tensor, first: int, indices: Sequence[int]) -> Tensor:
     return context[torch.tensor(indices) - first]
 
 
+def _unguided(options: SampleOptions) -> SampleOptions:
+    """The options of a run whose weight is 1: without what shapes the guidance of the others."""
+    default = DrawOptions()
+    kept = ("guidance_interval",) if options.autoguidance != 1 else ()
+    return replace(options, **{k: getattr(default, k) for k in SHAPING if k not in kept})
+
+
 def _known_to(model: Model, options: SampleOptions, weights: tuple[float, ...]) -> SampleOptions:
     """The options of a later run: what it knows of what is asked.
 
     Guided with the next of `weights`; as the run itself says, if there are none.
     """
     known, asked = model.vocabulary, options.attributes or {}
-    how = options if weights else DrawOptions()
-    guiding = {name: getattr(how, name) for name in GUIDING}
-    if not known.words or weights[:1] == (1.0,):
+    how = _unguided(options) if weights[:1] == (1.0,) else options
+    guiding = {name: getattr(how if weights else DrawOptions(), name) for name in GUIDING}
+    if not known.words:
         guiding["negative"] = None
     return replace(
         options,
