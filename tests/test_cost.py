@@ -185,6 +185,7 @@ def test_a_sampler_takes_the_calls_it_says_and_few_operators(name):
 
 
 GRAPHS: dict[str, tuple[Callable[..., torch.nn.Module], tuple[int, ...], bool]] = {
+    "unet": (UNet, (1, 8, 8), False),
     "unet, bf16": (UNet, (1, 8, 8), True),
     "dit": (DiT, (1, 8, 8), False),
     "mlp": (MLP, (2,), False),
@@ -193,7 +194,8 @@ GRAPHS: dict[str, tuple[Callable[..., torch.nn.Module], tuple[int, ...], bool]] 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", GRAPHS)
-def test_a_network_that_is_told_all_it_can_be_is_one_graph(name):
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.inference_mode])
+def test_a_network_that_is_told_all_it_can_be_is_one_graph(name, mode):
     dynamo = pytest.importorskip("torch._dynamo")
     make, shape, bf16 = GRAPHS[name]
     told = {"label": torch.zeros(2, dtype=torch.int64), "attributes": torch.zeros(2, 1)}
@@ -202,7 +204,8 @@ def test_a_network_that_is_told_all_it_can_be_is_one_graph(name):
         told |= {"context": torch.zeros(2, *shape), "text": torch.tensor([[0, 7], [1, -1]])}
         conditions = replace(conditions, context=1, words=8, length=2)
     net = make(shape, size=8, depth=1, conditions=conditions)
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+    dynamo.reset()
+    with mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         found = dynamo.explain(net)(torch.zeros(2, *shape), torch.zeros(2), **told)
     assert (found.graph_count, found.graph_break_count) == (1, 0), found.break_reasons
 

@@ -27,6 +27,8 @@ Module = TypeVar("Module", bound=nn.Module)
 
 # --- Operators -----------------------------------------------------------------------------------
 
+ONE_DNN = torch.backends.mkldnn.is_available()  # asked once: the question breaks a compiled graph
+
 
 def product_dtype(x: Tensor) -> torch.dtype:
     """The dtype in which a matrix product of `x` runs, given autocast."""
@@ -74,7 +76,7 @@ class Convolution(nn.Conv2d):
             torch.is_grad_enabled()
             or torch.compiler.is_exporting()  # to a graph for any batch, and any machine
             or not on_cpu_in_float32
-            or not torch.backends.mkldnn.is_available()
+            or not ONE_DNN
             or pixels * self.weight.numel() < 2**23
         ):
             return super().forward(input)
