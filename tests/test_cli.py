@@ -106,6 +106,12 @@ cli.run_command(sys.argv[1:])
         (["samples"], 2, 'Did you mean "sample"?'),
         (["sample", "run", "--guidence", "2"], 2, "Did you mean --guidance?"),
         (["sample", "run", "--count", "0"], 2, "count"),
+        (
+            ["sample", "run", "-n", "1.5"],
+            2,
+            'Invalid value for -n: unable to convert "1.5" into int',
+        ),
+        (["sample", "run", "--batch", "2.5"], 2, "Invalid value for --batch"),
         (["sample", "nowhere"], 2, "nowhere"),
         (["sample"], 2, "RUN"),
         (["train", "digits"], 2, "--minutes"),

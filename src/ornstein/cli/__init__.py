@@ -11,9 +11,10 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from itertools import chain
+from typing import Any, get_args
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, ArgumentCollection, CoercionError, CycloptsError, Parameter
 
 from .. import __version__
 from ..errors import Notice, OrnsteinError, StorageError, UsageError
@@ -62,11 +63,29 @@ COMMANDS = (
     cache,
 )
 
+
+def whole_numbers(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Refuse 1.5 where a whole number is asked for: it would be rounded, in silence."""
+    for argument in arguments:
+        kinds = [*_kinds(argument.hint)]
+        whole = int in kinds and float not in kinds and str not in kinds
+        for token in argument.tokens:
+            if whole and _is_number(token.value) and float(token.value) % 1:
+                raise CoercionError(argument=argument, token=token, target_type=int)
+
+
+def _kinds(hint: Any) -> Iterator[Any]:
+    """The types that a hint is made of, and what else stands in it."""
+    parts = get_args(hint)
+    yield from chain.from_iterable(map(_kinds, parts)) if parts else (hint,)
+
+
 app = App(
     name="ornstein",
     version=__version__,
     help="A diffusion model of your own data, and everything you can do with it.",
     default_parameter=Parameter(negative=()),
+    config=(whole_numbers,),
     result_action="return_value",
 )
 
