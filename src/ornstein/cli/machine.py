@@ -161,12 +161,13 @@ def training() -> "Iterator[Report]":
 def watching() -> "Iterator[Taken]":
     """Show how far the task inside is: a bar in a terminal, else a line now and then.
 
-    Gives a watch, which stops when the task is done.
+    Gives a watch, which stops when the task is done. Memory that is freed is kept meanwhile.
     """
     from ..progress import watched
+    from ..train.memory import memory_kept
 
-    taken = Taken()
-    with _bar() if sys.stderr.isatty() else nullcontext(_Lines()) as watch, watched(watch):
+    taken, bar = Taken(), _bar() if sys.stderr.isatty() else nullcontext(_Lines())
+    with memory_kept(), bar as watch, watched(watch):
         yield taken
     taken.stop()
 

@@ -71,10 +71,11 @@ def memory_kept() -> Iterator[None]:
     """What is freed stays with the process meanwhile, where GNU's allocator would give it back.
 
     Every update takes the same memory again, and each page of it that was given back costs a
-    fault: a fifth of the time on small pictures. The most that is held is the same. It is for
-    processes that are there to train, as those of the commands are: afterwards the allocator has
-    the bounds that it finds for itself once large blocks were freed, but finds no others any more.
-    Who has set its bounds in the environment keeps them.
+    fault: a fifth of the time on small pictures, a twentieth of that of drawing them. The most
+    that is held is the same. It is for processes that are there to train or to draw, as those of
+    the commands are: afterwards the allocator has the bounds that it finds for itself once large
+    blocks were freed, but finds no others any more. Who has set its bounds in the environment keeps
+    them.
 
     Source: https://man7.org/linux/man-pages/man3/mallopt.3.html.
     """
