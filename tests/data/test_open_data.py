@@ -272,6 +272,80 @@ def test_a_tiff_stack_is_one_example_a_page(tmp_path, dtype, compression):
     assert dataset.codec.format == "tiff" and dataset.codec.dtype == dtype
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "jpeg", "tiff_adobe_deflate"])
+def test_a_tiff_stack_is_one_example_a_page_however_it_is_packed(tmp_path, mode, compression):
+    pages = [Image.new("L", (6, 4), 50 * i).convert(mode) for i in range(5)]
+    data = encode(pages[0], "TIFF", save_all=True, append_images=pages[1:], compression=compression)
+    found = open_data(tree(tmp_path, {"a.tif": data})).stored[:, 0, 0, 0]
+    assert found.tolist() == pytest.approx([50 * i for i in range(5)], abs=3)
+
+
+def test_a_tiff_stack_of_palettes_is_one_example_a_page(tmp_path):
+    pages = [Image.new("L", (6, 4), 50 * i).convert("P") for i in range(5)]
+    data = encode(pages[0], "TIFF", save_all=True, append_images=pages[1:])
+    assert len(open_data(tree(tmp_path, {"a.tif": data}))) == 5
+
+
+def test_the_smaller_copies_in_a_tiff_are_no_examples(tmp_path):
+    copy = Image.new("L", (3, 2), 9)
+    copy.encoderinfo = {"tiffinfo": {254: 1}}  # a copy in fewer pixels
+    data = encode(Image.new("L", (6, 4), 9), "TIFF", save_all=True, append_images=[copy],
+                  compression="tiff_lzw")  # fmt: skip
+    assert open_data(tree(tmp_path, {"a.tif": data})).ids == ["a.tif"]
+
+
+def test_a_tiff_whose_pages_lie_in_other_files_is_refused(tmp_path):
+    there = (
+        '<TiffData IFD="0" FirstT="{0}" PlaneCount="1"><UUID FileName="{0}">{0}</UUID></TiffData>'
+    )
+    said = (
+        '<?xml version="1.0" encoding="UTF-8"?>'
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="0"><Image ID="I:0">'
+        '<Pixels ID="P:0" DimensionOrder="XYCZT" Type="uint16" SizeX="6" SizeY="4" SizeC="1" '
+        'SizeZ="1" SizeT="2"><Channel ID="C:0" SamplesPerPixel="1"/>'
+        f"{there.format(0)}{there.format(1)}</Pixels></Image></OME>"
+    )
+    out = io.BytesIO()
+    tifffile.imwrite(out, np.ones((4, 6), np.uint16), description=said, metadata=None)
+    with pytest.raises(DataError, match=r"a\.tif.*in other files: save it as one"):
+        one(tmp_path, "a.tif", out.getvalue())
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+@pytest.mark.parametrize("channels", [None, 4])
+def test_transparency_of_a_tiff_is_that_of_a_png(tmp_path, mode, channels):
+    draw = np.random.default_rng(0).integers(0, 256, (4, 6, len(mode))).astype(np.uint8)
+    picture = Image.fromarray(draw, mode)
+    kept = {"a.png": encode(picture), "b.tif": encode(picture, "TIFF"),
+            "c.tif": encode(picture, "TIFF", compression="tiff_adobe_deflate"),
+            "d.tif": encode(picture, "TIFF", compression="tiff_lzw")}  # fmt: skip
+    found = open_data(tree(tmp_path, kept), DataOptions(channels=channels)).stored
+    assert len(found) == 4 and found.shape[1] == (channels or 3)
+    assert (found - found[:1]).to(torch.int8).abs().max() <= 1  # Pillow rounds otherwise
+
+
+@pytest.mark.parametrize(("kind", "colour"), [(1, 13_107), (2, 65_535)])
+def test_transparency_of_deep_colour_is_laid_on_white_too(tmp_path, kind, colour):
+    """A fifth of red; of kind 1 the colour is multiplied by its transparency already."""
+    values = np.broadcast_to(np.array([colour, 0, 0, 13_107], np.uint16), (4, 6, 4))
+    out = io.BytesIO()
+    tifffile.imwrite(out, values, photometric="rgb", extrasamples=[kind])
+    found = one(tmp_path, "a.tif", out.getvalue())
+    assert found[:, 0, 0].tolist() == [65_535, 52_428, 52_428]
+    (tmp_path / "4").mkdir()
+    kept = one(tmp_path / "4", "a.tif", out.getvalue(), channels=4)
+    assert kept[:, 0, 0].tolist() == [65_535, 0, 0, 13_107]
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "uint16"])
+def test_a_tiff_in_which_white_is_zero_is_turned_into_light(tmp_path, dtype):
+    ink, out = np.eye(4, 6).astype(dtype), io.BytesIO()
+    tifffile.imwrite(out, ink, photometric="miniswhite")
+    most = 1 if dtype == "bool" else np.iinfo(dtype).max
+    assert (one(tmp_path, "a.tif", out.getvalue())[0] == most - ink.astype(int)).all()
+
+
 def test_16_bit_colour_png_is_refused_rather_than_cut_to_8_bits(tmp_path):
     def chunk(kind: bytes, data: bytes) -> bytes:
         checked = kind + data

@@ -11,13 +11,18 @@ import io
 import logging
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .arrays import parse_npy
 from .names import Unreadable
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from tifffile import TiffFile, TiffPage
 
 PIXELS = 2**26  # largest picture, by the size its header claims; Pillow's own limit is above it
 STACK_BYTES = 2**32  # largest TIFF stack, by the size its header claims
@@ -60,10 +65,8 @@ def decode(data: bytes, channels: int | None = None) -> list[Array]:
         if data.startswith(b"\x93NUMPY"):
             return [_decode_array(data)]
         if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-            stack = _decode_tiff(data)
-            if stack is not None:
-                return stack
-        return [_decode_picture(data, channels)]
+            return _decode_tiff(data, channels)
+        return _decode_picture(data, channels)
     except Unreadable:
         raise
     except (MemoryError, RecursionError):
@@ -110,8 +113,9 @@ def _decode_array(data: bytes) -> Array:
     return np.moveaxis(array, 0, 2) if channels_first(array.shape) else array
 
 
-def _decode_picture(data: bytes, channels: int | None) -> Array:
-    from PIL import Image, ImageOps
+def _decode_picture(data: bytes, channels: int | None, frames: Sequence[int] = (0,)) -> list[Array]:
+    """The `frames` of a file that Pillow reads."""
+    from PIL import Image
 
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         _check_size(*image.size)
@@ -121,23 +125,35 @@ def _decode_picture(data: bytes, channels: int | None) -> Array:
                 "convert it to TIFF"
             )
         depth16 = image.format == "PNG" and image.mode == "I"
-        image.load()
-        if image.getexif().get(0x0112, 1) != 1:
-            image = ImageOps.exif_transpose(image)
-        if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-            array = np.asarray(image)
-            return (array.astype(np.uint16) if depth16 else array)[..., None]
-        if "transparency" in image.info or image.mode in ("LA", "La", "RGBA", "RGBa", "PA"):
-            image = image.convert("RGBA")
-            if channels != 4:
-                paper = Image.new("RGBA", image.size, "white")
-                image = Image.alpha_composite(paper, image).convert("RGB")
-        elif image.mode == "1":
-            image = image.convert("L")
-        elif image.mode not in ("L", "RGB"):
-            image = image.convert("RGB")
-        array = np.asarray(image)
-        return array[..., None] if array.ndim == 2 else array
+        found: list[Array] = []
+        for frame in frames:
+            image.seek(frame)
+            _check_size(*image.size)
+            array = _pixels(image, channels)
+            found.append(array.astype(np.uint16) if depth16 else array)
+        return found
+
+
+def _pixels(image: "Image.Image", channels: int | None) -> Array:
+    """One frame ``(H, W, C)``, turned upright, as grey, colour, or colour and transparency."""
+    from PIL import Image, ImageOps
+
+    image.load()
+    if image.getexif().get(0x0112, 1) != 1:
+        image = ImageOps.exif_transpose(image)
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return np.asarray(image)[..., None]
+    if "transparency" in image.info or image.mode in ("LA", "La", "RGBA", "RGBa", "PA"):
+        image = image.convert("RGBA")
+        if channels != 4:
+            paper = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(paper, image).convert("RGB")
+    elif image.mode == "1":
+        image = image.convert("L")
+    elif image.mode not in ("L", "RGB"):
+        image = image.convert("RGB")
+    array = np.asarray(image)
+    return array[..., None] if array.ndim == 2 else array
 
 
 def _check_size(width: int, height: int) -> None:
@@ -148,35 +164,69 @@ def _check_size(width: int, height: int) -> None:
 # --- TIFF ----------------------------------------------------------------------------------------
 
 
-def _decode_tiff(data: bytes) -> list[Array] | None:
-    """The examples of a TIFF stack, or None if it is one for Pillow (8 bits, palette, JPEG)."""
+def _decode_tiff(data: bytes, channels: int | None) -> list[Array]:
+    """The examples of a TIFF stack; those of 8 bits, a palette or JPEG are read by Pillow."""
     import tifffile
 
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
         first = tiff.pages.first
-        plain = first.photometric in (0, 1, 2) and not first.extrasamples
-        many = len(tiff.pages) > 1 or first.samplesperpixel not in (1, 3)
-        if first.compression not in (1, 8, 32946, 32773) or (first.dtype == np.uint8 and not many):
-            if first.dtype != np.uint8:
-                name = getattr(first.compression, "name", first.compression)
-                raise Unreadable(f"it is compressed by {name}: save it uncompressed or as Deflate")
-            return None
-        if not plain and first.photometric not in (0, 1, 2):
-            return None
+        plain = first.dtype == np.uint8 and first.samplesperpixel in (1, 3) and len(tiff.pages) == 1
+        packed = first.compression not in (1, 8, 32946, 32773)
+        if packed and first.dtype != np.uint8:
+            name = getattr(first.compression, "name", first.compression)
+            raise Unreadable(f"it is compressed by {name}: save it uncompressed or as Deflate")
+        if packed or plain or first.photometric not in (0, 1, 2):
+            return _decode_picture(data, channels, _frames(tiff, data))
         found: list[Array] = []
         for series in tiff.series:
             size = int(np.prod(series.shape, dtype=object)) * np.dtype(series.dtype).itemsize
-            if size > STACK_BYTES or size > 1100 * len(data):
-                raise Unreadable(f"it claims {size:,} bytes of pixels in {len(data):,} of file")
+            _check_stack(size, data)
             for page in series.pages:
-                if page is not None:
-                    _check_strips(tiff, page.aspage())
+                if page is None:
+                    raise Unreadable("pages of it lie in other files: save it as one file")
+                _check_strips(tiff, page.aspage())
             found += _examples(series.asarray(), series.axes)
-        if first.photometric == 0:  # white is zero
-            found = [np.iinfo(a.dtype).max - a if a.dtype.kind == "u" else a for a in found]
         tag = first.tags.get(274)
         turn = int(tag.value) if tag is not None else 1
-        return [_turn(a, turn) for a in found]
+        return [_turn(_upon_white(a, first, channels), turn) for a in found]
+
+
+def _frames(tiff: "TiffFile", data: bytes) -> list[int]:
+    """Where the pages are that are no smaller copies of others."""
+    pages = [page.aspage() for page in tiff.pages]
+    frames = [i for i, page in enumerate(pages) if not i or not page.is_reduced]
+    if len(frames) > 1:
+        _check_stack(sum(pages[i].size for i in frames), data)
+    return frames
+
+
+def _check_stack(size: int, data: bytes) -> None:
+    if size > STACK_BYTES or size > 1100 * len(data):
+        raise Unreadable(f"it claims {size:,} bytes of pixels in {len(data):,} of file")
+
+
+def _upon_white(array: Array, page: "TiffPage", channels: int | None) -> Array:
+    """Samples of which more is brighter, transparency laid on white unless channels are four.
+
+    Only whole numbers have transparency. Grey that has it becomes colour, as by Pillow.
+    """
+    clear = page.extrasamples in ((1,), (2,)) and array.shape[2] == page.samplesperpixel
+    if not clear or array.dtype.kind != "u":
+        return _bright(array, page)
+    top = np.iinfo(array.dtype).max
+    colour, alpha = _bright(array[..., :-1], page), array[..., -1:] / top
+    colour = np.broadcast_to(colour, (*colour.shape[:2], 3))
+    if page.extrasamples == (1,):  # the colours are multiplied by it
+        colour = np.minimum(colour / np.maximum(alpha, 1 / top), top)
+    if channels != 4:
+        return like(colour * alpha + top * (1 - alpha), array.dtype)
+    return np.concatenate([like(colour, array.dtype), array[..., -1:]], 2)
+
+
+def _bright(array: Array, page: "TiffPage") -> Array:
+    if page.photometric != 0 or array.dtype.kind not in "bu":  # else white is zero
+        return array
+    return ~array
 
 
 def _check_strips(tiff, page) -> None:
