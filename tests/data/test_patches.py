@@ -139,6 +139,18 @@ def test_the_fingerprint_knows_pixels_that_no_fixed_patch_shows():
     assert marks[0] != marks[1]
 
 
+def test_values_are_few_only_if_they_are_in_all_pixels():
+    pictures = np.zeros((40, 8, 17), np.uint8)
+    pictures[:, 2:5] = 1
+    masks = open_data(pictures, DataOptions(patch=8))
+    pictures[0, 0, 8] = 2  # between the fixed patches
+    seen = open_data(pictures, DataOptions(patch=8))
+    assert masks.codec.values == (0, 1) and seen.codec.values == (0, 1, 2)
+    pictures[0, :, 8] = np.arange(100, 108)
+    many = open_data(pictures, DataOptions(patch=8))
+    assert many.codec.values is None
+
+
 def test_what_cannot_be_cut_is_said(folder):
     with pytest.raises(
         DataError, match=r"2\.png cannot be used: it is 5 x 5, less than a patch of 6"

@@ -363,9 +363,10 @@ def cut(
         )
     patches = lay(large, size)
     mean, std = measure_pixels(patches.pixels)
-    stored = patches.fixed()
+    stored, values = patches.fixed(), few_values(patches.pixels.T)
+    codec = make_codec(stored, dtype, prefer, layout)
     return Dataset(
-        codec=replace(make_codec(stored, dtype, prefer, layout), mean=mean, std=std),
+        codec=replace(codec, mean=mean, std=std, values=values),
         stored=stored,
         ids=patches.ids,
         patches=patches,
