@@ -74,6 +74,14 @@ def test_integers_are_rounded_and_clipped_to_their_levels():
     assert codec.unpack(x).ravel().tolist() == [0, 8, 9, 16]
 
 
+@pytest.mark.parametrize("dtype", [*INTEGERS[1:], "uint32", "int32", "int64"])
+def test_masks_of_every_integer_type_take_the_values_that_occur(dtype):
+    masks = np.random.default_rng(0).choice(np.array([0, 1, 5], dtype), (100, 8, 8))
+    codec = open_data(masks).codec
+    assert codec.values == (0, 1, 5)
+    assert set(np.unique(codec.unpack(torch.randn(4, *codec.shape)))) == {0, 1, 5}
+
+
 def test_unpack_refuses_nan():
     codec = ImageCodec(shape=(1, 1, 1), dtype="uint8", mean=(8.0,), std=(1.0,), levels=256)
     with pytest.raises(ValueError, match="finite"):

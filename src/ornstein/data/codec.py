@@ -261,7 +261,7 @@ def few_values(stored: Tensor) -> tuple[int, ...] | None:
 
     So are those of masks; of a handful of small pictures this may be chance, and is not said.
     """
-    if stored.dtype not in (torch.uint8, torch.int8, torch.uint16, torch.int16, torch.int64):
+    if stored.dtype == torch.bool or stored.is_floating_point():
         return None
     found: set[int] = set()
     for part in stored.split(max(1, 2**20 // stored[0].numel())):
