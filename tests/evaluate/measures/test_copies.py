@@ -74,11 +74,52 @@ def test_copies_with_a_little_noise_are_found_too():
     assert "It copies" in found.verdict
 
 
-def test_copies_of_an_example_that_is_in_the_data_twice_are_found():
+def test_near_copies_of_examples_that_are_in_the_data_twice_are_found():
     train, held_out, honest = digits(0)
-    planted = honest.copy()
-    planted[:20] = train[:20]
-    assert look(planted, np.concatenate([train, train[:20]]), held_out).found
+    twice, planted = np.concatenate([train, train[:20]]), honest.copy()
+    planted[:20] = train[:20] + 0.02 * normal(20, 64, "noise")
+    assert look(planted, twice, held_out).found
+    planted[:20] = train[:20]  # as a law that repeats itself would, too
+    said = look(planted, twice, held_out)
+    assert not said.found
+    assert "exact copies of examples that occur more than once would not" in said.verdict
+
+
+def repeating(law: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Training and held-out data, equal examples on one side, and draws of the same law."""
+    draw = generator(law, seed)
+    if law == "whole numbers":
+        x = np.stack([draw.poisson(4, 4000), draw.integers(0, 5, 4000)], 1).astype(float)
+    elif law == "wide whole numbers":
+        x = draw.integers(0, 30, (4000, 3)).astype(float)
+    elif law == "no event":
+        x = draw.standard_normal((4000, 4)) * (draw.random((4000, 1)) > 0.15)
+    else:
+        x = (draw.random((4000, 9)) < 0.2).astype(float)
+    known, fresh = x[:2000], x[2000:]
+    _, which = np.unique(known, axis=0, return_inverse=True)
+    out = draw.random(len(known))[which.reshape(-1)] < 0.1
+    return known[~out], known[out], fresh
+
+
+@pytest.mark.parametrize(
+    "law", ["whole numbers", "wide whole numbers", "no event", "coarse pictures"]
+)
+def test_an_honest_sampler_of_data_that_repeat_is_not_accused(law):
+    for seed in range(4):
+        train, held_out, fresh = repeating(law, seed)
+        assert not c.suspects(fresh, train, held_out).found
+
+
+@pytest.mark.parametrize("law", ["wide whole numbers", "no event"])
+def test_a_sampler_of_the_training_data_is_found_though_some_of_them_repeat(law):
+    train, held_out, _ = repeating(law, 0)
+    assert c.suspects(train, train, held_out).found
+
+
+def test_where_most_examples_repeat_the_verdict_is_that_it_cannot_be_told():
+    train, held_out, fresh = repeating("whole numbers", 0)
+    assert "cannot be told here" in look(fresh, train, held_out).verdict
 
 
 def test_a_sampler_of_noisy_training_data_leans_on_them():

@@ -5,7 +5,7 @@ in the training data, which the model saw, and in held-out data, which it did no
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import hypergeom, norm, rankdata
@@ -26,6 +26,8 @@ CONTROLS = 4000
 CELLS = 10
 FEWEST = 20
 """Examples of each kind that a figure here needs."""
+COARSE = 0.05
+"""Of the different training examples, as many occur more than once where copying goes unseen."""
 
 
 # --- Nearer to one training example than to any other --------------------------------------------
@@ -42,6 +44,7 @@ class Suspects:
         controls: Real examples looked at.
         ratio: The one of `RATIOS` by which samples differ most from real data.
         p: Chance of as many, were the samples as the real data; for having tried them all.
+        repeated: Share of the different training examples that occur more than once.
     """
 
     count: int
@@ -50,6 +53,7 @@ class Suspects:
     controls: int
     ratio: float
     p: float
+    repeated: float = 0.0
 
     @property
     def found(self) -> bool:
@@ -63,28 +67,42 @@ def suspects(samples: np.ndarray, train: np.ndarray, held_out: np.ndarray) -> Su
     data: an honest sample is to the training data what they are. Equal training examples count
     once, or a copy of one of them would have two neighbours alike.
 
+    Where training examples repeat, honest samples equal some of them, and held-out examples none,
+    as a split puts equal ones on one side. Then samples that equal a training example are held
+    against how often a training example equals just one other; those that equal a repeated one
+    copy no single example, and are no suspects.
+
     Args:
         samples: ``(N, D)``, in a space that was not fitted to the training data.
         train: All training data ``(M, D)``.
         held_out: ``(L, D)``.
 
-    Source: Yoon et al. (2023), https://openreview.net/forum?id=shciCbSk9h (the ratio, 1/3).
+    Source: Yoon et al. (2023), https://openreview.net/forum?id=shciCbSk9h (the ratio, 1/3); Good
+    (1953), https://doi.org/10.1093/biomet/40.3-4.237 (how often a draw equals one drawn before).
     """
-    train = np.unique(train, axis=0)
+    train, times = np.unique(train, axis=0, return_counts=True)
     own = train[generator("controls").permutation(len(train))[:CONTROLS]]
-    _, to_train = two_nearest(samples, train)
+    places, to_train = two_nearest(samples, train)
     _, of_held_out = two_nearest(held_out, train)
     apart = np.concatenate([_ratio(of_held_out), _ratio(_nearest_others(own, train))])
-    ratio = _ratio(to_train)
-    n, controls, tried = len(ratio), len(apart), []
+    ratio, tried = _ratio(to_train), []
+    if times.max() > 1:
+        equal = to_train[:, 0] == 0
+        ratio[equal] = np.inf
+        single = int((equal & (times[places[:, 0]] == 1)).sum())
+        # one of each pair, and half of the others: both of a pair would say the same
+        tried.append(_fisher(single, len(ratio), int((times == 2).sum()), int(times.sum()) // 2))
     for below in RATIOS:
         count, control = int((ratio < below).sum()), int((apart < below).sum())
-        # Fisher's exact test, one-sided
-        p = float(hypergeom.sf(count - 1, n + controls, count + control, n))
-        tried.append((p, below, count, control))
-    p, below, count, control = min(tried, key=lambda found: found[0])
-    p = min(1.0, p * len(RATIOS))
-    return Suspects(count=count, n=n, control=control, controls=controls, ratio=below, p=p)
+        tried.append(_fisher(count, len(ratio), control, len(apart), below))
+    found = min(tried, key=lambda found: found.p)
+    return replace(found, p=min(1.0, found.p * len(tried)), repeated=float((times > 1).mean()))
+
+
+def _fisher(count: int, n: int, control: int, controls: int, ratio: float = RATIOS[-1]) -> Suspects:
+    """With p of Fisher's exact test, one-sided."""
+    p = float(hypergeom.sf(count - 1, n + controls, count + control, n))
+    return Suspects(count=count, n=n, control=control, controls=controls, ratio=ratio, p=p)
 
 
 def _ratio(apart: np.ndarray) -> np.ndarray:
@@ -341,10 +359,19 @@ class Copies:
                 f"samples are nearer to them than to held-out data, where {lean.expected:.1%} "
                 "would be by chance. Train it for less long, or on more data."
             )
-        return (
+        repeated = max(s.repeated for s in self.suspects.values())
+        if repeated > COARSE:
+            return (
+                f"Copying cannot be told here: {repeated:.1%} of the different training examples "
+                "occur more than once, so honest samples equal training examples, too."
+            )
+        sentence = (
             "No sign of copying: samples are no nearer to training data than chance allows. "
-            f"{noticed(worst):,} copies among {worst.n:,} samples would have been noticed."
+            f"{noticed(worst):,} copies among {worst.n:,} samples would have been noticed"
         )
+        if repeated > 0:
+            return f"{sentence}; exact copies of examples that occur more than once would not."
+        return f"{sentence}."
 
 
 def noticed(found: Suspects) -> int:
