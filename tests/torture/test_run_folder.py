@@ -635,6 +635,48 @@ def test_c7_a_damaged_checkpoint_does_not_push_out_a_sound_one(two):
     assert two.saved() == [4, 3]
 
 
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-8])
+
+
+def flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [cut_short, flip_a_bit])
+def test_c7_what_is_saved_below_damaged_checkpoints_stays(damage, memory_path):
+    """A training that passed over them goes on from below."""
+    run = run_with(memory_path / "run", 100, 200)
+    for seen in (100, 200):
+        damage(run.checkpoint(seen).path / "model.safetensors")
+    for seen in (0, 32, 64):
+        run.save(seen, parts_of(seen), {"n": seen})
+        assert run.latest().seen == seen  # pyright: ignore
+    assert run.saved() == [200, 100, 64, 32]
+
+
+@pytest.mark.parametrize("damage", [cut_short, flip_a_bit])
+def test_c7_a_damaged_newest_checkpoint_leaves_two_sound_ones(damage, memory_path):
+    run = run_with(memory_path / "run", 100, 200)
+    damage(run.checkpoint(200).path / "model.safetensors")
+    run.save(150, parts_of(150), {"n": 150})
+    assert run.saved() == [200, 150, 100] and is_whole(run, 150) and is_whole(run, 100)
+
+
+def test_c7_a_checkpoint_that_was_cut_short_does_not_push_out_a_sound_one(two):
+    cut_short(two.checkpoint(2).path / "model.safetensors")
+    two.save(3, parts_of(3), {"n": 3})
+    assert two.saved() == [3, 2, 1] and is_whole(two, 1)
+
+
+def test_c7_what_was_just_saved_stays_below_sound_ones(memory_path):
+    run = run_with(memory_path / "run", 1, 200, 300)
+    run.save(150, parts_of(150), {"n": 150})
+    assert run.saved() == [300, 200, 150] and is_whole(run, 150)
+
+
 @pytest.mark.parametrize("name", ["run.json", "config.toml"])
 @pytest.mark.parametrize(
     "text", [b"", b"[]", b"\xff\xfe", b"[" * 10**6, b"{}", b" " * (9 * 2**20), b'{"schema":2}']

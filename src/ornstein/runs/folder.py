@@ -168,10 +168,10 @@ class RunFolder:
     def save(
         self, seen: int, parts: Parts, state: Mapping[str, Any], *, keep: int = 2
     ) -> Checkpoint:
-        """Write a checkpoint, then remove all but the newest `keep`.
+        """Write a checkpoint, then remove all but it and the newest `keep`.
 
-        The checkpoint is whole or not there. Older ones go only once it is on the disk and
-        verified. One of this `seen` that verifies is left as it is.
+        The checkpoint is whole or not there. Others go only once it is on the disk and verified,
+        and damaged ones do not count. One of this `seen` that verifies is left as it is.
 
         Args:
             seen: Examples seen.
@@ -197,7 +197,7 @@ class RunFolder:
             facts = {"seen": seen, "log": self._sync_log(), "state": state}
             saved = Checkpoint(seal(place, path.name, self.identity["id"], parts, facts))
         with storing(path, 0):
-            self._prune(keep)
+            self._prune(keep, seen)
         self.write_card()
         return saved
 
@@ -398,19 +398,30 @@ class RunFolder:
                 os.close(fd)
         return size
 
-    def _prune(self, keep: int) -> None:
-        """Remove what is older than the newest `keep` checkpoints whose manifests are sound."""
+    def _prune(self, keep: int, saved: int) -> None:
+        """Remove what is older than the newest `keep` sound checkpoints, but never `saved`."""
         sound = 0
         for seen in self.saved():
-            if sound >= keep:
+            if sound < keep:
+                sound += self._is_sound(seen, whole=seen > saved)
+            elif seen != saved:
                 withdraw(self._checkpoint_path(seen))
                 hook("after_prune")
-                continue
-            try:
-                self.checkpoint(seen)
-                sound += 1
-            except StorageError:  # it may be of a newer version: not ours to judge
-                continue
+
+    def _is_sound(self, seen: int, *, whole: bool) -> bool:
+        """Whether the files have the sizes of their manifest; if `whole`, its hashes too.
+
+        What is not may be of a newer version: not ours to judge.
+        """
+        try:
+            found = self.checkpoint(seen)
+            if whole:
+                found.sealed.verify()
+            for part in found.parts:
+                found.size(part)
+        except (StorageError, ModelFileError):
+            return False
+        return True
 
 
 def _real(path: str | Path) -> Path:
