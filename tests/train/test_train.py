@@ -1,6 +1,7 @@
 """`train`: what it refuses, what it writes, and how a budget becomes a number of examples."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 import ornstein.train
 from ornstein.data import DataOptions, open_data
 from ornstein.data.captions import Captions
-from ornstein.errors import DataError, Notice, UsageError
+from ornstein.errors import DataError, Notice, StorageError, UsageError
 from ornstein.runs.config import RunConfig
 from ornstein.runs.folder import RunFolder
 from ornstein.train import budget
@@ -136,6 +137,30 @@ def test_data_that_changed_are_refused_unless_allowed(tmp_path):
     csv(data, 0.0, columns=3)
     with pytest.raises(DataError, match="another shape"):
         train(out=out, resume=True, allow_data_change=True)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [(("model", "ema-0"), "has no checkpoint that verifies"), (("model",), "push it again with")],
+)
+def test_a_run_whose_checkpoints_are_lost_does_not_begin_anew(finished, tmp_path, parts, message):
+    """Damaged, or, as where a run was pulled, there in part."""
+    folder = RunFolder.open(shutil.copytree(finished[0].path, tmp_path / "run"))
+    for part in parts:
+        for path in folder.path.glob(f"checkpoints/*/{part}.safetensors"):
+            path.unlink()
+    log = folder.metrics_path.read_text()
+    with pytest.raises(StorageError, match=message):
+        train(out=folder.path, resume=True)
+    assert folder.saved() == finished[0].saved() and folder.metrics_path.read_text() == log
+
+
+def test_a_run_without_any_checkpoint_begins_at_its_start(finished, tmp_path):
+    folder = RunFolder.open(shutil.copytree(finished[0].path, tmp_path / "run"))
+    shutil.rmtree(folder.path / "checkpoints")
+    folder.metrics_path.unlink()
+    train(out=folder.path, resume=True)
+    assert folder.metrics_path.read_text() == finished[0].metrics_path.read_text()
 
 
 def test_the_package_can_be_called():

@@ -15,9 +15,10 @@ from ..data import open_data
 from ..data.dataset import Dataset
 from ..data.names import shown
 from ..data.open import Source, is_built_in
-from ..errors import DataError, Notice, UsageError
+from ..errors import DataError, Notice, StorageError, UsageError
 from ..interop.written import as_published
 from ..runs.adapters import base_facts
+from ..runs.checkpoint import WEIGHTS
 from ..runs.config import RunConfig
 from ..runs.embedding import KEPT as ENCODER
 from ..runs.embedding import (
@@ -339,14 +340,33 @@ def restore(training: Training, folder: RunFolder) -> int:
     """Bring `training` to the newest checkpoint that verifies; its place on the clock.
 
     A run that was stopped before its first checkpoint begins at 0: -1.
+
+    Raises:
+        StorageError: If it has checkpoints, but none that verifies.
     """
     checkpoint = folder.latest()
     if checkpoint is None:
+        refuse_lost(folder)
         return -1
     training.restore(checkpoint)
     if training.world.writes:
         folder.rewind(checkpoint)
     return checkpoint.seen
+
+
+def refuse_lost(folder: RunFolder) -> None:
+    """Refuse a run that has come further than its checkpoints can tell."""
+    if not folder.saved():
+        return
+    if folder.latest(WEIGHTS) is not None:
+        raise StorageError(
+            f"{shown(folder.path)} holds what draws, but no checkpoint with all that training "
+            "needs: if it was pulled, push it again with --whole; else put a sound one back."
+        )
+    raise StorageError(
+        f"{shown(folder.path)} has no checkpoint that verifies: put one back, or begin anew with "
+        "another --out."
+    )
 
 
 def threads_of(folder: RunFolder) -> int:
