@@ -161,6 +161,7 @@ class DistillConfig:
             any step leads: from where its teacher's path leads, or, without one, from where two of
             its own half as long do. Mean-flow learns it from the slope of its own answers.
         teacher: A run folder; empty if the run learns from data alone.
+        seen: Of the checkpoint of the teacher; 0 for its newest when the run begins.
         jump: Steps of the teacher that a progressive student does in one.
         guidance: The least and the largest weight with which the teacher is guided; where they
             differ, this run is told which.
@@ -168,6 +169,7 @@ class DistillConfig:
 
     method: Literal["progressive", "flow-map", "mean-flow"] = "progressive"
     teacher: str = ""
+    seen: Annotated[int, Interval(ge=0)] = 0
     jump: Annotated[int, Interval(ge=2, le=1000)] = 2
     guidance: tuple[Weight, Weight] = (1.0, 1.0)
 

@@ -1,9 +1,11 @@
 """A student's lessons: its batches, as its teacher would have them."""
 
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import ceil
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,9 +16,12 @@ from ..core.guide import ClassifierFree
 from ..core.noise import Schedule
 from ..core.sample import SAMPLERS, AdamsBashforth, Sampler, start
 from ..core.times import TimeDistribution
-from ..errors import UsageError
+from ..data.names import shown
+from ..errors import StorageError, UsageError
+from ..runs.adapters import base_facts
 from ..runs.building import GRIDS
 from ..runs.config import RunConfig, ScheduleConfig
+from ..runs.folder import RunFolder
 from ..runs.model import Model, load
 from ..runs.vocabulary import Vocabulary
 from .draws import Batch
@@ -86,7 +91,7 @@ def lessons_of(config: RunConfig, vocabulary: Vocabulary, device: torch.device) 
         if not c.looks_ahead:
             return None
         return Slopes(None, {}) if by_slope else Halves(config.sample.steps)
-    model = load(c.teacher, device=device)
+    model = teacher_of(config, device)
     model.denoiser.requires_grad_(True)  # autocast then casts its weights once for all calls
     kinds = (model.config.net, model.config.denoiser.prediction)
     same = kinds == (config.net, config.denoiser.prediction)
@@ -108,6 +113,33 @@ def lessons_of(config: RunConfig, vocabulary: Vocabulary, device: torch.device) 
         )
     times = GRIDS[config.sample.grid](model.denoiser.schedule, config.sample.steps * c.jump)
     return Steps(teacher, weights, times.to(device), c.jump)
+
+
+def teacher_of(config: RunConfig, device: str | torch.device = "cpu") -> Model:
+    """The run that a student learns from."""
+    return load(config.distill.teacher, seen=config.distill.seen or None, device=device)
+
+
+def taught_as_begun(config: RunConfig, folder: RunFolder) -> RunConfig:
+    """The configuration of a run that goes on, with its teacher as it was when the run began.
+
+    Raises:
+        UsageError: If the teacher is no longer that.
+    """
+    known = folder.identity.get("teacher")
+    seen = known.get("seen") if isinstance(known, dict) else None
+    if not isinstance(seen, int):  # it has none, or began before teachers were remembered
+        return config
+    config = replace(config, distill=replace(config.distill, seen=seen))
+    facts = dict[str, Any]()
+    with suppress(StorageError):
+        facts = base_facts(teacher_of(config))
+    if facts != known:
+        raise UsageError(
+            f"{shown(config.distill.teacher)} is no longer what {shown(folder.path)} learns from: "
+            f"put back its checkpoint at {seen}, or begin a new student."
+        )
+    return config
 
 
 @dataclass(frozen=True, eq=False)

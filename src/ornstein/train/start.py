@@ -37,6 +37,7 @@ from .adapt import base_of, check_same_base, in_words_of, keep_memory, recall
 from .budget import settle
 from .device import World, choose_device, using_threads
 from .draft import Draft, Sequel
+from .lessons import taught_as_begun, teacher_of
 from .loop import Loop
 from .progress import Report, tensorboard
 from .signals import Stop
@@ -293,6 +294,7 @@ def identify(training: Training, held: Dataset) -> dict[str, Any]:
         "held_out": len(held),
         "parameters": sum(p.numel() for p in training.weights),
         **({"base": base_facts(base_of(config))} if config.adapt.base else {}),
+        **({"teacher": base_facts(teacher_of(config))} if config.distill.teacher else {}),
         **({"encoder": named_encoder(config).to_dict()} if config.embedding.encoder else {}),
     }
 
@@ -304,6 +306,7 @@ def go_on(
     folder = RunFolder.open(path)
     config = RunConfig.from_toml(folder.config_toml, str(folder.path / "config.toml"))
     check_same_base(config, folder)
+    config = taught_as_begun(config, folder)
     data, held = read(config.source if source is None else source, config, device, folder)
     named, known = config.source if source is None else name_of(source), read_known(folder, device)
     if data.codec.shape != known.codec.shape or tuple(data.classes) != known.vocabulary.classes:
