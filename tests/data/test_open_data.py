@@ -372,6 +372,15 @@ def test_size_scales_the_short_side_and_cuts_the_centre(tmp_path):
     assert found[:, 4, :].mean() > 230  # nothing of the black sides but what the filter mixes
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_a_picture_too_thin_to_be_scaled_is_refused_by_name(tmp_path, dtype):
+    thin = encode(Image.fromarray(np.zeros((1, 2**21), dtype)))
+    with pytest.raises(DataError, match=r"a\.png.*134,217,728 x 64 pixels.*limit"):
+        one(tmp_path, "a.png", thin, size=64)
+    kept = tree(tmp_path, {"b.png": encode(Image.fromarray(np.zeros((9, 9), dtype)))})
+    assert open_data(kept, DataOptions(size=64, on_bad="skip")).ids == ["b.png"]
+
+
 @pytest.mark.parametrize("dtype", ["uint16", "float32"])
 def test_deep_pictures_are_scaled_in_their_own_range(tmp_path, dtype):
     picture = np.full((1, 20, 20), 40_000).astype(dtype)

@@ -269,6 +269,9 @@ def cover(array: Array, height: int, width: int) -> Array:
     """Scale ``(H, W, C)`` to the smallest size that covers height x width, and cut the centre.
 
     Pillow's antialiased Lanczos filter, in 8 bits or in float32; integers are rounded and clipped.
+
+    Raises:
+        Unreadable: If it is so thin that the whole would be larger than pictures may be.
     """
     from PIL import Image
 
@@ -276,6 +279,11 @@ def cover(array: Array, height: int, width: int) -> Array:
     if (h, w) == (height, width):
         return array
     size, top, left = _covering(h, w, height, width)
+    if size[0] * size[1] > PIXELS:
+        raise Unreadable(
+            f"it is so thin, {w} x {h}, that it would be scaled to {size[0]:,} x {size[1]:,} "
+            f"pixels; the limit is {PIXELS:,} in all"
+        )
     if array.dtype == np.uint8 and array.shape[2] in (1, 3):
         scaled = np.asarray(
             Image.fromarray(array.squeeze(2) if array.shape[2] == 1 else array).resize(
