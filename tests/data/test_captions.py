@@ -250,6 +250,13 @@ def test_a_caption_that_is_no_text_is_refused_by_name(tmp_path, text):
         open_data(folder(tmp_path, {"a.png": picture(1), "metadata.jsonl": rows}))
 
 
+@pytest.mark.parametrize("text", ["a \ud800 b", ["x", "\udfff"]])
+def test_a_caption_with_half_a_letter_is_refused_by_name(tmp_path, text):
+    rows = json.dumps({"file_name": "a.png", "text": text})
+    with pytest.raises(DataError, match=r"text of a\.png.*half of a letter"):
+        open_data(folder(tmp_path, {"a.png": picture(1), "metadata.jsonl": rows}))
+
+
 def test_a_caption_file_that_is_no_text_is_refused_by_name(tmp_path):
     with pytest.raises(DataError, match=r"a\.txt is no text in UTF-8"):
         open_data(folder(tmp_path, {"a.png": picture(1), "a.txt": b"\xff\xfe\x00"}))

@@ -335,7 +335,20 @@ def _texts(value: Any, name: str, place: str) -> tuple[str, ...]:
             f"{shown(place)}: the text of {shown(name)} is {shown(repr(value))}; write words in "
             "quotes, or a list of them."
         )
+    if any(v and not _is_unicode(v) for v in values):
+        raise DataError(
+            f"{shown(place)}: the text of {shown(name)}, {shown(repr(value))}, holds half of a "
+            "letter (\\ud800 to \\udfff), which no text in UTF-8 has; mend it."
+        )
     return tuple(text for v in values if v and (text := v.strip()))
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 # --- The library ---------------------------------------------------------------------------------
