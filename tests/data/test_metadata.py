@@ -1,6 +1,7 @@
 """What a file says besides its pixels, carried over; and what must not be."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -88,6 +89,13 @@ def test_a_picture_that_was_turned_upright_is_not_turned_again(carried):
     inner = found.getexif().get_ifd(0x8769)
     assert (inner[0xA002], inner[0xA003]) == (6, 8)
     assert found.info["dpi"] == pytest.approx((150, 300), abs=0.02)
+
+
+def test_an_orientation_that_is_no_number_is_none(known):
+    exif = struct.pack(">4sIHHHI4sI", b"MM\0*", 8, 1, 0x0112, 2, 2, b"6\0", 0)
+    out = io.BytesIO()
+    Image.fromarray(PICTURE).save(out, "JPEG", exif=b"Exif\0\0" + exif)
+    assert known(out.getvalue()).size == (8, 6)
 
 
 def test_a_picture_twice_as_large_has_twice_the_resolution(carried):

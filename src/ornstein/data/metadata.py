@@ -44,7 +44,7 @@ def read_metadata(path: Path) -> Metadata | None:
         with Image.open(path) as picture:
             exif, dpi = picture.getexif(), picture.info.get("dpi")
             width, height = picture.size
-            if exif.pop(ORIENTATION, 1) >= 5:
+            if exif.pop(ORIENTATION, 1) in (5, 6, 7, 8):  # a damaged file may say anything
                 width, height, dpi = height, width, dpi and dpi[::-1]
             inner = exif.get_ifd(EXIF)
             inner |= {tag: n for tag, n in ((WIDTH, width), (HEIGHT, height)) if tag in inner}
