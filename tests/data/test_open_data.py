@@ -417,6 +417,44 @@ def test_many_files_are_decoded_in_threads_in_their_order(tmp_path):
 # --- Arrays and tables ---------------------------------------------------------------------------
 
 
+def of_shape(shape: tuple[int, ...], values: bytes = b"") -> bytes:
+    """A .npy file that says so, of float32."""
+    said = repr({"descr": "<f4", "fortran_order": False, "shape": shape}).encode().ljust(500)
+    return b"\x93NUMPY\1\0" + struct.pack("<H", len(said) + 1) + said + b"\n" + values
+
+
+@pytest.mark.parametrize("shape", [(0, 10**30), (0, 2**40, 2**40), (1,) * 100])
+def test_an_array_of_a_shape_that_none_has_is_refused(tmp_path, shape):
+    (tmp_path / "a.npy").write_bytes(of_shape(shape, b"" if 0 in shape else bytes(4)))
+    with pytest.raises(DataError, match=r"a\.npy cannot be used: its \d+ axes are more or longer"):
+        open_data(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize("cut", [-40, 100, 5])
+def test_a_damaged_npz_is_said_to_be(tmp_path, cut):
+    np.savez(tmp_path / "a.npz", x=np.zeros((20, 8, 8)))
+    (tmp_path / "a.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:cut])
+    with pytest.raises(DataError, match=r"a\.npz is damaged"):
+        open_data(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("what", ["version", "name", "member"])
+def test_a_foreign_or_damaged_zip_is_said_to_be(tmp_path, what):
+    packed = zipfile.ZIP_LZMA if what == "member" else zipfile.ZIP_STORED
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", packed) as archive:
+        archive.writestr("\N{LATIN SMALL LETTER E WITH ACUTE}.png", grey(1, (64, 64)))
+    data = bytearray((tmp_path / "a.zip").read_bytes())
+    if what == "version":
+        data[data.find(b"PK\1\2") + 6] = 99
+    elif what == "name":
+        data = data.replace(b"\xc3\xa9", b"\xff\xfe")
+    else:
+        data[50:80] = bytes(30)
+    (tmp_path / "a.zip").write_bytes(data)
+    with pytest.raises(DataError, match="damaged"):
+        open_data(tmp_path / "a.zip")
+
+
 def test_npz_with_labels(tmp_path):
     x, y = np.arange(72, dtype=np.uint8).reshape(3, 4, 6), np.array([[2], [0], [-1]])
     np.savez_compressed(tmp_path / "a.npz", train_images=x, train_labels=y, test_images=x[:1])

@@ -71,6 +71,10 @@ def _read(file: io.BufferedReader | io.BytesIO, size: int, kinds: str = PLAIN) -
     claimed, there = count * dtype.itemsize, size - file.tell()
     if claimed != there:
         raise Unreadable(f"its header claims {claimed:,} bytes of values, the file holds {there:,}")
+    try:
+        np.broadcast_to(np.empty((), dtype), shape)
+    except ValueError:
+        raise Unreadable(f"its {len(shape)} axes are more or longer than arrays have") from None
     if isinstance(file, io.BufferedReader) and claimed > most_held():
         order = "F" if fortran else "C"
         return np.memmap(file, dtype, "r", file.tell(), shape, order).view(np.ndarray)

@@ -28,7 +28,16 @@ FREE_BYTES = 2**26
 Stamp = tuple[int, int, int]
 """Of a file its size, and when its content and its status changed, in nanoseconds."""
 
-_BROKEN = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, OSError)
+_BROKEN = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    gzip.BadGzipFile,
+    EOFError,
+    zlib.error,
+    OSError,
+    NotImplementedError,  # of a newer version of zip
+    UnicodeDecodeError,  # of a name
+)
 
 
 class Files(ABC):
@@ -75,7 +84,7 @@ def open_files(path: Path, wanted: Callable[[str], bool]) -> Files:
         if magic.startswith(b"\x1f\x8b") or magic[257:262] == b"ustar":
             return Tar(path, wanted, compressed=magic.startswith(b"\x1f\x8b"))
     except _BROKEN as error:
-        raise DataError(f"{shown(path)} is damaged ({shown(error)}); make it again.") from None
+        raise _damaged(path, error) from None
     raise DataError(
         f"{shown(path)} is none of what is read: folders, .zip, .tar and .tar.gz of pictures; "
         ".npy, .npz and .csv. Slices of volumes can be saved as 16-bit .png; sound is not read."
@@ -214,7 +223,11 @@ class _Archive(Files):
 
 
 class Zip(_Archive):
-    """A zip archive."""
+    """A zip archive.
+
+    Raises:
+        DataError: If it is none, damaged, or refused.
+    """
 
     def __init__(self, path: Path, wanted: Callable[[str], bool]) -> None:
         super().__init__(path, wanted)
@@ -225,8 +238,10 @@ class Zip(_Archive):
             self.infos: dict[str, zipfile.ZipInfo] = {}
             for info in self.zip.infolist():
                 self._list(info)
-        except BaseException:
+        except BaseException as error:
             self.bounded.close()
+            if isinstance(error, _BROKEN):
+                raise _damaged(path, error) from None
             raise
 
     def _list(self, info: zipfile.ZipInfo) -> None:
@@ -244,7 +259,9 @@ class Zip(_Archive):
             try:
                 with self.zip.open(self.infos[name]) as member:
                     yield name, member.read(self.sizes[name])
-            except (*_BROKEN, NotImplementedError, ValueError) as error:
+            except (DataError, MemoryError):
+                raise
+            except Exception as error:  # unpackers raise nearly anything on damaged members
                 yield name, Unusable(name, f"damaged in the archive ({error})")
 
     def close(self) -> None:
@@ -305,6 +322,10 @@ class Tar(_Archive):
 
     def close(self) -> None:
         self.bounded.close()
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    return DataError(f"{shown(path)} is damaged ({shown(error)}); make it again.")
 
 
 def _reason(error: Exception) -> str:
