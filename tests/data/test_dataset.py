@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ornstein.data import DataOptions, open_data, order
-from ornstein.data.dataset import draws_at, number_classes, vary
+from ornstein.data.dataset import Attributes, draws_at, number_classes, vary
 from ornstein.errors import DataError, UsageError
 
 
@@ -186,6 +186,15 @@ def test_classes_are_in_natural_order_and_missing_is_minus_one():
 def test_measurements_are_no_classes(bad):
     with pytest.raises(DataError, match=r"no class.*attribute"):
         number_classes(bad, "x")
+
+
+def test_attributes_far_from_zero_keep_their_differences():
+    seconds = 1_763_000_000 + np.arange(50.0)[:, None]
+    attributes = Attributes.measured(["seconds"], seconds)
+    standard = attributes.standard(torch.arange(50))[:, 0]
+    expected = (np.arange(50) - 24.5) / np.arange(50).std()
+    assert standard.dtype == torch.float32
+    torch.testing.assert_close(standard, torch.from_numpy(expected).float())
 
 
 # --- Imports -------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ class Attributes:
 
     Args:
         names: Of the A attributes.
-        values: ``(N, A)``, float32, NaN where missing.
+        values: ``(N, A)``, float64, NaN where missing.
         mean: Of each, over the examples that have it.
         std: Likewise, > 0.
     """
@@ -53,15 +53,20 @@ class Attributes:
         mean = np.where(there, values, 0).sum(0) / count
         std = np.sqrt(np.where(there, (values - mean) ** 2, 0).sum(0) / count)
         std = np.where(std > 0, std, 1.0)
-        raw = torch.from_numpy(np.where(there, values, np.nan).astype(np.float32))
+        raw = torch.from_numpy(np.where(there, values, np.nan).astype(np.float64))
         return cls(
             names=tuple(names), values=raw, mean=tuple(mean.tolist()), std=tuple(std.tolist())
         )
 
     def standard(self, indices: Tensor) -> Tensor:
-        """Values of mean 0 and variance 1, ``(B, A)``; NaN stays NaN."""
+        """Values of mean 0 and variance 1, ``(B, A)``, float32; NaN stays NaN."""
         values = self.values[indices]
-        return (values - values.new_tensor(self.mean)) / values.new_tensor(self.std)
+        return ((values - values.new_tensor(self.mean)) / values.new_tensor(self.std)).float()
+
+    def to(self, device: torch.device) -> "Attributes":
+        """The same on another device."""
+        values = self.values.float() if device.type == "mps" else self.values  # has no float64
+        return replace(self, values=values.to(device))
 
 
 Labels = tuple[Tensor | None, list[str]]
@@ -184,7 +189,7 @@ class Dataset:
         if device.type == "cuda" and self._bytes > torch.cuda.mem_get_info(device)[0] / 4:
             return replace(self, device=device)
         if attributes is not None:
-            attributes = replace(attributes, values=attributes.values.to(device))
+            attributes = attributes.to(device)
         return replace(
             self,
             device=device,
@@ -358,7 +363,8 @@ def fingerprint(
     if label is not None:
         digest.update(label.numpy().tobytes())
     if attributes is not None:
-        digest.update(repr(attributes.names).encode() + attributes.values.numpy().tobytes())
+        single = attributes.values.float()  # as when runs began that go on
+        digest.update(repr(attributes.names).encode() + single.numpy().tobytes())
     if given is not None:
         digest.update(np.ascontiguousarray(given.stored.numpy()).view(np.uint8).reshape(-1).data)
     if patches is not None:
