@@ -97,6 +97,15 @@ def test_the_fingerprint_tells_content_not_the_place(tmp_path):
     assert len(marks) == 4
 
 
+@pytest.mark.parametrize("options", [{}, {"given": "small-2"}, {"word": "sks"}], ids=str)
+def test_the_fingerprint_tells_captions_whatever_else_is_asked_for(tmp_path, options):
+    marks = []
+    for caption in ("a red square", "a blue square"):
+        tree(tmp_path, {"a.png": grey(1), "b.png": grey(2), "a.txt": caption})
+        marks.append(open_data(tmp_path, DataOptions(**options)).fingerprint)
+    assert marks[0] != marks[1]
+
+
 def test_a_flat_folder_has_no_classes(tmp_path):
     dataset = open_data(tree(tmp_path, {"a.png": grey(1), "b.png": grey(2)}))
     assert dataset.label is None and dataset.classes == []

@@ -111,7 +111,7 @@ def _with_derived(data: Dataset, word: str) -> Dataset:
 
 def _marked(d: Dataset) -> Dataset:
     """`d` with the fingerprint of what it is."""
-    mark = fingerprint(d.stored, d.ids, d.label, d.attributes, d.given, d.patches)
+    mark = fingerprint(d.stored, d.ids, d.label, d.attributes, d.given, d.patches, d.captions)
     return replace(d, fingerprint=mark)
 
 
