@@ -180,6 +180,15 @@ def test_classes_are_in_natural_order_and_missing_is_minus_one():
     label, classes = number_classes(["b10", "b9", None], "x")
     assert classes == ["b9", "b10"]
     assert number_classes([None, -1], "x") == (None, [])
+    label, classes = number_classes(["0", "nan", "NA", "null", "1", "?"], "x")
+    assert classes == ["0", "1"] and label.tolist() == [0, -1, -1, -1, 1, -1]
+
+
+def test_texts_that_only_python_takes_for_numbers_are_names():
+    label, classes = number_classes(["1_1", "11", "1_1"], "x")
+    assert sorted(classes) == ["11", "1_1"] and label[0] == label[2] != label[1]
+    label, classes = number_classes(["007", "7", "1e1"], "x")
+    assert classes == ["7", "10"] and label.tolist() == [0, 0, 1]
 
 
 @pytest.mark.parametrize("bad", [[0, 0.5], [0, -2], ["0.5", "1"]], ids=str)

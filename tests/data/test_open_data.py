@@ -537,6 +537,7 @@ BAD_TABLES = {
     "nan": ("a,b\n1,2\n3,nan\n", r"line 3: column 'b' is missing"),
     "infinite": ("a,b\n1,2\ninf,4\n", r"line 3: column 'a' holds 'inf'"),
     "text": ("a,b\n1,2\n3,cat\n", r"line 3: column 'b' holds 'cat'"),
+    "underscore": ("a,b\n1,2\n1_000,3\n", r"line 3: column 'a' holds '1_000'"),
     "short": ("a,b\n1,2\n3\n", r"line 3: it has 1 cells where there should be 2"),
     "twice": ("a,a\n1,2\n", r"two columns named 'a'"),
 }

@@ -21,6 +21,7 @@ from .names import Unusable, natural, shown
 from .options import DataOptions
 from .patches import Patches
 from .room import parts, taken
+from .table import MISSING, read_number
 
 CLASSES = 100_000
 _BLOCK = 1024  # draws are made in blocks of so many positions
@@ -94,12 +95,13 @@ def name_classes(names: Sequence[str]) -> Labels:
 def number_classes(names: Sequence[object], place: str) -> Labels:
     """Classes by the values of a column or an array, as `name_classes`.
 
-    None, NaN, the empty text and -1 mean missing: label -1. Numbers must be whole.
+    None, NaN, texts of `MISSING` such as NA, and -1 mean missing: label -1. Numbers must be whole.
 
     Raises:
         DataError: If numbers are negative or fractions.
     """
-    texts = ["" if n is None or n != n else str(n).strip() for n in names]  # NaN differs from NaN
+    texts = ["" if name is None else str(name).strip() for name in names]
+    texts = ["" if text.lower() in MISSING else text for text in texts]
     numbers = [_number(t) for t in texts]
     if all(v is not None for v, t in zip(numbers, texts, strict=True) if t):
         for number in numbers:
@@ -113,11 +115,8 @@ def number_classes(names: Sequence[object], place: str) -> Labels:
 
 
 def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if abs(value) < 2**53 else None
+    value = read_number(text)
+    return value if value is not None and abs(value) < 2**53 else None
 
 
 # --- The dataset ---------------------------------------------------------------------------------

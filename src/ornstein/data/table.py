@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import re
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from .options import DataOptions
 LINE_BYTES = 2**20
 COLUMNS = 10_000
 MISSING = frozenset(("", "nan", "na", "n/a", "null", "none", "?"))
+_NUMBER = re.compile(
+    r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?|[+-]?inf(inity)?|nan", re.ASCII | re.IGNORECASE
+)
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -79,6 +83,11 @@ def read_rows(data: bytes, place: str) -> list[dict[str, str]]:
             )
         found.append(dict(zip(header, row, strict=True)))
     return found
+
+
+def read_number(text: str) -> float | None:
+    """The number that `text` is, in digits; None of any other text, such as ``1_000``."""
+    return float(text) if _NUMBER.fullmatch(text) else None
 
 
 def safe_cell(text: str) -> str:
@@ -179,10 +188,7 @@ class _Reading:
     def _number(self, cell: str) -> float | None:
         if self.delimiter == ";" and "," in cell and "." not in cell:
             self.decimal, cell = ",", cell.replace(",", ".")
-        try:
-            return float(cell)
-        except ValueError:
-            return None
+        return read_number(cell)
 
 
 def _lines(file: IO[bytes], path: Path) -> Iterator[str]:
