@@ -90,6 +90,16 @@ def test_copies_fall_on_the_same_side():
     }
 
 
+def test_copies_of_other_classes_fall_on_the_same_side():
+    values = np.random.default_rng(0).integers(0, 256, (200, 4, 4)).astype(np.uint8)
+    values = np.concatenate([values, values[:40]])
+    train, held = open_data((values, [0] * 200 + [1] * 40)).split(0.1, 0)
+    assert 20 <= len(held) <= 30 and len(train) + len(held) == 240
+    assert not {a.tobytes() for a in train.stored.numpy()} & {
+        a.tobytes() for a in held.stored.numpy()
+    }
+
+
 @pytest.mark.parametrize(("count", "held_out"), [(1, 0), (2, 1), (3, 1), (9, 1), (10, 1)])
 def test_training_is_never_empty(count, held_out):
     dataset = open_data(np.arange(count * 9, dtype=np.uint8).reshape(count, 3, 3))

@@ -87,6 +87,19 @@ def test_no_pixel_is_on_both_sides_of_a_split(count):
     assert len(sides[1]) < len(sides[0])
 
 
+@pytest.mark.parametrize("fraction", [0.1, 0.2, 0.4])
+def test_copies_of_a_picture_are_held_out_together(fraction):
+    pictures = np.random.default_rng(0).integers(256, size=(12, 1, 8, 8), dtype=np.uint8)
+    twice = [(f"p{i}", pictures[i % 12]) for i in range(24)]
+    train, held = lay(twice, 8).split(fraction, seed=0)
+    assert len(held) >= 24 * fraction - 0.5 and len(train) + len(held) == 24
+    assert not {p.tobytes() for p in train.fixed().numpy()} & {
+        p.tobytes() for p in held.fixed().numpy()
+    }
+    same = lay([(f"p{i}", pictures[0]) for i in range(24)], 8)
+    assert [len(side) for side in same.split(fraction, seed=0)] == [24, 0]
+
+
 def test_what_is_too_small_to_be_parted_is_trained_on():
     patches = lay(where(2)[1:], SIZE)
     train, held = patches.split(0.5, seed=0)

@@ -19,7 +19,7 @@ from .embedded import Embedded
 from .given import Given, fitted
 from .names import Unusable, natural, shown
 from .options import DataOptions
-from .patches import Patches
+from .patches import Patches, lowest
 from .room import parts, taken
 from .table import MISSING, read_number
 
@@ -299,9 +299,9 @@ class Dataset:
         """Training and held-out examples, about `fraction` of each class held out.
 
         A function of the content of each example and the seed: new examples leave the side of
-        most others as it was, and copies of one example fall on the same side. Training is never
-        empty; with two different examples or more and ``fraction > 0``, nor is the other. Of
-        patches, see `Patches.split`.
+        most others as it was, and copies of one example fall on the same side, be they of other
+        classes. Training is never empty; with two different examples or more and
+        ``fraction > 0``, nor is the other. Of patches, see `Patches.split`.
         """
         if self.patches is not None:
             train, rest = self.patches.split(fraction, seed)
@@ -312,10 +312,11 @@ class Dataset:
             groups.setdefault(c, []).append(i)
         held: set[int] = set()
         for members in groups.values():
-            held |= _first(members, keys, floor(fraction * len(members) + 0.5))
+            held |= lowest(members, keys, floor(fraction * len(members) + 0.5))
         if fraction > 0 and not held:
-            held = _first(list(range(len(self))), keys, 1)
-        sides = [i in held for i in range(len(self))]
+            held = lowest(list(range(len(self))), keys, 1)
+        out_of_sight = {keys[i] for i in held}
+        sides = [key in out_of_sight for key in keys]  # with copies in other classes
         train = torch.tensor([i for i, out in enumerate(sides) if not out], dtype=torch.int64)
         rest = torch.tensor([i for i, out in enumerate(sides) if out], dtype=torch.int64)
         return self.subset(train), self.subset(rest)
@@ -325,14 +326,6 @@ class Dataset:
         place = {name: i for i, name in enumerate(self.pictures)}
         rows = torch.tensor([place[name] for name in patches.pictures], dtype=torch.int64)
         return replace(self.subset(rows), stored=patches.fixed(), ids=patches.ids, patches=patches)
-
-
-def _first(members: list[int], keys: list[bytes], count: int) -> set[int]:
-    """The first `count` members by key, with their copies; never all of them."""
-    ranked = sorted(members, key=lambda i: keys[i])
-    while 0 < count < len(ranked) and keys[ranked[count]] == keys[ranked[count - 1]]:
-        count += 1
-    return set(ranked[:count]) if count < len(ranked) else set()
 
 
 def _rows(stored: Tensor) -> Iterator[memoryview]:

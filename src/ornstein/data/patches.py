@@ -5,7 +5,7 @@ other overlaps; shown in training, a patch that begins at a random place of its 
 a picture share out all the places where a patch can begin, so that every patch is as likely.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from math import floor, sqrt
@@ -137,10 +137,10 @@ class Patches:
         return cut.view(self.pixels.dtype)
 
     def split(self, fraction: float, seed: int) -> tuple["Patches", "Patches"]:
-        """Patches to train on and patches held out; no pixel is on both sides.
+        """Patches to train on and patches held out; no pixel is on both sides, nor is its copy.
 
-        Of many pictures, about `fraction` are held out whole, by a hash of what they show; of a
-        handful, a strip along one side of each that is wide enough.
+        Of many pictures, about `fraction` are held out whole, by a hash of what they show, and so
+        with their copies; of a handful, a strip along one side of each that is wide enough.
         """
         if fraction == 0:
             return self, self[torch.empty(0, dtype=torch.int64)]
@@ -148,7 +148,7 @@ class Patches:
         keys = {i: self._digest(self.parts[i], seed) for i in shown}
         kept, held = list[Part](), list[Part]()
         if len(shown) >= WHOLE:
-            last = set(sorted(shown, key=keys.__getitem__)[: floor(fraction * len(shown) + 0.5)])
+            last = lowest(shown, keys, floor(fraction * len(shown) + 0.5))
             for i in shown:
                 (held if i in last else kept).append(self.parts[i])
         else:
@@ -162,6 +162,14 @@ class Patches:
         seen = np.ascontiguousarray(self.pixels[:, part.first : last].cpu().numpy())
         salt = seed.to_bytes(8, "little")
         return blake2b(seen.view(np.uint8).data, digest_size=16, salt=salt).digest()
+
+
+def lowest(members: list[int], keys: Sequence[bytes] | Mapping[int, bytes], count: int) -> set[int]:
+    """The first `count` members by key, with their copies; never all of them."""
+    ranked = sorted(members, key=lambda i: keys[i])
+    while 0 < count < len(ranked) and keys[ranked[count]] == keys[ranked[count - 1]]:
+        count += 1
+    return set(ranked[:count]) if count < len(ranked) else set()
 
 
 def _axis(length: int, size: int) -> list[tuple[int, range]]:
