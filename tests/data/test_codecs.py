@@ -256,6 +256,16 @@ def test_read_refuses_what_the_codec_was_not_made_from(tmp_path):
         codec.read(tmp_path / "a.png")
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_read_refuses_pictures_that_are_not_finite(tmp_path, bad):
+    values = pictures("float32", 1)
+    codec = open_data(values).codec
+    values[0, 0, 0] = bad
+    np.save(tmp_path / "a.npy", values)
+    with pytest.raises(DataError, match=r"a\.npy cannot be used: it holds NaN or infinite"):
+        codec.read(tmp_path / "a.npy")
+
+
 def test_read_scales_and_cuts_to_the_shape_of_the_run(tmp_path):
     codec = open_data(pictures("uint8", 3, height=8, width=8)).codec
     wide = np.zeros((16, 48, 3), np.uint8)

@@ -145,6 +145,8 @@ class ImageCodec(Codec):
         stretched = pressed and self.format == "png" and array.dtype == np.uint8
         if array.dtype.name != self.dtype and not (stretched and self.dtype == "bool"):
             raise Unreadable(f"it holds {array.dtype}, but the run was trained on {self.dtype}")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise Unreadable("it holds NaN or infinite values")
         array = rechannel(array, self.shape[0])
         array = cover(array, *self.shape[1:])
         array = self._press(array) if stretched else array
