@@ -508,6 +508,16 @@ def test_a_list_of_pictures_may_differ_in_size_if_one_is_chosen():
     assert dataset.stored.shape == (2, 3, 4, 4) and dataset.label.tolist() == [1, 0]
 
 
+def test_a_list_of_pictures_is_limited_and_cut_as_others_are():
+    pictures = [np.full((8, 8 + i), i, np.uint8) for i in range(6)]
+    labels = [f"class-{i}" for i in range(6)]
+    cut = open_data((pictures, labels), DataOptions(patch=4))
+    assert [cut.classes[c] for c in cut.label] == [f"class-{v}" for v in cut.stored[:, 0, 0, 0]]
+    few = open_data((pictures, labels), DataOptions(size=8, limit=2))
+    assert len(few) == 2
+    assert [few.classes[c] for c in few.label] == [f"class-{v}" for v in few.stored[:, 0, 0, 0]]
+
+
 def test_what_was_opened_does_not_change_with_the_array_it_came_from():
     values = np.zeros((4, 3, 3), np.uint8)
     dataset = open_data(values)

@@ -231,20 +231,22 @@ def _open_list(pictures: list, labels: object, options: DataOptions) -> Dataset:
     arrays = [np.asarray(p) for p in pictures]
     if arrays and all(a.ndim == 1 for a in arrays) and len({a.shape for a in arrays}) == 1:
         return open_array(np.stack(arrays), labels, options, "list")
+    place = {f"item-{i:06d}": i for i in range(len(arrays))}
     found = []
-    for i, array in enumerate(arrays):
+    for name in pick(list(place), options.limit):
+        array = arrays[place[name]]
         array = array[..., None] if array.ndim == 2 else array
         try:
             if array.ndim != 3 or not array.size:
                 raise Unreadable(f"its shape {array.shape} is not (H, W) or (H, W, C)")
-            found.append((f"item-{i:06d}", conform(array, options)))
+            found.append((name, conform(array, options)))
         except Unreadable as error:
-            problem = Unusable(f"item-{i:06d}", str(error))
+            problem = Unusable(name, str(error))
             stop_at([problem], options, "list")
-            found.append((problem.path, problem))
+            found.append((name, problem))
     dataset = assemble(found, options, source="list")
     given = _given_labels(labels, len(arrays), "list")
-    kept = [int(name.removeprefix("item-")) for name in dataset.ids]
+    kept = [place[name] for name in dataset.pictures]
     return describe(dataset, number_classes([given[i] for i in kept] if given else [], "list"))
 
 
