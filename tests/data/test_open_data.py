@@ -651,6 +651,7 @@ def test_patches_of_the_flower_have_the_size_asked_for():
 @pytest.mark.parametrize(
     "bad",
     [{"size": 0}, {"size": 10**6}, {"channels": 2}, {"on_bad": "ignore"}, {"shift": -1},
+     {"given_noise": 1.0}, {"given_noise": -0.1}, {"seed": 2**63}, {"seed": -1},
      {"validation": 0.9}, {"limit": 0}, {"validation": float("nan")}],
     ids=str,
 )  # fmt: skip

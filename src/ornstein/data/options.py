@@ -78,11 +78,14 @@ class DataOptions:
         for field in fields(self):
             value = getattr(self, field.name)
             for bound in getattr(hints[field.name], "__metadata__", ()):
-                low, high = getattr(bound, "ge", None), getattr(bound, "le", None)
+                low, high, above = (getattr(bound, end, None) for end in ("ge", "le", "lt"))
                 if value is None or isinstance(value, str):
                     continue
-                if (low is not None and not value >= low) or (high is not None and value > high):
+                inside = low is None or value >= low
+                inside &= (high is None or value <= high) and (above is None or value < above)
+                if not inside:
                     ends = f"at least {low}" if high is None else f"from {low} to {high}"
+                    ends += "" if above is None else f" and less than {above}"
                     raise UsageError(f"The data option {field.name} = {value} must be {ends}.")
         if self.channels not in (None, 1, 3, 4):
             raise UsageError(f"The data option channels = {self.channels} must be 1, 3 or 4.")
