@@ -1,5 +1,6 @@
 """The gate that students pass: what they are told, and what is made of what they draw."""
 
+import re
 from dataclasses import replace
 from math import sqrt
 
@@ -10,13 +11,18 @@ import torch
 from captioned import captioned_folder
 from ornstein.data import DataOptions
 from ornstein.errors import UsageError
+from ornstein.evaluate import distillation
 from ornstein.evaluate.distillation import Distances, Grade, distill, lesson_plan, ratio
 from ornstein.rng import generator
 from ornstein.runs.config import DistillConfig, NetConfig, RunConfig, TrainConfig
+from ornstein.runs.folder import RunFolder
 from ornstein.runs.model import load
 from ornstein.tasks.examples import training_data
 from ornstein.tasks.sample import sample
 from ornstein.train import train
+from ornstein.train.device import World
+from ornstein.train.signals import Stop
+from train.tiny import tiny_config
 
 # --- Ratios --------------------------------------------------------------------------------------
 
@@ -134,3 +140,58 @@ def test_what_a_mean_leaves_is_no_teacher(tmp_path):
     run = load(learn("digits", tmp_path, DataOptions(limit=60)).path)
     with pytest.raises(UsageError, match="what a mean leaves"):
         distill(replace(run, config=replace(run.config, mean="elsewhere")), (2, 1))
+
+
+# --- Who is graded, and by whom ------------------------------------------------------------------
+
+
+class Looks(Stop):
+    """Set from the n-th look at the flag on."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.left = n
+
+    def __bool__(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+@pytest.fixture
+def teacher(tmp_path) -> RunFolder:
+    return train("swiss-roll", config=tiny_config(seen=64), out=tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("method", "trained", "names"),
+    [("flow-map", 0, ["flow-map"]), ("progressive", 1, ["steps-1", "steps-2"])],
+)
+def test_a_student_that_was_stopped_is_neither_graded_nor_removed(
+    teacher, method, trained, names, monkeypatch
+):
+    """Nor what it learns from, or taught any further."""
+    said, stops = list[str](), iter([Stop()] * trained + [Looks(5)])
+    monkeypatch.setattr(distillation, "train", lambda *a, **b: train(*a, **b, stop=next(stops)))
+    monkeypatch.setattr(Grade, "better", False)
+    options = {"seen": 64, "count": 100, "method": method}
+    grades = distill(teacher, (2, 1), say=said.append, **options)
+    assert [grade.steps for grade in grades] == [2, 1][:trained]
+    place = teacher.path / "students"
+    assert sorted(p.name for p in place.iterdir()) == names
+    assert re.search(rf"Stopped at \d+ of 64 examples; .* --resume {place / names[0]}$", said[-1])
+    assert train(out=place / names[0], resume=True).latest().seen == 64
+
+
+@pytest.mark.parametrize("method", ["flow-map", "progressive"])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_one_process_of_several_grades_and_removes(teacher, method, rank, monkeypatch):
+    class Ranked(World):
+        @classmethod
+        def join(cls, device: torch.device) -> World:
+            return World(rank=rank)
+
+    monkeypatch.setattr(distillation, "World", Ranked)
+    monkeypatch.setattr(Grade, "better", False)
+    grades = distill(teacher, (2, 1), seen=64, count=100, method=method)
+    left = [p.name for p in (teacher.path / "students").iterdir()]
+    assert (grades == []) == bool(left) == (rank == 1)

@@ -17,12 +17,14 @@ from ..data import Dataset
 from ..errors import UsageError
 from ..rng import generator
 from ..runs.config import DistillConfig, RunConfig, SampleConfig
+from ..runs.facts import describe
 from ..runs.folder import RunFolder
 from ..runs.model import Model, load
 from ..tasks.examples import training_data
 from ..tasks.options import DistillOptions, DrawOptions, checked
 from ..tasks.sample import Run, draw, opened, plan
 from ..train import train
+from ..train.device import World
 from ..train.progress import Report
 from ..train.recipes import ahead
 from .evaluation import rounded
@@ -171,7 +173,8 @@ def distill(
     to do in one what the first does in two, and so on; they are the runs ``OUT/steps-N``.
 
     No student is kept that is no better than what the run draws in as many denoiser calls by the
-    sampler it has; a flow map that is so in all its numbers of steps.
+    sampler it has; a flow map that is so in all its numbers of steps. One whose training was
+    stopped is not graded: it stays, with all it learns from, and is named with how to go on.
 
     Args:
         run: The run, or its folder.
@@ -183,7 +186,8 @@ def distill(
         **options: Those of `DistillOptions`.
 
     Returns:
-        A grade for each number of steps.
+        A grade for each number of steps, as far as students were trained to their end; of several
+        processes the first alone grades.
 
     Raises:
         UsageError: If the steps do not suit, or the run cannot teach.
@@ -200,49 +204,78 @@ def distill(
     out = Path(out) if out is not None else model.run.path / "students"
     gate = Gate(model, *training_data(model), count=chosen.count, seed=chosen.seed)
 
-    def study(config: RunConfig, name: str) -> RunFolder:
+    world = World.join(model.device)
+
+    def study(config: RunConfig, name: str) -> RunFolder | None:
         source = model.config.source
-        return train(source, config=config, out=out / name, device=device, report=report)
+        student = train(source, config=config, out=out / name, device=device, report=report)
+        facts = describe(student.path)
+        stopped = (
+            f"Stopped at {facts['seen']:,} of {facts['budget']:,} examples; go on with: "
+            f"ornstein train --resume {student.path}"
+        )
+        if line := world.tell(stopped if facts["seen"] < facts["budget"] else ""):
+            say(line)
+            return None
+        return student
 
     teach = progressively if chosen.method == "progressive" else by_a_map
-    return teach(model, chosen, gate, study, say)
+    return teach(model, chosen, gate if world.writes else None, study, say)
 
 
-Study = Callable[[RunConfig, str], RunFolder]
-"""Trains a student of that configuration, in a folder of that name."""
+Study = Callable[[RunConfig, str], RunFolder | None]
+"""Trains a student of that configuration, in a folder of that name; None if it was stopped."""
 
 
 def progressively(
-    model: Model, chosen: DistillOptions, gate: "Gate", study: Study, say: Callable[[str], None]
+    model: Model,
+    chosen: DistillOptions,
+    gate: "Gate | None",
+    study: Study,
+    say: Callable[[str], None],
 ) -> list["Grade"]:
-    """A student for each number of steps, each the next one's teacher."""
+    """A student for each number of steps, each the next one's teacher.
+
+    Without a gate, another process grades and removes.
+    """
     assert model.run is not None
     teacher, before, grades = model.run, chosen.steps[0] * FINE, list[Grade]()
-    students, weights = list[RunFolder](), guidance_of(model, chosen)
+    failed, weights = list[RunFolder](), guidance_of(model, chosen)
     for number in chosen.steps:
         say(f"Teaching a student of {number} step{'s' * (number > 1)}")
         taught = weights if teacher is model.run or weights[0] != weights[1] else (1.0, 1.0)
         plan = DistillConfig(teacher=str(teacher.path), jump=before // number, guidance=taught)
-        teacher = study(lesson_plan(model.config, plan, number, chosen.seen), f"steps-{number}")
-        students.append(teacher)
-        grades.append(gate(teacher, number, weights))
-        say(grades[-1].line)
-        before = number
-    for student, grade in zip(students, grades, strict=True):
-        if grade.folder is None:
-            rmtree(student.path)
+        student = study(lesson_plan(model.config, plan, number, chosen.seen), f"steps-{number}")
+        if student is None:
+            return grades  # and nothing is removed: it may still learn from it
+        if gate is not None:
+            grades.append(gate(student, number, weights))
+            failed += [student] if grades[-1].folder is None else []
+            say(grades[-1].line)
+        teacher, before = student, number
+    for student in failed:
+        rmtree(student.path)
     return grades
 
 
 def by_a_map(
-    model: Model, chosen: DistillOptions, gate: "Gate", study: Study, say: Callable[[str], None]
+    model: Model,
+    chosen: DistillOptions,
+    gate: "Gate | None",
+    study: Study,
+    say: Callable[[str], None],
 ) -> list["Grade"]:
-    """One student for all numbers of steps, whose own is the largest that passes."""
+    """One student for all numbers of steps, whose own is the largest that passes.
+
+    Without a gate, another process grades and removes.
+    """
     assert model.run is not None and chosen.method is not None
     weights = guidance_of(model, chosen)
     plan = DistillConfig(method=chosen.method, teacher=str(model.run.path), guidance=weights)
     config = lesson_plan(model.config, plan, chosen.steps[0], chosen.seen)
     student = study(config, chosen.method)
+    if student is None or gate is None:
+        return []
     say("Grading what it draws")
     grades = [gate(student, number, weights) for number in chosen.steps]
     passed = [grade.steps for grade in grades if grade.folder]
