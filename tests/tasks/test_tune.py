@@ -75,6 +75,19 @@ def test_a_kept_rule_is_used_for_its_number_of_steps_alone(run, model):
     assert torch.equal(sample(replace(model, seen=8), 3, steps=3).x, before[3])
 
 
+@pytest.mark.parametrize("other", [{"adapters": (("id", 1.0),)}, {"sigma_rel": 0.2}])
+def test_a_rule_is_neither_used_nor_fitted_where_the_weights_are_others(run, model, other):
+    before = sample(model, 3, steps=3).x
+    keep_rule(run, 7, rule_of(model))
+    changed = replace(model, **other)
+    assert torch.equal(sample(changed, 3, steps=3).x, before)
+    with pytest.raises(UsageError, match="Nothing of 3 steps was fitted"):
+        sample(changed, 3, steps=3, time_grid="fitted")
+    with pytest.raises(UsageError, match="belongs to the weights"):
+        tune(changed, 3, examples=64, steps=16)
+    assert kept_rule(run, 7, 3) == rule_of(model)
+
+
 def test_a_fitted_grid_that_is_not_there_is_named_with_its_remedy(model):
     with pytest.raises(UsageError, match="ornstein tune RUN --calls 3"):
         sample(model, 2, steps=3, time_grid="fitted")

@@ -70,6 +70,7 @@ def test_a_run_is_opened_with_an_average_of_any_width_and_time(runs):
     usual, long = load(runs[0].path), load(runs[0].path, sigma_rel=0.15)
     assert torch.equal(flat(long.denoiser.state_dict()), flat(posthoc(runs[0], 0.15)))
     assert not torch.equal(flat(long.denoiser.state_dict()), flat(usual.denoiser.state_dict()))
+    assert usual.is_plain and not long.is_plain  # a rule fitted to the one is not for the other
     early = load(runs[0].path, sigma_rel=0.05, seen=32 * 80)
     assert early.seen == 32 * 80 and long.seen == usual.seen == 32 * 160
     with pytest.raises(UsageError, match="No averages were kept at 7"):

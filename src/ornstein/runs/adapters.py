@@ -90,7 +90,8 @@ def load_adapted(
     config = replace(model.config, **own, adapt=config.adapt)
     seen = checkpoint.seen if seen is None else seen
     on = tuple(one for one in model.adapters if one[0] != folder.identity["id"])
-    return replace(model, run=folder, seen=seen, config=config, adapters=on, pipeline=None)
+    of_run = {"run": folder, "seen": seen, "sigma_rel": sigma_rel, "pipeline": None}
+    return replace(model, config=config, adapters=on, **of_run)
 
 
 def worn(model: Model, adapters: Sequence[Adapter]) -> Model:

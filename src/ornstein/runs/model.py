@@ -53,6 +53,7 @@ class Model:
         encoder: Whose embeddings the network hears, if it does: the run is a prior or a decoder.
         reader: Of texts, if the network is another library's and hears them by its own.
         pipeline: The folder of another library that the weights come from, if no run has begun.
+        sigma_rel: Relative width of the average that the weights are, if `load` was asked for one.
     """
 
     denoiser: NetDenoiser
@@ -66,6 +67,7 @@ class Model:
     encoder: Encoder | None = None
     reader: Learns | None = None
     pipeline: Path | None = None
+    sigma_rel: float | None = None
 
     @property
     def words(self) -> Reads | None:
@@ -86,6 +88,11 @@ class Model:
         """Where it lies, in words."""
         lies = self.run.path if self.run else self.pipeline
         return "The model" if lies is None else str(lies)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the weights are those of its checkpoint, which `seen` alone then names."""
+        return not self.adapters and self.sigma_rel is None
 
     @property
     def samples(self) -> Path:
@@ -178,6 +185,7 @@ def load(
         given,
         encoder=encoder,
         reader=reader,
+        sigma_rel=sigma_rel,
     )
     if config.mean:
         from .residual import around

@@ -436,6 +436,8 @@ def fitted_rule(model: Model, options: DrawOptions) -> FittedRule | None:
     """What `tune` has fitted to the run for so many steps, if the options leave the choice."""
     if model.run is None or options.sampler or options.time_grid not in (None, "fitted"):
         return None
+    if not model.is_plain:  # it was fitted to other weights
+        return None
     return kept_rule(model.run, model.seen, options.steps or model.config.sample.steps)
 
 

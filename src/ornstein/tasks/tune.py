@@ -107,11 +107,17 @@ def tune(
         **options: Those of `TuneOptions`.
 
     Raises:
-        UsageError: If an option is out of its bounds, or the solution to fit to is not
-            deterministic.
+        UsageError: If an option is out of its bounds, the solution to fit to is not
+            deterministic, or the weights are not the run's own: adapters are on, or they are
+            another average.
     """
     chosen = checked(TuneOptions, {"calls": calls, **options})
     model = opened(run, device)
+    if not model.is_plain:
+        raise UsageError(
+            "A rule belongs to the weights it was fitted to, and a run keeps those to its own: "
+            "tune it without sigma_rel and adapters; `ornstein merge` makes a run of these."
+        )
     rule = SAMPLERS.get(chosen.sampler or model.config.sample.sampler)
     if rule is None or not rule.deterministic or rule.calls(calls) != calls:
         rule = SAMPLERS["adams-bashforth"]
