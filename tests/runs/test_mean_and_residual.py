@@ -13,11 +13,15 @@ from ornstein.data import DataOptions, open_data
 from ornstein.data.given import Given
 from ornstein.errors import UsageError
 from ornstein.runs.config import NetConfig, RunConfig, TrainConfig
+from ornstein.runs.folder import RunFolder
 from ornstein.runs.model import load
-from ornstein.runs.residual import left_by
+from ornstein.runs.residual import around, left_by
+from ornstein.tasks import merge as merging
+from ornstein.tasks.export import export
 from ornstein.tasks.options import SampleOptions
 from ornstein.tasks.sample import stream
 from ornstein.train import train
+from ornstein.train.adapt import adaptation
 from untrained import tiny_model
 
 
@@ -88,6 +92,20 @@ def test_a_mean_of_other_pairs_or_varied_ones_is_refused(pairs):
     varied = replace(train, options=DataOptions(flip=True))
     with pytest.raises(UsageError, match="pairs that are not varied"):
         left_by(mean_of(train), varied, held)
+
+
+def test_what_takes_one_network_refuses_two(tmp_path, monkeypatch):
+    rest = tiny_model(given=(1, 8, 8))
+    run = RunFolder.create(tmp_path / "run", config_toml=rest.config.to_toml(), identity={})
+    config = replace(rest.config, mean="elsewhere")
+    model = replace(around(tiny_model(given=(1, 8, 8)), rest), run=run, config=config)
+    with pytest.raises(UsageError, match="without --mean to export"):
+        export(model, to="diffusers")
+    with pytest.raises(UsageError, match="go on from a run without"):
+        adaptation(model)
+    monkeypatch.setattr(merging, "load", lambda run, adapters: model)
+    with pytest.raises(UsageError, match="nothing to merge"):
+        merging.merge(run.path, out=tmp_path / "merged")
 
 
 @pytest.mark.slow

@@ -73,14 +73,19 @@ def export(
 
     Raises:
         UsageError: If the sampler draws noise or adapts its steps, the run is given pictures or
-            embeddings, it knows nothing of what it is to be guided away from, or ONNX is asked
-            for and not installed.
+            embeddings or adds to a mean, it knows nothing of what it is to be guided away from,
+            or ONNX is asked for and not installed.
         ModelFileError: If what was written does not draw what the run draws.
     """
     chosen = checked(ExportOptions, options)
     if chosen.to == "onnx":
         _onnx()
     model = plain(opened(run, device))
+    if model.config.mean:
+        raise UsageError(
+            "A run that adds to a mean is two networks, and what is written holds one: train one "
+            "without --mean to export it."
+        )
     if chosen.to == "diffusers":
         return _as_folder(model, out, chosen)
     asked = asked_of(model, chosen)

@@ -25,10 +25,15 @@ def merge(run: str | Path, adapters: Sequence[Adapter] = (), *, out: str | Path)
 
     Raises:
         UsageError: If there is nothing to merge, or a control branch, which is no weights of the
-            network, or a word of a pipeline's texts, likewise; or if there is something at `out`.
+            network, or a word of a pipeline's texts, likewise; if the run adds to a mean; or if
+            there is something at `out`.
     """
     model = load(run, adapters=adapters)
     assert model.run is not None
+    if model.config.mean:
+        raise UsageError(
+            f"{shown(run)} adds to a mean, so that no adapter goes on it: there is nothing to merge."
+        )
     if isinstance(model.denoiser.net, Controlled):
         raise UsageError("A control branch cannot be merged: it stays beside the network.")
     if model.reader is not None and model.reader.words:

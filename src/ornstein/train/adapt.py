@@ -68,7 +68,8 @@ def adaptation(
         predict: What the network learns to predict in place of what it does.
 
     Raises:
-        UsageError: If the run is a student, or controlled; or there is no such class.
+        UsageError: If the run is a student, controlled, or adds to a mean; or there is no such
+            class.
         ModelFileError: If ours cannot be what the network of a pipeline is.
     """
     base = run if isinstance(run, Model) else begun(run)
@@ -84,6 +85,11 @@ def adaptation(
         raise UsageError("To predict something else takes all weights: leave --predict out.")
     if config.distill.teacher or config.distill.looks_ahead:
         raise UsageError(f"{place} is a student of few steps: go on from its teacher, then distil.")
+    if config.mean:
+        raise UsageError(
+            f"{place} adds to a mean, and what it learned is what that leaves: train anew with "
+            "--mean, or go on from a run without."
+        )
     if base.encoder is not None and learn in ("words", "control"):
         raise UsageError(
             f"{place} hears what its encoder does: it learns no new words, and takes no control "
