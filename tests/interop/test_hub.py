@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -185,6 +186,13 @@ def test_a_run_without_weights_is_not_pushed(there, tmp_path):
     empty = RunFolder.create(tmp_path / "run", config_toml=config.to_toml(), identity={})
     with pytest.raises(StorageError, match="nothing to push"):
         push(empty, NAME)
+
+
+def test_a_run_that_adds_to_a_mean_is_not_pushed_without_it(there, tmp_path):
+    toml = replace(tiny_config(), mean="runs/mean").to_toml()
+    half = RunFolder.create(tmp_path / "run", config_toml=toml, identity={})
+    with pytest.raises(UsageError, match="adds to the mean of runs/mean, which would stay here"):
+        push(half, NAME)
 
 
 def test_the_commands_push_and_pull(run, there, tmp_path, capsys):

@@ -64,7 +64,8 @@ def push(
         license: For the model card, an identifier that the Hub knows.
 
     Raises:
-        UsageError: If the name is none, or the Hub refuses.
+        UsageError: If the name is none, the Hub refuses, or the run is nothing without what
+            lies here: a pipeline, or the run of its mean.
         StorageError: If no checkpoint verifies.
     """
     run = run if isinstance(run, RunFolder) else RunFolder.open(run)
@@ -89,7 +90,7 @@ def files_of(run: RunFolder, whole: bool = False) -> list[str]:
     """What of a run is pushed, relative to its folder: its newest checkpoint alone.
 
     Raises:
-        UsageError: If it is nothing without a pipeline that lies here.
+        UsageError: If it is nothing without a pipeline, or the run of its mean, that lies here.
         StorageError: If no checkpoint verifies.
     """
     config = RunConfig.from_toml(run.config_toml)
@@ -97,6 +98,11 @@ def files_of(run: RunFolder, whole: bool = False) -> list[str]:
         raise UsageError(
             f"{run.path} goes by the pipeline {shown(config.net.pipeline)}, which would stay here: "
             "write both by `ornstein export RUN --to diffusers`, and upload that folder."
+        )
+    if config.mean:
+        raise UsageError(
+            f"{run.path} adds to the mean of {shown(config.mean)}, which would stay here: push a "
+            "run that was trained without --mean."
         )
     checkpoint = run.latest() if whole else run.latest(WEIGHTS)
     if checkpoint is None:
