@@ -34,6 +34,14 @@ def test_two_folders_pair_by_name(folders):
     assert not data.classes
 
 
+@pytest.mark.parametrize("word", ["edges", "grey", "sketch", "small-2"])
+def test_folders_may_be_called_what_can_also_be_derived(folders, word):
+    (folders / "low").rename(folders / word)
+    data = open_data(folders, DataOptions(given=word, make="high"))
+    assert len(data) == 6
+    assert torch.equal(data.stored[:, 0, 0, 0], 2 * data.given.stored[:, 0, 0, 0])
+
+
 def test_columns_of_metadata_pair_and_are_no_examples_of_their_own(tmp_path):
     rows = []
     for i in range(4):

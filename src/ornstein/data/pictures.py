@@ -62,7 +62,7 @@ def open_pictures(path: Path, options: DataOptions) -> Dataset:
         absent = [n for n in rows if n not in files.sizes]
         missing = [Unusable(n, "named in the metadata, but not there") for n in absent]
         partner: dict[str, str] = {}
-        if options.given is not None and not is_derived(options.given):
+        if options.given is not None and (options.make or not is_derived(options.given)):
             pairs = find_pairs(names, rows, root, options.given, options.make, str(path))
             root, partner = pairs.root, pairs.partner
             alone = [n for n, other in partner.items() if other not in files.sizes]
