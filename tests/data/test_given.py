@@ -1,6 +1,7 @@
 """Pairs of pictures: found, matched, varied and split together."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -64,6 +65,48 @@ def test_what_has_no_partner_is_named_or_left_out(folders):
         open_data(folders, options)
     data = open_data(folders, DataOptions(given="low", make="high", on_bad="skip"))
     assert len(data) == 5 and [p.path for p in data.problems] == ["high/3.png"]
+
+
+def named(root, path, **options):
+    """The one problem, which is named at once unless it is left out; the dataset without it."""
+    with pytest.raises(DataError, match=re.escape(path)):
+        open_data(root, DataOptions(**options))
+    data = open_data(root, DataOptions(**options, on_bad="skip"))
+    assert [p.path for p in data.problems] == [path]
+    return data
+
+
+def test_what_is_given_for_nothing_is_named_too(folders):
+    (folders / "high" / "3.png").unlink()
+    assert len(named(folders, "low/3.png", given="low", make="high")) == 5
+
+
+def test_a_stack_for_a_single_picture_is_named(folders):
+    (folders / "high" / "3.png").unlink()
+    pages = [Image.new("RGB", (8, 8)) for _ in range(2)]
+    pages[0].save(folders / "high" / "3.tif", save_all=True, append_images=pages[1:])
+    options = {"given": "low", "make": "high"}
+    with pytest.raises(DataError, match=r"high/3\.tif#0.*low/3\.png.*other pages"):
+        open_data(folders, DataOptions(**options))
+    data = open_data(folders, DataOptions(**options, on_bad="skip"))
+    assert len(data) == 5 and [p.path for p in data.problems] == ["high/3.tif#0", "high/3.tif#1"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "path"),
+    [
+        ("0.png,m0.png\n1.png,m1.png\n", "2.png"),
+        ("0.png,m0.png\n1.png,m1.png\n2.png,\n", "2.png"),
+        ("0.png,m0.png\n1.png,m1.png\n2.png,m1.png\n", "2.png"),
+        ("0.png,m0.png\n1.png,m1.png\n2.png,gone.png\n", "gone.png"),
+    ],
+    ids=["no row", "an empty cell", "a mask of two", "no file"],
+)
+def test_what_metadata_pair_with_nothing_is_named(tmp_path, rows, path):
+    for name in ("0", "1", "2", "m0", "m1"):
+        write(tmp_path / f"{name}.png", 9)
+    (tmp_path / "metadata.csv").write_text("file_name,mask_file_name\n" + rows)
+    assert len(named(tmp_path, path, given="image", make="mask")) == 2
 
 
 @pytest.mark.parametrize(

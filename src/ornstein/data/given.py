@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from ..errors import DataError
 from .codec import Codec
-from .names import shown
+from .names import Unusable, shown
 from .room import parts, room, taken
 
 if TYPE_CHECKING:
@@ -219,12 +219,12 @@ class Pairs:
     Args:
         root: What all names to make begin with.
         partner: The name of what is given, by the name of what is made.
-        unpaired: Names to make for which nothing is given.
+        problems: Pictures that are of no pair, and why.
     """
 
     root: str
     partner: dict[str, str]
-    unpaired: list[str]
+    problems: list[Unusable]
 
 
 def find_pairs(
@@ -254,13 +254,7 @@ def find_pairs(
     """
     words = given, make or PLAIN[0]
     if any(f"{word}_file_name" in row for row in rows.values() for word in words):
-        paired = [tuple(_named(name, row, word) for word in words) for name, row in rows.items()]
-        partner = {b: a for a, b in paired if a is not None and b is not None}
-        return Pairs(
-            root=root,
-            partner=partner,
-            unpaired=[b for a, b in paired if a is None and b is not None],
-        )
+        return _pairs_of_rows(names, rows, root, words)
     here, there = f"{root}{given}/", f"{root}{make}/"
     sources = {_stem(n, here): n for n in names if n.startswith(here)}
     targets = [n for n in names if make is not None and n.startswith(there)]
@@ -273,12 +267,39 @@ def find_pairs(
             "the metadata; or give each picture's own small-8, grey, edges or sketch."
         )
     partner = {n: sources[stem] for n in targets if (stem := _stem(n, there)) in sources}
-    return Pairs(root=there, partner=partner, unpaired=[n for n in targets if n not in partner])
+    used = set(partner.values())
+    unused = [n for n in names if n.startswith(here) and n not in used]
+    problems = [Unusable(n, "nothing is given for it") for n in targets if n not in partner]
+    problems += [Unusable(n, "nothing is made of it") for n in unused]
+    return Pairs(root=there, partner=partner, problems=problems)
+
+
+def _pairs_of_rows(
+    names: Sequence[str],
+    rows: Mapping[str, Mapping[str, object]],
+    root: str,
+    words: tuple[str, str],
+) -> Pairs:
+    partner: dict[str, str] = {}
+    problems: list[Unusable] = []
+    second = {str(v) for row in rows.values() for k, v in row.items() if k.endswith("_file_name")}
+    for name, row in rows.items():
+        given, made = (_named(name, row, word) for word in words)
+        if given is not None and made is not None:
+            if partner.setdefault(made, given) != given:
+                reason = f"{made} is made of {partner[made]} already: copy it for each"
+                problems.append(Unusable(given, reason))
+        elif name not in second:
+            what = "nothing is given for it" if given is None else "nothing is made of it"
+            problems.append(Unusable(made or name, what))
+    untold = [n for n in names if n not in rows and n not in second]
+    problems += [Unusable(n, "no row of the metadata names it") for n in untold]
+    return Pairs(root=root, partner=partner, problems=problems)
 
 
 def _named(name: str, row: Mapping[str, object], word: str) -> str | None:
     """The picture that `word` stands for in the row of the picture `name`."""
-    if (value := row.get(f"{word}_file_name")) is not None:
+    if value := row.get(f"{word}_file_name"):
         return str(value)
     return name if word in PLAIN else None
 

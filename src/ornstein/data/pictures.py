@@ -68,7 +68,10 @@ def open_pictures(path: Path, options: DataOptions) -> Dataset:
             alone = [n for n, other in partner.items() if other not in files.sizes]
             names = sorted((n for n in partner if n in files.sizes), key=natural)
             names = [n for n in names if n not in set(alone)]
-            missing += [Unusable(n, "nothing is given for it") for n in pairs.unpaired + alone]
+            lost = [n for n in partner if n not in files.sizes and n not in rows]
+            missing += [Unusable(n, "named in the metadata, but not there") for n in lost]
+            missing += [Unusable(n, "nothing is given for it") for n in alone]
+            missing += pairs.problems
         else:
             others = {v for row in rows.values() for k, v in row.items() if k.endswith(FILE_NAME)}
             names = [n for n in names if n not in others]
@@ -108,17 +111,22 @@ def is_of_pictures(name: str) -> bool:
 def _paired(made: Dataset, given: Dataset, partner: dict[str, str]) -> Dataset:
     """The examples of `made` for which `given` holds a picture, with it."""
     place = {name: i for i, name in enumerate(given.ids)}
-    pairs = []
+    bad = {problem.path for problem in given.problems}
+    pairs, uneven = [], list[Unusable]()
     for i, name in enumerate(made.ids):
         origin, mark, page = name.rpartition("#") if name not in partner else (name, "", "")
         if (there := place.get(f"{partner[origin]}{mark}{page}")) is not None:
             pairs.append((i, there))
+        elif not bad & {partner[origin], f"{partner[origin]}{mark}{page}"}:
+            reason = f"{partner[origin]}, which is given for it, has other pages"
+            uneven.append(Unusable(name, reason))
+    stop_at(uneven, made.options, made.source)
     if not pairs:
         raise DataError(f"{shown(made.source)}: of no pair can both pictures be used.")
     rows, there = torch.tensor(pairs).T
     dataset = made.subset(rows)
     told = Given(codec=given.codec, stored=taken(given.stored, there))
-    return replace(dataset, given=told, problems=made.problems + given.problems)
+    return replace(dataset, given=told, problems=made.problems + given.problems + uneven)
 
 
 # --- Which files ---------------------------------------------------------------------------------
