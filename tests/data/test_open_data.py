@@ -366,6 +366,15 @@ def test_16_bit_colour_png_is_refused_rather_than_cut_to_8_bits(tmp_path):
         one(tmp_path, "a.png", b"\x89PNG\r\n\x1a\n" + header + pixels + chunk(b"IEND", b""))
 
 
+@pytest.mark.parametrize("most", [65535, 256])
+def test_16_bit_colour_ppm_is_refused_too(tmp_path, most):
+    deep = f"P6\n# of 3 by 2\n3 2\n{most}\n".encode() + bytes(36)
+    with pytest.raises(DataError, match=r"16 bits a channel.*TIFF"):
+        one(tmp_path, "a.ppm", deep)
+    (tmp_path / "8").mkdir()
+    assert one(tmp_path / "8", "a.ppm", b"P6\n3 2\n255\n" + bytes(18)).shape == (3, 2, 3)
+
+
 def test_deep_colour_tiff_keeps_its_values(tmp_path):
     values = np.arange(36, dtype=np.uint16).reshape(3, 4, 3) * 1000
     out = io.BytesIO()
@@ -395,6 +404,13 @@ def test_deep_pictures_are_scaled_in_their_own_range(tmp_path, dtype):
     picture = np.full((1, 20, 20), 40_000).astype(dtype)
     found = open_data(picture, DataOptions(size=7)).stored
     assert found.dtype == getattr(torch, dtype) and (found == 40_000).all()
+
+
+@pytest.mark.parametrize("dtype", ["int32", "uint32"])
+def test_the_largest_values_stay_the_largest_when_scaled(dtype):
+    most = np.iinfo(dtype).max
+    found = open_data(np.full((1, 32, 32), most, dtype), DataOptions(size=16)).stored
+    assert (found.numpy() == most).all()
 
 
 def test_pictures_of_different_sizes_ask_for_one(tmp_path):

@@ -9,6 +9,7 @@ holds one picture ``(H, W)`` or ``(H, W, C)``; ``(C, H, W)`` where the first axi
 
 import io
 import logging
+import re
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
@@ -124,6 +125,11 @@ def _decode_picture(data: bytes, channels: int | None, frames: Sequence[int] = (
                 "it is a colour PNG of 16 bits a channel, which would be read in 8: "
                 "convert it to TIFF"
             )
+        if image.format == "PPM" and image.mode == "RGB" and _levels_of_ppm(data) > 255:
+            raise Unreadable(
+                "it is a colour PPM of 16 bits a channel, which would be read in 8: "
+                "convert it to TIFF"
+            )
         depth16 = image.format == "PNG" and image.mode == "I"
         found: list[Array] = []
         for frame in frames:
@@ -154,6 +160,11 @@ def _pixels(image: "Image.Image", channels: int | None) -> Array:
         image = image.convert("RGB")
     array = np.asarray(image)
     return array[..., None] if array.ndim == 2 else array
+
+
+def _levels_of_ppm(data: bytes) -> int:
+    """The largest value, which is the fourth word of the header."""
+    return int(re.sub(rb"#[^\r\n]*", b"", data[:4096]).split(maxsplit=4)[3])
 
 
 def _check_size(width: int, height: int) -> None:
@@ -325,6 +336,8 @@ def like(values: Array, dtype: np.dtype) -> Array:
     if dtype.kind == "f":
         return values.astype(dtype)
     low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    if dtype.itemsize > 2:  # whose limits float32 would round up, beyond what they hold
+        values = values.astype(np.float64)
     return np.clip(np.rint(values), low, high).astype(dtype)
 
 
