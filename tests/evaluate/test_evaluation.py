@@ -10,7 +10,7 @@ import torch
 
 import ornstein as ou
 from captioned import captioned_folder
-from ornstein.data import open_data
+from ornstein.data import Dataset, open_data
 from ornstein.data.captions import Captions
 from ornstein.errors import DataError, LockedError, UsageError
 from ornstein.evaluate import evaluation as made
@@ -188,12 +188,22 @@ def test_too_few_examples_get_a_sentence_in_place_of_a_number(run, tmp_path):
     assert "too few" in text
 
 
-def test_one_class_is_compared_with_itself(run):
-    found = evaluate(run, count=60, label="3", **QUICK)
-    assert found.samples.labels == ("3",) * 60
+def test_classes_that_are_asked_for_are_compared_with_themselves(run, monkeypatch):
+    asked: list[Dataset] = []
+    held_against = made.losses
+    monkeypatch.setattr(
+        made, "losses", lambda m, data, **how: asked.append(data) or held_against(m, data, **how)
+    )
+    found = evaluate(run, count=60, label=("3", "4"), **QUICK)
+    assert found.samples.labels is not None and set(found.samples.labels) == {"3", "4"}
     assert found.held_out.label is not None
-    assert set(found.held_out.label.tolist()) == {3}
+    assert set(found.held_out.label.tolist()) == {3, 4}
     assert len(found.train) > 1000  # copies are looked for among all
+    mine, held_out = len(found.of_class), len(found.held_out)
+    assert [len(data) for data in asked] == [mine, held_out] and mine < 400
+    assert found.copies is not None
+    assert found.copies.nearer["data"].expected == mine / (mine + held_out)
+    assert found.copies.suspects["data"].controls > 1000
 
 
 def test_held_out_captions_are_drawn_from_and_told_to_likelihood_and_loss(monkeypatch):

@@ -52,6 +52,8 @@ class Evaluation:
         options: How.
         samples: What was drawn, as the files would hold it.
         train: What the run was trained on.
+        of_class: What of it is of the classes asked for: what samples and held-out data are
+            compared with.
         held_out: What it is compared with.
         figures: Of quality.
         copies: None where there are too few examples to ask.
@@ -70,6 +72,7 @@ class Evaluation:
     options: EvaluateOptions
     samples: Samples
     train: Dataset
+    of_class: Dataset
     held_out: Dataset
     figures: list[Figure]
     copies: Copies | None
@@ -86,7 +89,7 @@ class Evaluation:
     def verdict(self) -> str:
         """What to make of copying, in words."""
         if self.copies is None:
-            few = min(len(self.samples), len(self.train), len(self.held_out))
+            few = min(len(self.samples), len(self.of_class), len(self.held_out))
             return f"Whether it copies cannot be said from {few:,} examples."
         return self.copies.verdict
 
@@ -99,7 +102,7 @@ class Evaluation:
             "run": run and run.identity["id"],
             "seen": self.model.seen,
             "options": asdict(self.options),
-            "train": len(self.train),
+            "train": len(self.of_class),
             "held_out": len(self.held_out),
             "held_out_fingerprint": self.held_out.fingerprint,
             "figures": {figure.key: _plain(figure) for figure in self.figures},
@@ -217,16 +220,17 @@ def evaluate(
     wanted = chosen.attributes or {}
     groups = group(sides, of_class, held_out, labeller, samples.labels, wanted)
     say("Looking for copies")
-    known = sides[1] if of_class is train else spaces(packed(model.codec.data, train))
+    known = None if of_class is train else spaces(packed(model.codec.data, train))
     told = partial(losses, model, count=MEMBERS, seed=chosen.seed)
     copies = copies_among(
-        sides[0], known, sides[2], losses=lambda: (told(data=train), told(data=held_out))
+        *sides, losses=lambda: (told(data=of_class), told(data=held_out)), every=known
     )
     return Evaluation(
         model=model,
         options=chosen,
         samples=samples,
         train=train,
+        of_class=of_class,
         held_out=held_out,
         figures=figures,
         copies=copies,
@@ -237,7 +241,7 @@ def evaluate(
         groups=groups,
         marginals=marginals,
         encoders=encoders,
-        alike=most_alike(sides[0]["flat"], known["flat"], SHOWN),
+        alike=most_alike(sides[0]["flat"], (known or sides[1])["flat"], SHOWN),
     )
 
 

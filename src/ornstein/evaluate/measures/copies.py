@@ -387,19 +387,26 @@ def look_for_copies(
     data: tuple[np.ndarray, np.ndarray, np.ndarray],
     features: tuple[np.ndarray, np.ndarray, np.ndarray],
     losses: tuple[np.ndarray, np.ndarray] | None = None,
+    every: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Copies:
     """Look in the space of the data, and in that of features that were not fitted to them.
 
     Args:
-        data: Samples, all training and all held-out data, flat.
+        data: Samples, training data of the law of the held-out data, and held-out data, flat.
         features: Features of the same.
         losses: Of training and of held-out examples, if they are known.
+        every: All training data, flat, and their features, if there are others too: a sample may
+            copy any of them, but only those of one law may change sides with held-out data.
     """
     spaces = {"data": data, "features": features}
+    whole = spaces
+    if every is not None:
+        both = zip(spaces.items(), every, strict=True)
+        whole = {name: (space[0], x, space[2]) for (name, space), x in both}
     return Copies(
-        suspects={name: suspects(*space) for name, space in spaces.items()},
+        suspects={name: suspects(*space) for name, space in whole.items()},
         nearer={name: nearer(*space) for name, space in spaces.items()},
-        authentic={name: authentic(*space) for name, space in spaces.items()},
+        authentic={name: authentic(*space) for name, space in whole.items()},
         closeness=closeness(*features),
         membership=None if losses is None else membership(*losses),
     )
@@ -410,22 +417,26 @@ def copies_among(
     train: Side,
     held_out: Side,
     losses: Callable[[], tuple[np.ndarray, np.ndarray]] | None = None,
+    every: Side | None = None,
 ) -> Copies | None:
     """As `look_for_copies`, in the spaces ``flat`` and ``fixed``; None where examples are too few.
 
     Args:
         samples: What was drawn.
-        train: All training data.
-        held_out: All held-out data.
+        train: Training data of the law of the held-out data.
+        held_out: Held-out data.
         losses: Of training and of held-out examples, computed if there are enough.
+        every: All training data, if there are others too.
     """
     sides = samples, train, held_out
     if min(len(side["flat"]) for side in sides) < FEWEST:
         return None
     few = samples["flat"].shape[1] <= COMPONENTS  # float32 is for many: points may lie close
-    a, b, c = (side["flat"].astype(np.float64) if few else side["flat"] for side in sides)
+    sides = *sides, every or train
+    a, b, c, d = (side["flat"].astype(np.float64) if few else side["flat"] for side in sides)
     features = samples["fixed"], train["fixed"], held_out["fixed"]
-    return look_for_copies((a, b, c), features, losses and losses())
+    others = None if every is None else (d, every["fixed"])
+    return look_for_copies((a, b, c), features, losses and losses(), others)
 
 
 def most_alike(

@@ -74,7 +74,7 @@ def evaluation_report(evaluation: "Evaluation", path: Path) -> Path:
     lede = (
         f"{len(evaluation.samples):,} examples were drawn from the run {name} and compared with "
         f"{len(evaluation.held_out):,} real ones that it never saw. Beside each figure stands its "
-        f"floor: what the {len(evaluation.train):,} real examples it was trained on reach."
+        f"floor: what the {len(evaluation.of_class):,} real examples it was trained on reach."
     )
     sections = [
         Section("At a glance", [_glance(evaluation), Prose(evaluation.verdict)]),
