@@ -13,6 +13,7 @@ from ornstein.data.dataset import Dataset
 from ornstein.errors import DivergedError
 from ornstein.runs.config import RunConfig
 from ornstein.runs.folder import RunFolder
+from ornstein.train.guard import Verdict
 from ornstein.train.loop import Loop
 from ornstein.train.progress import Progress
 from ornstein.train.recipes import ahead
@@ -122,11 +123,54 @@ def test_no_checkpoint_is_made_of_weights_one_would_not_go_back_to(memory_path):
     loop = make(memory_path / "run", tiny_config(), points(), save_every=0.0)
     saved: list[int] = []
     save = loop.folder.save
-    loop.folder.save = lambda seen, *a: (saved.append(seen), save(seen, *a))[1]  # type: ignore
+    loop.folder.save = lambda seen, *a, **b: (saved.append(seen), save(seen, *a, **b))[1]  # type: ignore
     spoil(loop.training, lambda t: t.seen in (96, 128))
     loop.run()
     assert 128 not in saved and 160 not in saved
     assert {96, 192, 640} <= set(saved)
+
+
+def go_on(loop: Loop, data: Dataset) -> Loop:
+    """The same training, from its newest checkpoint."""
+    training = Training(loop.training.config, loop.training.data)
+    latest = loop.folder.latest()
+    assert latest is not None
+    training.restore(latest)
+    loop.folder.rewind(latest)
+    return Loop(training, data.split(0.1, 0)[1], loop.folder, stop=Stop(), saved_seen=latest.seen)
+
+
+@pytest.mark.parametrize(("factor", "stops"), [(50.0, (1600, 2400)), (torch.nan, (992,))])
+def test_a_training_stopped_while_it_goes_wrong_goes_back_as_one_that_was_not(
+    factor, stops, memory_path
+):
+    """To before, however often; and no checkpoint stays of what it has gone back from."""
+
+    def hurt(loop: Loop, stop: int = -1) -> Loop:
+        spoil(loop.training, lambda t: t.seen >= 960 and not t.halvings, factor)
+        update = loop.training.update
+
+        def updated() -> Verdict:
+            verdict = update()
+            if loop.training.seen == stop:
+                loop.stop.set()
+            return verdict
+
+        loop.training.update = updated
+        return loop
+
+    config, data = tiny_config(seen=32 * 260), points()
+    whole = hurt(make(memory_path / "whole", config, data))
+    whole.run()
+    loop = hurt(make(memory_path / "stopped", config, data), stops[0])
+    loop.run()
+    for stop in (*stops[1:], -1):
+        loop = hurt(go_on(loop, data), stop)
+        loop.run()
+    assert whole.training.halvings == 1
+    assert digest(loop.training) == digest(whole.training)
+    assert loop.folder.metrics_path.read_text() == whole.folder.metrics_path.read_text()
+    assert loop.folder.saved() == [config.train.seen, 0]
 
 
 def test_running_out_of_memory_in_the_middle_changes_nothing_but_rounding(memory_path):

@@ -19,7 +19,7 @@ import os
 import platform
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -166,7 +166,13 @@ class RunFolder:
     # --- Checkpoints
 
     def save(
-        self, seen: int, parts: Parts, state: Mapping[str, Any], *, keep: int = 2
+        self,
+        seen: int,
+        parts: Parts,
+        state: Mapping[str, Any],
+        *,
+        keep: int = 2,
+        spare: Checkpoint | None = None,
     ) -> Checkpoint:
         """Write a checkpoint, then remove all but it and the newest `keep`.
 
@@ -178,6 +184,7 @@ class RunFolder:
             parts: Tensors, by file and name.
             state: Plain values.
             keep: How many checkpoints stay.
+            spare: One that stays beyond these.
 
         Raises:
             StorageError: If the disk is full or refuses; the older checkpoints stay.
@@ -197,23 +204,29 @@ class RunFolder:
             facts = {"seen": seen, "log": self._sync_log(), "state": state}
             saved = Checkpoint(seal(place, path.name, self.identity["id"], parts, facts))
         with storing(path, 0):
-            self._prune(keep, seen)
+            self._prune(keep, {seen, spare.seen} if spare else {seen})
         self.write_card()
         return saved
 
-    def latest(self, *parts: str) -> Checkpoint | None:
-        """The newest checkpoint, by examples seen, that verifies; None if none does.
+    def latest(
+        self, *parts: str, fit: Callable[[Checkpoint], bool] = lambda checkpoint: True
+    ) -> Checkpoint | None:
+        """The newest checkpoint, by examples seen, that is fit and verifies; None if none does.
 
-        Each one that does not is named in a warning.
+        Each one that does not verify is named in a warning.
 
         Args:
             parts: What must verify; everything by default.
+            fit: Whether a checkpoint will do, by what its manifest says.
         """
         passed_over = set[int]()
         while left := [seen for seen in self.saved() if seen not in passed_over]:
             seen = left[0]  # of those that are there now: a writer may add and prune meanwhile
             try:
                 found = self.checkpoint(seen)
+                if not fit(found):
+                    passed_over.add(seen)
+                    continue
                 found.sealed.verify(parts)
             except (StorageError, ModelFileError) as error:
                 passed_over.add(seen)
@@ -237,6 +250,16 @@ class RunFolder:
         if found.seen != seen:
             raise StorageError(f"{shown(path)} is damaged: its manifest is of {found.seen}.")
         return found
+
+    def remove_after(self, checkpoint: Checkpoint) -> None:
+        """Remove the newer ones: what comes after `checkpoint` will be another training.
+
+        But for those that are damaged, which may be of a newer version.
+        """
+        with storing(checkpoint.path, 0):
+            for seen in self.saved():
+                if seen > checkpoint.seen and self._is_sound(seen, whole=False):
+                    withdraw(self._checkpoint_path(seen))
 
     def saved(self) -> list[int]:
         """Examples seen at each checkpoint that is there, verified or not, newest first."""
@@ -398,13 +421,16 @@ class RunFolder:
                 os.close(fd)
         return size
 
-    def _prune(self, keep: int, saved: int) -> None:
-        """Remove what is older than the newest `keep` sound checkpoints, but never `saved`."""
+    def _prune(self, keep: int, stay: set[int]) -> None:
+        """Remove what is older than the newest `keep` sound checkpoints, but for those that stay.
+
+        Of those above, which the training passed over, the hashes are looked at too.
+        """
         sound = 0
         for seen in self.saved():
             if sound < keep:
-                sound += self._is_sound(seen, whole=seen > saved)
-            elif seen != saved:
+                sound += self._is_sound(seen, whole=seen > max(stay))
+            elif seen not in stay:
                 withdraw(self._checkpoint_path(seen))
                 hook("after_prune")
 

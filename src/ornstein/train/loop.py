@@ -10,9 +10,10 @@ from typing import Any
 from ..core.denoise import NetDenoiser
 from ..data.dataset import Dataset
 from ..errors import DivergedError
+from ..runs.checkpoint import Checkpoint
 from ..runs.folder import RunFolder
 from .doctor import LEVELS, Diagnosis, Doctor
-from .guard import Verdict
+from .guard import Guard, Verdict
 from .memory import peak
 from .preview import preview
 from .progress import Progress, Report
@@ -107,7 +108,8 @@ class Loop:
         folder: Of the run, locked by this process if it writes.
         stop: Set to stop at the next checkpoint, which is made at once.
         report: Called a few times in a second.
-        save_every: Seconds between checkpoints, more if saving takes long; 0 for every update.
+        save_every: Seconds between checkpoints, more if saving takes long; 0 for every update. A
+            training that goes wrong goes back to one of them.
         saved_seen: Where the training was restored from; -1 if it is new.
         track: Called with each row of the log, for other loggers.
     """
@@ -186,15 +188,20 @@ class Loop:
         if not training.world.writes or self.saved_seen == training.seen:
             return
         start = time.monotonic()
-        self.folder.save(training.seen, training.parts(), training.state())
+        spare = None if training.guard.calm else self.last_calm()
+        self.folder.save(training.seen, training.parts(), training.state(), spare=spare)
         self.saved_at, self.saved_seen = time.monotonic(), training.seen
         self.saving = self.saved_at - start
         self.tell("checkpoint")
 
+    def last_calm(self) -> Checkpoint | None:
+        """The newest checkpoint that was not made, by a stop, while things went wrong."""
+        return self.folder.latest(fit=lambda found: Guard.from_dict(found.state["guard"]).calm)
+
     def roll_back(self) -> None:
-        """Go back to the last checkpoint with half the learning rate; but once only."""
+        """Go back to the last calm checkpoint with half the learning rate; but once only."""
         training, guard = self.training, self.training.guard
-        checkpoint = self.folder.latest()
+        checkpoint = self.last_calm()
         what = "three updates in a row were not finite"
         if not guard.streak:
             what = "the loss has been over five times its smallest median for 200 updates"
@@ -208,6 +215,7 @@ class Loop:
             )
         skipped, seen = guard.skipped, training.seen
         if training.world.writes:
+            self.folder.remove_after(checkpoint)
             self.folder.rewind(checkpoint)
         training.restore(checkpoint)
         training.halvings, training.guard.skipped = 1, skipped

@@ -62,7 +62,8 @@ def train(
     """Train a model of the data, or go on with a training that was stopped.
 
     A stopped training that is resumed ends in the same weights, to the last bit, as one that was
-    never stopped, on the same machine; the number of threads is kept with the run. SIGINT,
+    never stopped, on the same machine; the number of threads is kept with the run. One that goes
+    wrong goes back to a checkpoint from before, and so depends on when these were made. SIGINT,
     SIGTERM and SIGUSR1 stop it with a checkpoint; the call then returns early.
 
     Args:
@@ -77,7 +78,8 @@ def train(
         allow_data_change: Go on although the data are not what they were.
         device: ``auto``, ``cpu``, ``cuda``, ...
         report: Called with a `Progress` a few times in a second.
-        save_every: Seconds between checkpoints; they do not influence the weights.
+        save_every: Seconds between checkpoints; they do not influence the weights, unless training
+            goes wrong and goes back to one.
         track: Log to TensorBoard too.
         stop: To stop the training from another thread.
 
