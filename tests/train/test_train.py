@@ -13,7 +13,7 @@ import ornstein.train
 from ornstein.data import DataOptions, open_data
 from ornstein.data.captions import Captions
 from ornstein.errors import DataError, Notice, StorageError, UsageError
-from ornstein.runs.config import RunConfig
+from ornstein.runs.config import NetConfig, RunConfig
 from ornstein.runs.folder import RunFolder
 from ornstein.train import budget
 from ornstein.train.device import World, using_threads
@@ -21,7 +21,7 @@ from ornstein.train.loop import milestones
 from ornstein.train.progress import Progress
 from ornstein.train.recipes import RECIPES, recipe
 from ornstein.train.signals import Stop
-from ornstein.train.start import free_place, train
+from ornstein.train.start import begin, free_place, train
 from ornstein.train.training import Training
 from train.tiny import points, tiny_config
 
@@ -161,6 +161,15 @@ def test_a_run_without_any_checkpoint_begins_at_its_start(finished, tmp_path):
     folder.metrics_path.unlink()
     train(out=folder.path, resume=True)
     assert folder.metrics_path.read_text() == finished[0].metrics_path.read_text()
+
+
+def test_a_run_in_little_memory_begins_where_its_data_are(tmp_path):
+    """On a device that is not the CPU: here one that computes nothing."""
+    device = torch.device("meta")
+    config = replace(tiny_config(memory="low"), net=NetConfig(kind="unet", size=8, depth=1))
+    data = open_data("digits", DataOptions(limit=20)).to(device)
+    folder, _ = begin(tmp_path / "run", config, data, data, device, World(), threads=1)
+    assert folder.identity["parameters"] > 0
 
 
 def test_the_package_can_be_called():

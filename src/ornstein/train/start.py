@@ -107,7 +107,7 @@ def train(
             data = recall(config, data)
             left = None if minutes is None else 60 * minutes - (time.monotonic() - began)
             config, threads = settle(config, data, device=place, world=world, seconds=left)
-            folder, config = begin(out, config, data, held, world, threads)
+            folder, config = begin(out, config, data, held, place, world, threads)
         stack.enter_context(using_threads(threads_of(folder)))
         if world.writes:
             stack.enter_context(folder.lock())
@@ -269,6 +269,7 @@ def begin(
     config: RunConfig,
     data: Dataset,
     held: Dataset,
+    device: torch.device,
     world: World,
     threads: int,
 ) -> tuple[RunFolder, RunConfig]:
@@ -278,7 +279,7 @@ def begin(
     if not world.writes:
         world.tell()  # rank 0 has made it
         return RunFolder.open(path), config
-    identity = identify(Training(config, data), held) | {"threads": threads}
+    identity = identify(Training(config, data, device=device), held) | {"threads": threads}
     folder = RunFolder.create(path, config_toml=config.to_toml(), identity=identity)
     world.tell()
     return folder, config
