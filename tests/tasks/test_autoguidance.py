@@ -78,6 +78,11 @@ def test_the_weak_model_is_as_quick(model):
 def test_what_has_no_early_average_says_so(model):
     with pytest.raises(UsageError, match="early in its training"):
         sample(tiny_model(), 1, autoguidance=2.0)
+    with pytest.raises(UsageError, match="no average from before 8 examples"):
+        early(replace(model, seen=8))
+    adapt = replace(model.config.adapt, base="elsewhere", learn="low-rank")
+    with pytest.raises(UsageError, match="or an adapter"):
+        early(replace(model, config=replace(model.config, adapt=adapt)))
     with pytest.raises(UsageError, match=r"does not go with a guidance of 0"):
         sample(model, 1, "3", guidance=0.0, autoguidance=2.0)
     with pytest.raises(UsageError, match="autoguidance"):

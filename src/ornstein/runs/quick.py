@@ -101,17 +101,24 @@ def early(model: Model) -> Model:
     wants it.
 
     Raises:
-        UsageError: If there is none, or adapters have changed the model since.
+        UsageError: If there is none, or the model is an adapter's or has any on.
     """
-    if model.run is None or model.config.net.pipeline or model.adapters:
+    config = model.config
+    worn = model.adapters or config.adapt.is_adapter
+    if model.run is None or config.net.pipeline or worn:
         raise UsageError(
             "--autoguidance goes away from what the run was early in its training, which of a "
-            "pipeline, and with adapters on, is not known: leave it out."
+            "pipeline or an adapter, and with adapters on, is not known: leave it out."
         )
     kept = kept_averages(model.run)
     if not kept:
         raise UsageError(f"{model.run.path} has kept no averages yet: train on.")
     _, width, place = min(kept, key=lambda average: (average[2], average[1]))
+    if place >= model.seen:
+        raise UsageError(
+            f"{model.run.path} has kept no average from before {model.seen:,} examples: leave "
+            "--autoguidance out, or train on."
+        )
     found = load(model.run.path, seen=place, sigma_rel=width, device=model.device)
     for part in model.denoiser.modules():
         if isinstance(part, Quick):
