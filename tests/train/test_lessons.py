@@ -540,6 +540,14 @@ def test_a_student_goes_on_with_the_teacher_that_it_began_with(tmp_path):
         train(out=lost.path, resume=True)
 
 
+@pytest.mark.parametrize("method", ["progressive", "flow-map", "mean-flow"])
+@pytest.mark.parametrize("guidance", [(1.0, 4.0), (2.0, 2.0)])
+def test_guidance_without_a_teacher_is_refused(method, guidance):
+    plan = replace(flow_config(), distill=DistillConfig(method=method, guidance=guidance))
+    with pytest.raises(UsageError, match="that of a teacher, and there is none"):
+        Training(plan, labelled_points())
+
+
 @pytest.mark.parametrize(("steps", "words"), [((4, 3), "divisor"), ((2, 4), "fall")])
 def test_steps_that_do_not_divide_are_refused(teacher, steps, words):
     with pytest.raises(UsageError, match=words):

@@ -88,6 +88,11 @@ def lessons_of(config: RunConfig, vocabulary: Vocabulary, device: torch.device) 
         )
     by_slope = c.method == "mean-flow"
     if not c.teacher:
+        if c.guidance != (1.0, 1.0):
+            raise UsageError(
+                "[distill] guidance is that of a teacher, and there is none: leave it out, or "
+                "distil a run that is there, by `ornstein distill RUN --guidance 1 4`."
+            )
         if not c.looks_ahead:
             return None
         return Slopes(None, {}) if by_slope else Halves(config.sample.steps)
