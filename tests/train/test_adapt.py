@@ -167,6 +167,16 @@ def test_what_is_not_to_be_forgotten_is_half_of_what_is_seen_and_drawn_once(base
     assert data.label.tolist() == [2] * DRAWN + [0] * DRAWN
 
 
+def test_a_class_is_told_by_its_number_too_and_any_is_none(base):
+    config = adaptation(base.path, like="1")
+    assert config.adapt.like == "right"
+    model = ou.load(base.path)
+    both = recall(config, in_words_of(model, open_data(points(count=8)), config.adapt))
+    assert (both.label[len(both) // 2 :] == 1).all()
+    with pytest.raises(UsageError, match="--like any is no class: name one, as left"):
+        adaptation(model, like="any")
+
+
 def test_one_word_for_all_examples_makes_them_a_class():
     data = open_data(points(), DataOptions(word="sks"))
     assert data.classes == ["sks"] and not data.label.any()

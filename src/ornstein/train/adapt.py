@@ -101,7 +101,7 @@ def adaptation(
         why = "is given pictures already" if base.given else "draws points, not pictures"
         raise UsageError(f"{place} {why}: it takes no control branch.")
     if like and (base.reader or base.vocabulary.words) is None:
-        base.vocabulary.label(like)
+        like = _named(base, like)
     adapt = AdaptConfig(
         base=place, seen=base.seen, learn=learn, rank=rank, targets=tuple(targets), like=like
     )
@@ -115,6 +115,14 @@ def adaptation(
         return config
     plain = replace(config.denoiser, prediction=predict, weighting=UNWEIGHTED[predict])
     return replace(config, denoiser=plain)
+
+
+def _named(base: Model, like: str) -> str:
+    """The name of a class that is given by its name or its number."""
+    known = base.vocabulary
+    if (number := known.label(like)) < 0:
+        raise UsageError(f"--like {like} is no class: name one, as {shown(known.classes[0])}.")
+    return known.classes[number]
 
 
 def options_of(base: Model, options: DataOptions) -> DataOptions:
