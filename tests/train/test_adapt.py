@@ -177,6 +177,11 @@ def test_a_class_is_told_by_its_number_too_and_any_is_none(base):
         adaptation(model, like="any")
 
 
+def test_an_adapter_is_not_gone_on_from(base, moved):
+    with pytest.raises(UsageError, match=r"moved is an adapter: go on from its base, .*heaps"):
+        adaptation(moved.path)
+
+
 def test_one_word_for_all_examples_makes_them_a_class():
     data = open_data(points(), DataOptions(word="sks"))
     assert data.classes == ["sks"] and not data.label.any()

@@ -68,8 +68,8 @@ def adaptation(
         predict: What the network learns to predict in place of what it does.
 
     Raises:
-        UsageError: If the run is a student, controlled, or adds to a mean; or there is no such
-            class.
+        UsageError: If the run is a student, an adapter, controlled, or adds to a mean; or there is
+            no such class.
         ModelFileError: If ours cannot be what the network of a pipeline is.
     """
     base = run if isinstance(run, Model) else begun(run)
@@ -97,6 +97,8 @@ def adaptation(
         )
     if isinstance(base.denoiser.net, Controlled):
         raise UsageError(f"{place} is a control branch: go on from its base, {config.adapt.base}.")
+    if config.adapt.is_adapter and not config.net.pipeline:
+        raise UsageError(f"{place} is an adapter: go on from its base, {config.adapt.base}.")
     if learn == "control" and (base.given is not None or config.net.kind == "mlp"):
         why = "is given pictures already" if base.given else "draws points, not pictures"
         raise UsageError(f"{place} {why}: it takes no control branch.")
