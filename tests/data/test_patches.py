@@ -7,7 +7,7 @@ from PIL import Image
 
 from ornstein.data import DataOptions, draws_at, open_data
 from ornstein.data.patches import Patches, lay
-from ornstein.errors import DataError, UsageError
+from ornstein.errors import DataError, Notice, UsageError
 
 SIZES = [(9, 14), (5, 5), (12, 7)]
 SIZE = 4
@@ -104,6 +104,13 @@ def test_what_is_too_small_to_be_parted_is_trained_on():
     patches = lay(where(2)[1:], SIZE)
     train, held = patches.split(0.5, seed=0)
     assert len(train) == 1 and len(held) == 0 and held.fixed().shape == (0, 3, SIZE, SIZE)
+
+
+def test_it_is_said_if_nothing_can_be_held_out():
+    data = open_data(np.zeros((6, 10, 10), np.uint8), DataOptions(patch=8))
+    with pytest.warns(Notice, match="Nothing is held out of array.*below 8"):
+        train, held = data.split(0.1, 0)
+    assert (len(train), len(held)) == (6, 0)
 
 
 def test_a_folder_of_any_sizes_is_cut_and_keeps_its_classes(folder):

@@ -1,5 +1,6 @@
 """A dataset, the order in which training sees it, and its variations."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import DataError
+from ..errors import DataError, Notice
 from ..rng import generator
 from .captions import Captions
 from .codec import Codec, movable
@@ -19,7 +20,7 @@ from .embedded import Embedded
 from .given import Given, fitted
 from .names import Unusable, natural, shown
 from .options import DataOptions
-from .patches import Patches, lowest
+from .patches import WHOLE, Patches, lowest
 from .room import parts, taken
 from .table import MISSING, read_number
 
@@ -305,6 +306,14 @@ class Dataset:
         """
         if self.patches is not None:
             train, rest = self.patches.split(fraction, seed)
+            if fraction > 0 and not len(rest):
+                warnings.warn(
+                    f"Nothing is held out of {shown(self.source)}, and nothing can be measured on "
+                    "what was not seen: its pictures are too few and too small to part. Give "
+                    f"{WHOLE} or more, larger ones, or a --data.patch below {self.patches.size}.",
+                    Notice,
+                    stacklevel=2,
+                )
             return self._cut_anew(train), self._cut_anew(rest)
         keys = [_digest(row, seed) for row in _rows(self.stored)]
         groups: dict[int, list[int]] = {}
