@@ -13,7 +13,7 @@ from .dataset import Labels, name_classes, number_classes
 from .files import Files
 from .names import Unusable, shown
 from .options import DataOptions
-from .table import MISSING, read_rows
+from .table import MISSING, read_number, read_rows
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 METADATA_BYTES = 2**28
@@ -143,7 +143,9 @@ def _measurement(value: Any) -> float | None:
     """A number; NaN if missing; None if it is text or anything else."""
     if value is None or (isinstance(value, str) and value.strip().lower() in MISSING):
         return np.nan
+    if isinstance(value, str):
+        return read_number(value.strip())
     try:
-        return float(value) if isinstance(value, (str, int, float)) else None
-    except (ValueError, OverflowError):
+        return float(value) if isinstance(value, (int, float)) else None
+    except OverflowError:
         return None

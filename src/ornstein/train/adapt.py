@@ -296,7 +296,7 @@ def _attributes(base: Model, data: Dataset) -> Attributes | None:
     known = base.vocabulary
     if not known.attributes:
         return None
-    values = torch.full((len(data), len(known.attributes)), torch.nan)
+    values = torch.full((len(data), len(known.attributes)), torch.nan, dtype=torch.float64)
     if data.attributes is not None:
         for i, name in enumerate(known.attributes):
             if name in data.attributes.names:
