@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ornstein.core.exact import GaussianDenoiser
+from ornstein.core.exact import GaussianDenoiser, MixtureDenoiser
 from ornstein.core.noise import FlowSchedule
 from ornstein.data.dataset import Attributes, Dataset
 from ornstein.data.points import PointsCodec
@@ -86,6 +86,39 @@ def test_the_bits_of_integers_are_those_of_their_probability(gaussian):
     assert found.discrete
     assert found.flow == pytest.approx(expected, abs=0.06)  # u is drawn once for each number
     assert found.ordered
+
+
+class OfALattice(MixtureDenoiser):
+    """Exact of whole numbers from 0 to 4, each as likely, beside a normal one; x of variance 1."""
+
+    def __init__(self) -> None:
+        levels = (torch.arange(5, dtype=torch.float64) - 2) / 2**0.5
+        means = torch.stack([levels, torch.zeros(5)], 1)
+        covs = torch.diag(torch.tensor([0.0, 1.0], dtype=torch.float64)).expand(5, 2, 2)
+        super().__init__(torch.full((5,), 0.2).double(), means, covs, FlowSchedule())
+
+    def parameters(self, recurse: bool = True):
+        return iter([torch.zeros(1)])
+
+
+def test_a_column_of_whole_numbers_costs_bits_of_a_probability_whatever_was_learned(gaussian):
+    codec = PointsCodec(shape=(2,), dtype="float32", mean=(2.0, 0.0), std=(2**0.5, 1.0), whole=(0,))
+    draw = generator("lattice")
+    values = np.stack([draw.integers(0, 5, 32), draw.standard_normal(32)], 1)
+    stored = torch.from_numpy(values.astype(np.float32))
+    data = Dataset(codec=codec, stored=stored, ids=["x"] * 32)
+    found = measure_bits(replace(gaussian, denoiser=OfALattice(), codec=codec), data, data, 32)
+    normal = (values[:, 1] ** 2 / 2).mean() / math.log(2) + math.log2(2 * math.pi) / 2
+    entropy = (math.log2(5) + normal) / 2
+    assert found is not None
+    assert entropy - 0.05 < found.flow < entropy + 0.2
+    assert not found.discrete  # the other column is not
+
+
+def test_columns_that_are_all_whole_numbers_are_discrete(gaussian):
+    codec = replace(gaussian.codec, whole=(0, 1))
+    found = measure_bits(replace(gaussian, codec=codec), points(9), points(9), 9)
+    assert found is not None and found.discrete
 
 
 def test_the_losses_of_an_exact_denoiser_have_their_mean(gaussian):

@@ -19,6 +19,7 @@ from ...core.likelihood import (
 )
 from ...data.codec import Codec
 from ...data.dataset import Dataset
+from ...data.points import PointsCodec
 from ...rng import Streams, generator
 from ...runs.model import Model
 from ...runs.quick import plain
@@ -67,7 +68,7 @@ class Bits:
         gap: ``bound - flow``, over the same examples: at least 0, if the model is consistent.
         gap_error: Likewise.
         n: Examples.
-        discrete: Whether the data are integers, and so the figures of a probability.
+        discrete: Whether all data are whole numbers, and so the figures of a probability.
         profile: Of training examples; both figures stop at its end.
     """
 
@@ -162,9 +163,18 @@ def measure_bits(
         gap=float(gap.mean()),
         gap_error=float(gap.std(ddof=1) / root),
         n=len(flow),
-        discrete=codec.levels is not None,
+        discrete=bool(unit(codec).all()),
         profile=profile,
     )
+
+
+def unit(codec: Codec) -> Tensor:
+    """The distance of two neighbouring values, in x, for each channel ``(C, 1, ...)``; else 0."""
+    whole = [np.dtype(codec.dtype).kind != "f"] * codec.shape[0]
+    if isinstance(codec, PointsCodec):
+        whole = [w or i in codec.whole for i, w in enumerate(whole)]
+    sizes = [1 / s if w and s > 0 else 0.0 for w, s in zip(whole, codec.std, strict=True)]
+    return torch.tensor(sizes).view(-1, *(1,) * (len(codec.shape) - 1))
 
 
 class _Scale:
@@ -175,11 +185,9 @@ class _Scale:
         mean, std = (
             torch.tensor(v, dtype=torch.float64).view(wide) for v in (codec.mean, codec.std)
         )
-        self.levels, self.unit, self.even = None, 1 / std, False
-        if codec.levels is None:
-            return
-        if codec.levels > MANY_LEVELS:
-            self.even = True
+        self.levels, self.unit, self.step = None, 1 / std, torch.zeros_like(std)
+        if codec.levels is None or codec.levels > MANY_LEVELS:
+            self.step = unit(codec)
             return
         lowest = 0 if codec.dtype == "bool" else np.iinfo(codec.dtype).min
         values = lowest + torch.arange(codec.levels, dtype=torch.float64)
@@ -187,9 +195,8 @@ class _Scale:
         self.unit = torch.ones_like(std)  # of a probability
 
     def spread(self, x: Tensor, noise: Streams) -> Tensor:
-        """x, evenly spread if its levels are many."""
-        uniform = torch.special.ndtr(noise(x))
-        return dequantise(x, self.unit.to(x), uniform) if self.even else x
+        """x, evenly spread where it is whole numbers, unless they are of few levels."""
+        return dequantise(x, self.step.to(x), torch.special.ndtr(noise(x)))
 
     def bits(self, nats: Tensor) -> Tensor:
         return bits_per_dimension(-nats.cpu(), self.shape, self.unit)

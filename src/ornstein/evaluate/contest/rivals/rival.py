@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from math import cos, isfinite, pi
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,9 +16,9 @@ from ....core.ema import decay, exponent
 from ....core.likelihood import bits_per_dimension, dequantise
 from ....data.codec import Codec
 from ....data.dataset import Dataset
-from ....data.points import PointsCodec
 from ....errors import DivergedError
 from ....rng import normal
+from ...measures.bits import unit
 
 BLOCK = 512  # examples drawn or judged at once
 AVERAGE = 0.05  # relative width of the average of the weights, that of a run
@@ -101,15 +100,6 @@ class Likelihood:
     how: str
     bound: float | None = None
     n: int
-
-
-def unit(codec: Codec) -> Tensor:
-    """The distance of two neighbouring values, in x, for each channel ``(C, 1, ...)``; else 0."""
-    whole = [np.dtype(codec.dtype).kind != "f"] * codec.shape[0]
-    if isinstance(codec, PointsCodec):
-        whole = [w or i in codec.whole for i, w in enumerate(whole)]
-    sizes = [1 / s if w and s > 0 else 0.0 for w, s in zip(whole, codec.std, strict=True)]
-    return torch.tensor(sizes).view(-1, *(1,) * (len(codec.shape) - 1))
 
 
 def measured(
