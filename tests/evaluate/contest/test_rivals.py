@@ -367,6 +367,19 @@ def test_each_network_learns_that_points_are_no_gaussian():
         assert found.bits < floor.bits - 0.1, name
 
 
+def test_diffusion_is_judged_on_all_examples_that_its_rivals_are(monkeypatch):
+    data, asked = points(80), list[int]()
+
+    def measured(model: object, train: object, held_out: object, count: int) -> None:
+        asked.append(count)
+
+    monkeypatch.setattr("ornstein.evaluate.contest.rivals.diffusion.measure_bits", measured)
+    model = Diffusion(plan(data, Budget(seen=64), size=16), data)
+    model.fit(data, Budget(seen=64), 0, CPU)
+    model.likelihood(data, data)
+    assert asked == [80]
+
+
 def test_the_diffusion_model_takes_the_recipe_and_sees_what_it_may():
     data = points()
     model = Diffusion(plan(data, Budget(seen=512), size=16), data)

@@ -23,7 +23,6 @@ from .rival import Budget, Clock, Likelihood, Rival, now, size_of
 
 TRIAL = 0.03  # share of the budget in which the length of an update is found
 FEWEST = 4  # updates to find it by
-MOST = 64  # held-out examples whose likelihood is computed: each takes hundreds of calls
 
 
 def plan(data: Dataset, budget: Budget, size: int | None = None) -> RunConfig:
@@ -94,7 +93,7 @@ class Diffusion(Rival):
         return self.weights, self.weights
 
     def likelihood(self, train: Dataset, held_out: Dataset) -> Likelihood | None:
-        found = measure_bits(self._model, train, held_out, min(MOST, len(held_out)))
+        found = measure_bits(self._model, train, held_out, len(held_out))
         if found is None:
             return None
         return Likelihood(
