@@ -55,11 +55,15 @@ def test_any_json_is_a_configuration_or_a_usage_error(values):
         ("[net]\nkind = 'os.system'", "net.kind"),
         ("typo = 1", "'typo'"),
         ("[net", "not TOML"),
+        pytest.param("source = " + "[" * 10**5, "not TOML", id="deep"),
+        pytest.param("seed = " + "9" * 5000, "not TOML", id="long"),
+        pytest.param("a" * 900_000 + " = 1", "no 'aaa", id="wordy"),
     ],
 )
 def test_a_bad_configuration_is_refused_by_name(text, named):
-    with pytest.raises(UsageError, match=named.replace(".", r"\.")):
+    with pytest.raises(UsageError, match=named.replace(".", r"\.")) as caught:
         RunConfig.from_toml(text)
+    assert len(str(caught.value)) < 2000
 
 
 def test_the_default_network_is_the_one_the_documentation_names():

@@ -319,6 +319,13 @@ def test_runs_are_listed_and_a_damaged_one_does_not_hide_the_others(run, tmp_pat
     assert "run.json is damaged: it is not JSON" in rows[2]["problem"]
 
 
+@pytest.mark.parametrize("text", ["source = " + "[" * 10**5, "seed = " + "9" * 5000])
+def test_a_configuration_that_cannot_be_parsed_does_not_hide_the_others(text, run):
+    (run.path / "config.toml").write_text(text)
+    (row,) = list_runs(run.path.parent)
+    assert row["problem"] == "config.toml is not TOML"
+
+
 def test_the_card_follows_the_run_until_somebody_makes_it_theirs(run):
     path = run.path / "README.md"
     assert "| Examples seen | 0 |" in path.read_text()

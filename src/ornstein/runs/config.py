@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Interval, Len
 
+from ..data.names import shown
 from ..data.options import DataOptions
 from ..errors import UsageError
 
@@ -300,9 +301,11 @@ class RunConfig:
     def from_toml(cls, text: str, place: str = "config.toml") -> "RunConfig":
         """Parse and check. Raises `UsageError` naming `place`, the key and what it should be."""
         try:
-            return cls.from_dict(tomllib.loads(text), place)
-        except tomllib.TOMLDecodeError as error:
-            raise UsageError(f"{place} is not TOML: {error}. Mend or remove the line.") from None
+            values = tomllib.loads(text)
+        except (ValueError, RecursionError) as error:  # also numbers too long, lists too deep
+            why = shown(error)
+            raise UsageError(f"{place} is not TOML: {why}. Mend or remove the line.") from None
+        return cls.from_dict(values, place)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], place: str = "the configuration") -> "RunConfig":
@@ -339,7 +342,7 @@ def _refuse_unknown(cls: type, values: dict[str, Any], place: str) -> None:
     for name, value in values.items():
         if name not in known:
             choices = ", ".join(known)
-            raise UsageError(f"{place}: there is no {name!r}; there are: {choices}.")
+            raise UsageError(f"{place}: there is no {shown(repr(name))}; there are: {choices}.")
         inner = known[name].type
         if isinstance(inner, type) and is_dataclass(inner) and isinstance(value, dict):
             _refuse_unknown(inner, value, f"{place}: [{name}]")

@@ -44,7 +44,7 @@ def facts(run: RunFolder) -> dict[str, Any]:
     codec = known.get("codec")
     try:
         config = tomllib.loads(run.config_toml)
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # also numbers too long, lists too deep
         config, found["problem"] = {}, "config.toml is not TOML"
     training = config.get("train")
     last = _last_values(run.metrics_path)
