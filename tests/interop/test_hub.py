@@ -195,6 +195,13 @@ def test_a_run_that_adds_to_a_mean_is_not_pushed_without_it(there, tmp_path):
         push(half, NAME)
 
 
+def test_a_license_is_not_put_into_a_card_that_is_the_users_own(run, there, tmp_path):
+    own = RunFolder.open(shutil.copytree(run.path, tmp_path / "own"))
+    (own.path / "README.md").write_text("mine")
+    with pytest.raises(UsageError, match="is yours: write `license: mit`"):
+        push(own, NAME, license="mit")
+
+
 def test_the_commands_push_and_pull(run, there, tmp_path, capsys):
     assert run_command(["push", str(run.path), NAME, "--dry-run", "--json"]) == 0
     assert "config.toml" in json.loads(capsys.readouterr().out)["files"]

@@ -2,7 +2,9 @@ import json
 
 import pytest
 
-from ornstein.runs.card import escape, write
+from ornstein.runs.card import MARK, escape, told, write
+from ornstein.runs.config import RunConfig
+from ornstein.runs.folder import RunFolder
 
 FACTS = {"run": "digits-1", "kind": "image", "data": "digits", "examples": 1617, "seen": 64_000}
 
@@ -68,3 +70,29 @@ def test_a_metric_that_is_not_finite_is_refused():
 )
 def test_texts_mean_nothing_but_themselves(text, shown):
     assert escape(text) == shown
+
+
+def test_a_card_keeps_its_license_and_what_was_measured_of_the_same_weights(tmp_path):
+    run = RunFolder.create(tmp_path / "run", config_toml=RunConfig().to_toml(), identity={})
+    assert run.write_card(metrics={"Fréchet": 1.25}) and run.write_card(license="mit")
+    assert run.write_card(metrics={"recall": 0.5}) and run.write_card()
+    card = (run.path / "README.md").read_text()
+    assert 'license: "mit"' in card and "| Fréchet | 1.25 |" in card and "| recall | 0.5 |" in card
+    assert told(write(FACTS, license="mit", metrics={"a": 1}), FACTS | {"seen": 65_000}) == {
+        "license": "mit"
+    }
+    (run.path / "README.md").write_text("mine")
+    assert not run.write_card(license="mit")
+
+
+def test_a_card_of_a_stranger_is_read_without_harm():
+    row = "| Examples seen | 64,000 |"
+    for index in (
+        "[",
+        "[" * 99_999,
+        "[]",
+        "{}",
+        "3",
+        '[{"results": [{"metrics": [{"name": 1}]}]}]',
+    ):
+        assert told(f"license: [\nmodel-index: {index}\n{MARK}\n{row}", FACTS) == {}

@@ -70,8 +70,11 @@ def push(
     """
     run = run if isinstance(run, RunFolder) else RunFolder.open(run)
     files = files_of(run, whole)
-    if license is not None:
-        run.write_card(license=license)
+    if license is not None and not run.write_card(license=license):
+        raise UsageError(
+            f"{run.path / 'README.md'} is yours: write `license: {shown(license)}` between its "
+            "first lines, and leave --license out."
+        )
     api = _library().HfApi()
     with _said(name):
         made = api.create_repo(repo_id=name, private=private, exist_ok=True)

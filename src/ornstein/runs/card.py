@@ -6,6 +6,8 @@ Source: https://huggingface.co/docs/hub/model-cards.
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from math import isfinite
 from typing import Any
 
 from ..data.names import shown
@@ -41,8 +43,7 @@ def write(
         datasets: Names on the Hub of the datasets it was trained on.
         metrics: What was measured, by name.
     """
-    rows = [(name, facts.get(key)) for key, name in ROWS.items()]
-    table = [f"| {name} | {escape(value)} |" for name, value in rows if value is not None]
+    table = [_row(key, facts) for key in ROWS if facts.get(key) is not None]
     if metrics:
         table += [f"| {escape(name)} | {value:.6g} |" for name, value in metrics.items()]
     title = escape(facts.get("run") or "A run")
@@ -72,6 +73,25 @@ def write(
             "",
         ]
     )
+
+
+def told(text: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What an earlier card was told beside the facts, as `write` takes it.
+
+    The license, and what was measured, if the run has seen no more since. A card may come from a
+    stranger: what is not as `write` writes it is passed by.
+    """
+    lines, found = text.splitlines(), dict[str, Any]()
+    for line in lines:
+        name, _, value = line.partition(": ")
+        with suppress(ValueError, LookupError, TypeError, OverflowError, RecursionError):
+            if name == "license":
+                found["license"] = str(json.loads(value))
+            if name == "model-index" and _row("seen", facts) in lines:
+                rows = json.loads(value)[0]["results"][0]["metrics"]
+                metrics = {str(row["name"]): float(row["value"]) for row in rows}
+                found["metrics"] = {name: v for name, v in metrics.items() if isfinite(v)}
+    return found
 
 
 def escape(text: object, limit: int = 200) -> str:
@@ -108,6 +128,10 @@ def _front_matter(
         index = [{"name": _plain(facts.get("run")), "results": [result]}]
         lines.append(f"model-index: {json.dumps(index, ensure_ascii=False, allow_nan=False)}")
     return lines
+
+
+def _row(key: str, facts: Mapping[str, Any]) -> str:
+    return f"| {ROWS[key]} | {escape(facts.get(key))} |"
 
 
 def _plain(text: object) -> str:

@@ -372,8 +372,10 @@ class RunFolder:
         """The folder for what is measured of the run; it need not be there yet."""
         return self._own("evaluation")
 
-    def write_card(self, **extra: Any) -> None:
-        """Write ``README.md``, the model card, unless somebody has made it theirs.
+    def write_card(self, **extra: Any) -> bool:
+        """Write ``README.md``, the model card; whether it is ours, and nobody has made it theirs.
+
+        What it was told before stays, see `card.told`.
 
         Args:
             **extra: What `card.write` takes beside the facts of the run.
@@ -383,9 +385,14 @@ class RunFolder:
 
         path = self.path / "README.md"
         old = read_bytes(path, MOST).decode(errors="replace") if path.exists() else card.MARK
-        if card.MARK in old:
-            fitted = ", ".join(map(str, kept_steps(self))) or None
-            replace_text(path, card.write(facts(self) | {"fitted": fitted}, **extra))
+        if card.MARK not in old:
+            return False
+        known = facts(self) | {"fitted": ", ".join(map(str, kept_steps(self))) or None}
+        told = card.told(old, known)
+        if metrics := told.get("metrics", {}) | (extra.get("metrics") or {}):
+            extra["metrics"] = metrics
+        replace_text(path, card.write(known, **(told | extra)))
+        return True
 
     # --- Inside
 
