@@ -68,6 +68,7 @@ def test_an_adapter_is_put_on_by_name_and_strength_or_opened_by_itself(base, ada
         (["--from", "BASE", "--lora", "2", "--control"], "are two adapters"),
         (["--from", "BASE", "--targets", "blocks"], "say --lora 8 too"),
         (["--from", "BASE", "--lora", "2", "--targets", "x"], "targets: expected targets among"),
+        (["--from", "BASE", "--recipe", "ddpm"], "has its recipe: leave --recipe out"),
         (["--from", "BASE", "--control"], "draws points, not pictures"),
         (["--from", "BASE", "--size", "32"], "[net] must be as in"),
         (["--from", "nowhere", "--lora", "2"], "nowhere is not a run folder"),

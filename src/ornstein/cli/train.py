@@ -203,6 +203,8 @@ def _wanted(
     if adapt.learn == "all" and adapt.base is None:
         said = changes or recipe != "auto" or (dry_run and data is not None)
         return Draft(recipe=recipe, changes=changes, place=place) if said else None
+    if recipe != "auto":
+        raise UsageError("A run that goes on from another has its recipe: leave --recipe out.")
     return Sequel(
         base=adapt.base or "",
         learn=adapt.learn,
