@@ -15,7 +15,7 @@ class Reconstruction(nn.Module):
     """An autoencoder with its loss.
 
         |x - x_hat|^2 / D + kl KL(q(z | x) || N(0, I)) / d
-            + features |h(x_hat) - h(x)|^2 + critic log(1 + exp(-c(x_hat)))
+            + features |h(x_hat) - h(x)|^2 - critic log(1 + exp(c(x_hat)))
 
     with D and d the numbers in x and z, h the encoder's own maps, normalised at each point, and c
     a critic of patches, which learns to tell x_hat from x in the same update: the gradient of its
