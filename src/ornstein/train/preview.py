@@ -18,8 +18,8 @@ class _Stopped(Exception):
 def preview(folder: Path, training: Training, stop: Stop) -> bool:
     """Write ``samples/preview-<seen>.png``; false, and nothing, if `stop` was set meanwhile.
 
-    Always from the same noise, one class after the other, and by the same captions: from preview
-    to preview, only the weights change.
+    Always from the same noise, one class after the other, and told no captions: from preview to
+    preview, only the weights change.
     """
     average = training.averages.learners[0]
 
