@@ -32,7 +32,7 @@ def merge(run: str | Path, adapters: Sequence[Adapter] = (), *, out: str | Path)
     assert model.run is not None
     if model.config.mean:
         raise UsageError(
-            f"{shown(run)} adds to a mean, so that no adapter goes on it: there is nothing to merge."
+            f"{shown(run)} adds to a mean, so no adapter goes on it: there is nothing to merge."
         )
     if isinstance(model.denoiser.net, Controlled):
         raise UsageError("A control branch cannot be merged: it stays beside the network.")
