@@ -206,6 +206,16 @@ def test_classes_that_are_asked_for_are_compared_with_themselves(run, monkeypatc
     assert found.copies.suspects["data"].controls > 1000
 
 
+def test_any_class_is_all_of_them():
+    model, data = tiny_model(), open_data("digits").subset(torch.arange(60))
+    words = replace(model.vocabulary, classes=tuple(data.classes))
+    model = replace(model, vocabulary=words)
+    for label in (("any",), ("3", "-1")):
+        assert made._compared(model, data, data, label) == (data, data)
+    _, held_out = made._compared(model, data, data, ("9",))
+    assert held_out.label is not None and set(held_out.label.tolist()) == {9}
+
+
 def test_held_out_captions_are_drawn_from_and_told_to_likelihood_and_loss(monkeypatch):
     pytest.importorskip("tokenizers", reason="the extra [text] is not installed")
     data, model = open_data("digits").subset(torch.arange(6)), tiny_model()

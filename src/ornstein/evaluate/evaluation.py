@@ -256,9 +256,10 @@ def _sides(model: Model, against: Dataset | str | None) -> tuple[Dataset, Datase
 def _compared(
     model: Model, train: Dataset, held_out: Dataset, label: Sequence[str] | None
 ) -> tuple[Dataset, Dataset]:
-    """What of both is of the classes asked for: all, if none are."""
-    if label is not None:
-        names = {model.vocabulary.classes[model.vocabulary.label(c)] for c in label}
+    """What of both is of the classes asked for: all, if none are, or any."""
+    asked = {model.vocabulary.label(name) for name in label or ()}
+    if asked and -1 not in asked:
+        names = {model.vocabulary.classes[number] for number in asked}
         held_out, train = _of(held_out, names), _of(train, names)
     if min(len(held_out), len(train)) < 2:
         raise UsageError(

@@ -187,7 +187,7 @@ class EvaluateOptions(DrawOptions):
     """How to measure a run.
 
     Args:
-        label: Measure these classes alone; all, as often as in the data, if left out.
+        label: Measure these classes alone; all, as often as in the data, if left out or `any`.
         count: Examples to draw; of 2,000, one copy in a hundred is noticed.
         against: Held-out data to compare with, in place of what training left out.
         likely: Held-out examples whose likelihood is computed; 0 for none.
