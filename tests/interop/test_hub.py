@@ -202,6 +202,32 @@ def test_a_license_is_not_put_into_a_card_that_is_the_users_own(run, there, tmp_
         push(own, NAME, license="mit")
 
 
+def test_two_that_fetch_at_once_do_not_break_each_other(run, there, monkeypatch):
+    push(run, NAME)
+    download, places = there.snapshot_download, []
+
+    def slow(name, revision, allow_patterns, local_dir):
+        download(name, revision, allow_patterns, local_dir)
+        if not places:
+            places.append(None)
+            places.append(hub.fetched(NAME))  # another begins later, and is done before
+
+    monkeypatch.setattr(there, "snapshot_download", slow)
+    place = hub.fetched(NAME)
+    assert place == places[1] and RunFolder.open(place).latest("ema-0") is not None
+    assert [path.name for path in place.parent.iterdir()] == [place.name]
+
+
+def test_a_place_that_cannot_be_written_is_not_blamed_on_the_hub(run, there, tmp_path):
+    push(run, NAME)
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="cannot be written"):
+        pull(NAME, tmp_path / "file" / "mine")
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(UsageError, match="already"):
+        pull(NAME, tmp_path / "link")
+
+
 def test_the_commands_push_and_pull(run, there, tmp_path, capsys):
     assert run_command(["push", str(run.path), NAME, "--dry-run", "--json"]) == 0
     assert "config.toml" in json.loads(capsys.readouterr().out)["files"]

@@ -3,6 +3,7 @@
 Nothing is fetched that could run: tensors in safetensors, and text that is read as data.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from ..data.names import shown
 from ..errors import ModelFileError, StorageError, UsageError
 from ..runs.checkpoint import WEIGHTS
 from ..runs.config import RunConfig
+from ..runs.disk import discarding, make_folder, storing, temporary
 from ..runs.folder import RunFolder
 from .pipeline import INDEX, PICKLES, SAFE
 
@@ -130,27 +132,29 @@ def pull(name: str, out: str | Path | None = None, *, revision: str | None = Non
 
     Raises:
         UsageError: If there is no such repository, it holds neither, or the folder is taken.
+        StorageError: If the folder cannot be made.
         ModelFileError: If it holds pickled weights alone, or what was fetched does not verify.
     """
     name = name.removeprefix(MARK)
     place = Path(out) if out is not None else Path(PurePosixPath(name).name)
-    if place.exists():
-        raise UsageError(f"{shown(place)} is there already: choose another folder with --out.")
+    _refuse_taken(place)
     library = _library()
     with _said(name):
         files = library.HfApi().list_repo_files(name, revision=revision)
     wanted = wanted_of(name, files)
-    new = place.with_name(f".{place.name}.part")
-    try:
+    new = temporary(place.parent)
+    with discarding(new):
+        with storing(place, 0):
+            make_folder(new)
         with _said(name):
             library.snapshot_download(name, revision=revision, allow_patterns=wanted, local_dir=new)
         rmtree(new / ".cache", ignore_errors=True)  # of the library
         _refuse_links(new)
         if (new / RUN).is_file():
             _refuse_damaged(RunFolder.open(new), name)
-        new.rename(place)
-    finally:
-        rmtree(new, ignore_errors=True)
+        _refuse_taken(place)  # by who was faster
+        with storing(place, 0):
+            new.rename(place)
     return place
 
 
@@ -191,8 +195,17 @@ def fetched(name: str) -> Path:
     place = folder() / "hub" / name.removeprefix(MARK).replace("/", "--")
     if place.is_dir():
         return place
-    place.parent.mkdir(parents=True, exist_ok=True)
-    return pull(name, place)
+    try:
+        return pull(name, place)
+    except (UsageError, StorageError):
+        if place.is_dir():  # another process was faster
+            return place
+        raise
+
+
+def _refuse_taken(place: Path) -> None:
+    if os.path.lexists(place):
+        raise UsageError(f"{shown(place)} is there already: choose another folder with --out.")
 
 
 def _refuse_damaged(run: RunFolder, name: str) -> None:
