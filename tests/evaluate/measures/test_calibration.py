@@ -71,6 +71,17 @@ def test_the_histogram_holds_all_ranks_in_even_bins():
     assert narrow[0] + narrow[-1] > 0.55 > 2 * 0.2
 
 
+@pytest.mark.parametrize("draws", [4, 10, 19])
+def test_ranks_are_even_however_many_a_bin_holds(draws):
+    rng = np.random.default_rng(0)
+    found = [
+        Calibration(ranks=rng.integers(draws + 1, size=100), draws=draws, everywhere=1.0, psnr=0.0)
+        for _ in range(400)
+    ]
+    assert 0.02 < np.mean([one.p_value < 0.05 for one in found]) < 0.08
+    assert np.mean([one.histogram[1] for one in found], 0) == pytest.approx(found[0].even, abs=0.01)
+
+
 def test_words_say_what_was_measured_as_the_command_that_restores_would():
     words = ("operator=radon", "operator.angles=30", "operator.window=hann", "noise=0.5", "simple")
     with pytest.raises(UsageError, match="'simple' names no option"):

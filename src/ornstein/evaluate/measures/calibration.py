@@ -80,21 +80,27 @@ class Calibration:
 
     @property
     def histogram(self) -> tuple[list[str], list[float]]:
-        """The share of the ranks in each of up to five even bins, and the names of these."""
-        counts, edges = np.histogram(self.ranks, bins=self._bins, range=(-0.5, self.draws + 0.5))
-        ends = np.round(edges + 0.5).astype(int).tolist()
-        names = [f"{low} to {high - 1}" for low, high in pairwise(ends)]
+        """The share of the ranks in each of up to five bins, about even, and their names."""
+        counts, ends = self._binned
+        names = [f"{low} to {high - 1}" for low, high in pairwise(ends.tolist())]
         return names, (counts / len(self.ranks)).tolist()
+
+    @property
+    def even(self) -> list[float]:
+        """What the histogram is if the posterior is right: the share of ranks in each bin."""
+        return (np.diff(self._binned[1]) / (self.draws + 1)).tolist()
 
     @property
     def p_value(self) -> float:
         """Of a chi-squared test that the ranks are uniform, in five bins or so."""
-        counts, _ = np.histogram(self.ranks, bins=self._bins, range=(-0.5, self.draws + 0.5))
-        return float(chisquare(counts).pvalue)
+        return float(chisquare(self._binned[0], len(self.ranks) * np.array(self.even)).pvalue)
 
     @property
-    def _bins(self) -> int:
-        return max(2, min(5, len(self.ranks) // 10))
+    def _binned(self) -> tuple[np.ndarray, np.ndarray]:
+        """How many ranks are in each bin, and where each bin begins, and the last ends."""
+        bins = min(self.draws + 1, max(2, min(5, len(self.ranks) // 10)))
+        ends = np.arange(bins + 1) * (self.draws + 1) // bins
+        return np.histogram(self.ranks, bins=ends - 0.5)[0], ends
 
     @property
     def calibrated(self) -> bool:

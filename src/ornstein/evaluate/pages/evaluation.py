@@ -287,7 +287,7 @@ def _posterior(found: Calibration, words: Sequence[str]) -> list[Block]:
     n = len(found.ranks)
     kinds = [
         Bars("the truth", [(s, (s * (1 - s) / n) ** 0.5) for s in shares]),
-        Bars("expected", [(1 / len(names), 0.0)] * len(names)),
+        Bars("expected", [(share, 0.0) for share in found.even]),
     ]
     words_of = "Where the truth ranks among the draws: even if the posterior is right."
     return [
