@@ -136,6 +136,7 @@ def test_a_single_seed_is_judged_by_its_spread_over_samples():
 
     assert contest(0.1).better("a", "b")
     assert not contest(1.0).better("a", "b")
+    assert not contest(0.0).better("a", "b")  # nobody knows how far chance reaches
 
 
 def test_costs_are_compared_as_ratios():

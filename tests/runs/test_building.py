@@ -15,6 +15,7 @@ from ornstein.runs.config import (
     RunConfig,
     ScheduleConfig,
     TimesConfig,
+    TrainConfig,
 )
 from ornstein.runs.vocabulary import Vocabulary
 
@@ -43,6 +44,13 @@ def test_the_weights_of_a_learned_schedule_are_those_of_the_denoiser():
 def test_a_learned_schedule_is_refused_where_it_would_have_another_aim(changed):
     with pytest.raises(UsageError, match="variational"):
         build_denoiser(replace(LEARNED, **changed), (2,), Vocabulary())
+
+
+def test_a_learned_schedule_is_refused_where_blocks_would_be_computed_anew():
+    low = replace(LEARNED, train=TrainConfig(memory="low"))
+    build_denoiser(low, (2,), Vocabulary())  # points have none
+    with pytest.raises(UsageError, match="leave --memory low out"):
+        build_denoiser(replace(low, net=NetConfig(kind="dit", size=16)), (1, 8, 8), Vocabulary())
 
 
 def test_a_network_is_told_what_its_times_reach_and_students_and_lent_ones_all():

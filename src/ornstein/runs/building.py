@@ -64,6 +64,12 @@ def build_denoiser(
             "A learned schedule lowers the variance of the variational bound, and knows no other "
             "aim: set [denoiser] weighting = 'variational' and [times] name = 'uniform'."
         )
+    recomputes = config.train.memory == "low" and config.net.kind != "mlp"
+    if config.schedule.name == "learned" and recomputes:
+        raise UsageError(
+            "A learned schedule holds the weights of the network still for a loss of its own, and "
+            "so nothing can be computed anew: leave --memory low out."
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         schedule = build_schedule(config.schedule)

@@ -12,6 +12,7 @@ from ornstein.data import DataOptions, open_data
 from ornstein.data.image import ImageCodec
 from ornstein.errors import UsageError
 from ornstein.evaluate.measures.calibration import Calibration, calibrate, compared, in_words
+from ornstein.rng import generator
 from ornstein.runs.config import RunConfig
 from ornstein.runs.folder import RunFolder
 from ornstein.tasks.holes import windows_of
@@ -45,6 +46,13 @@ def test_exact_draws_are_calibrated():
     assert found.everywhere == pytest.approx(0.9, abs=0.02)
     assert found.calibrated and found.p_value > 0.01
     assert "hold what they say" in found.verdict
+
+
+def test_a_right_posterior_is_seldom_called_wrong():
+    draw = generator("right")
+    some = [draw.integers(0, 20, 100) for _ in range(500)]
+    found = [Calibration(ranks=r, draws=19, everywhere=0.9, psnr=20.0) for r in some]
+    assert sum(not one.calibrated for one in found) <= 15
 
 
 @pytest.mark.parametrize(("scale", "words"), [(0.5, "too sure"), (2.0, "too wide")])

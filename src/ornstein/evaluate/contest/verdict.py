@@ -69,7 +69,8 @@ class Contest:
     def better(self, a: str, b: str) -> bool:
         """Is `a` better than `b`, beyond what chance makes?
 
-        By Welch's test over the seeds; of a single seed by the spread of the figure over samples.
+        By Welch's test over the seeds; of a single seed by the spread of the figure over samples,
+        and never where that is not known.
         """
         one, two = self.values[a], self.values[b]
         gap = one.mean - two.mean if self.higher else two.mean - one.mean
@@ -79,7 +80,7 @@ class Contest:
             return max(one.mean, two.mean) > LEAST * min(one.mean, two.mean)
         n, m, s, t = len(one.each), len(two.each), one.std, two.std
         if s == t == 0:
-            return True
+            return min(n, m) > 1
         if min(n, m) < 2:
             return 2 * float(norm.sf(gap / (s**2 + t**2) ** 0.5)) < CHANCE
         test = ttest_ind_from_stats(one.mean, s, n, two.mean, t, m, equal_var=False)

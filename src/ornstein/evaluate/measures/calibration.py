@@ -34,6 +34,9 @@ UNASKED = ("given", "attributes", "guidance_interval", "parameters", "tuning", "
 OF = {"operator": "parameters", "method": "tuning"}
 """Options that hold numbers by name, by the word before the dot: ``method.zeta=0.5``."""
 
+RIGHT = 0.995
+"""Of right posteriors, so many lie within the interval of each of the two bands."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
@@ -62,10 +65,10 @@ class Calibration:
         """How often the truth lay in the middle `share` of the ranks."""
         return float(_inside(self.ranks, self.draws, share).mean())
 
-    def interval(self, share: float) -> tuple[float, float]:
-        """Where the coverage lies 95 times in 100 if the posterior is right: binomial."""
+    def interval(self, share: float, often: float = 0.95) -> tuple[float, float]:
+        """Where the coverage lies so `often` if the posterior is right: binomial."""
         p, n = _nominal(self.draws, share), len(self.ranks)
-        low, high = binom.interval(0.95, n, p)
+        low, high = binom.interval(often, n, p)
         return low / n, high / n
 
     def held(self, factor: float) -> float:
@@ -104,19 +107,27 @@ class Calibration:
 
     @property
     def calibrated(self) -> bool:
-        """Whether both coverages lie in their intervals."""
-        return all(
-            self.interval(s)[0] <= self.coverage(s) <= self.interval(s)[1] for s in (0.5, 0.9)
-        )
+        """Whether both coverages lie where those of 99 in 100 right posteriors do."""
+        return not self._faults
 
     @property
     def verdict(self) -> str:
         """In words."""
         if self.calibrated:
             return f"The bands hold what they say, as far as {len(self.ranks)} examples tell."
-        sure = self.coverage(0.9) < self.interval(0.9)[0] or self.coverage(0.5) < 0.5
-        fault = "too narrow: the posterior is too sure" if sure else "too wide"
-        return f"The bands are {fault}."
+        return f"The bands are {self._faults[0]}."
+
+    @property
+    def _faults(self) -> list[str]:
+        """What is wrong with the bands, that of 90 % first."""
+        found = list[str]()
+        for share in (0.9, 0.5):
+            low, high = self.interval(share, RIGHT)
+            if self.coverage(share) < low:
+                found.append("too narrow: the posterior is too sure")
+            elif self.coverage(share) > high:
+                found.append("too wide")
+        return found
 
     @property
     def sentence(self) -> str:
