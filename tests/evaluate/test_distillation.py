@@ -22,7 +22,7 @@ from ornstein.tasks.sample import sample
 from ornstein.train import train
 from ornstein.train.device import World
 from ornstein.train.signals import Stop
-from train.tiny import tiny_config
+from train.tiny import Looks, tiny_config
 
 # --- Ratios --------------------------------------------------------------------------------------
 
@@ -143,18 +143,6 @@ def test_what_a_mean_leaves_is_no_teacher(tmp_path):
 
 
 # --- Who is graded, and by whom ------------------------------------------------------------------
-
-
-class Looks(Stop):
-    """Set from the n-th look at the flag on."""
-
-    def __init__(self, n: int) -> None:
-        super().__init__()
-        self.left = n
-
-    def __bool__(self) -> bool:
-        self.left -= 1
-        return self.left < 0
 
 
 @pytest.fixture

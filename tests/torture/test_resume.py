@@ -15,10 +15,9 @@ from ornstein.data import DataOptions
 from ornstein.runs.config import RunConfig
 from ornstein.runs.folder import RunFolder
 from ornstein.train.progress import Progress
-from ornstein.train.signals import Stop
 from ornstein.train.start import read, train
 from ornstein.train.training import Training
-from train.tiny import digest, tiny_config, trained
+from train.tiny import Looks, digest, tiny_config, trained
 
 # About half a megabyte; and accumulation, bfloat16, warm-up, averages, two optimisers at once
 PLAIN = tiny_config(64, 4, seen=32 * 400)
@@ -194,18 +193,6 @@ def test_two_hundred_kills_at_any_time_leave_no_trace(memory_path, children):
 @pytest.mark.slow
 def test_kills_within_accumulation_bf16_muon_and_averages_leave_no_trace(memory_path, children):
     kill_at_random(children, memory_path, MIXED, kills=8, longest=0.2)
-
-
-class Looks(Stop):
-    """Set from the n-th look at the flag on."""
-
-    def __init__(self, n: int) -> None:
-        super().__init__()
-        self.left = n
-
-    def __bool__(self) -> bool:
-        self.left -= 1
-        return self.left < 0
 
 
 def test_stops_inside_an_epoch_twice_in_the_same_one_leave_no_trace(memory_path):

@@ -20,7 +20,7 @@ from ornstein.train.recipes import ahead
 from ornstein.train.signals import Stop
 from ornstein.train.start import identify
 from ornstein.train.training import Training
-from train.tiny import digest, labelled_points, points, tiny_config
+from train.tiny import Looks, digest, labelled_points, points, tiny_config
 
 
 def make(path: Path, config: RunConfig, data: Dataset, **options) -> Loop:
@@ -192,18 +192,6 @@ def test_running_out_of_memory_in_the_middle_changes_nothing_but_rounding(memory
     for a, b in zip(rows(whole), rows(split), strict=True):
         assert a["train/order"] == b["train/order"]
         assert a["train/loss"] == pytest.approx(b["train/loss"], rel=1e-5)
-
-
-class Looks(Stop):
-    """Set from the n-th look at the flag on."""
-
-    def __init__(self, n: int) -> None:
-        super().__init__()
-        self.left = n
-
-    def __bool__(self) -> bool:
-        self.left -= 1
-        return self.left < 0
 
 
 def test_a_stop_at_any_look_leaves_a_checkpoint_of_that_moment_and_no_trace(memory_path):

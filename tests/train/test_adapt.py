@@ -14,10 +14,9 @@ from ornstein.runs.config import DistillConfig, NetConfig, RunConfig, TrainConfi
 from ornstein.runs.folder import RunFolder
 from ornstein.train.adapt import DRAWN, adaptation, drawn, in_words_of, options_of, recall
 from ornstein.train.recipes import ahead
-from ornstein.train.signals import Stop
 from ornstein.train.start import train
 from ornstein.train.training import Training
-from train.tiny import labelled_points, tiny_config
+from train.tiny import Looks, labelled_points, tiny_config
 
 LEFT, RIGHT = -1.0, 1.0
 
@@ -111,18 +110,11 @@ def test_the_weights_that_were_trained_are_those_that_are_drawn_with(base, moved
 
 
 def test_a_stopped_adapter_goes_on_to_the_same_bits(base, tmp_path):
-    class Soon(Stop):
-        looks = 0
-
-        def __bool__(self):
-            self.looks += 1
-            return self.looks > 60
-
     config = adaptation(base.path, rank=2)
     config = replace(config, train=replace(config.train, seen=1920))
     data = points(2.0)
     whole = train(data, out=tmp_path / "whole", config=config)
-    part = train(data, out=tmp_path / "part", config=config, stop=Soon())
+    part = train(data, out=tmp_path / "part", config=config, stop=Looks(60))
     assert 0 < part.latest().seen < 1920
     part = train(data, out=part.path, resume=True)
     for name in ("model", "ema-0", "optimizer"):

@@ -40,9 +40,8 @@ from ornstein.train.lessons import DRAWS, Anywhere, Departures, Halves, Shown, S
 from ornstein.train.memory import examples_at_once
 from ornstein.train.optimise import build_optimizers
 from ornstein.train.recipes import ahead
-from ornstein.train.signals import Stop
 from ornstein.train.training import Training
-from train.tiny import labelled_points, points, tiny_config
+from train.tiny import Looks, labelled_points, points, tiny_config
 from truths import F64, exact_map, gaussian, mixture, normal
 from untrained import tiny_model, tiny_student
 
@@ -513,24 +512,14 @@ def test_a_flow_map_is_a_denoiser_too():
     assert not torch.allclose(away, SAMPLERS["ddim"](denoiser, back, times), atol=1e-3)
 
 
-class Once(Stop):
-    """Set from the second look on."""
-
-    looks = 0
-
-    def __bool__(self):
-        self.looks += 1
-        return self.looks > 1
-
-
 def test_a_student_goes_on_with_the_teacher_that_it_began_with(tmp_path):
-    first = train("swiss-roll", config=flow_config(), out=tmp_path / "first", stop=Once())
+    first = train("swiss-roll", config=flow_config(), out=tmp_path / "first", stop=Looks(1))
     then = first.latest().seen
     distill = DistillConfig(method="flow-map", teacher=str(first.path))
     plan = lesson_plan(flow_config(), distill, steps=4, seen=320)
     whole = train("swiss-roll", config=plan, out=tmp_path / "whole").latest().load("model")
-    half = train("swiss-roll", config=plan, out=tmp_path / "half", stop=Once())
-    lost = train("swiss-roll", config=plan, out=tmp_path / "lost", stop=Once())
+    half = train("swiss-roll", config=plan, out=tmp_path / "half", stop=Looks(1))
+    lost = train("swiss-roll", config=plan, out=tmp_path / "lost", stop=Looks(1))
     assert half.latest().seen < 320
     assert train(out=first.path, resume=True).latest().seen > then
     resumed = train(out=half.path, resume=True).latest().load("model")

@@ -20,10 +20,9 @@ from ornstein.train.device import World, using_threads
 from ornstein.train.loop import milestones
 from ornstein.train.progress import Progress
 from ornstein.train.recipes import RECIPES, recipe
-from ornstein.train.signals import Stop
 from ornstein.train.start import begin, free_place, train
 from ornstein.train.training import Training
-from train.tiny import points, tiny_config
+from train.tiny import Looks, points, tiny_config
 
 
 def rows(folder: RunFolder) -> list[dict]:
@@ -120,14 +119,7 @@ def test_data_that_changed_are_refused_unless_allowed(tmp_path):
     data, out = csv(tmp_path / "a.csv", 0.0), tmp_path / "run"
     config = replace(tiny_config(), data=DataOptions())
 
-    class Soon(Stop):
-        looks = 0
-
-        def __bool__(self) -> bool:
-            self.looks += 1
-            return self.looks > 4
-
-    assert train(data, out=out, config=config, stop=Soon()).latest().seen < 640
+    assert train(data, out=out, config=config, stop=Looks(4)).latest().seen < 640
     csv(data, 0.5)
     with pytest.raises(DataError, match="--allow-data-change"):
         train(out=out, resume=True)

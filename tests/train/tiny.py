@@ -16,6 +16,7 @@ from ornstein.runs.config import (
     TimesConfig,
     TrainConfig,
 )
+from ornstein.train.signals import Stop
 from ornstein.train.training import Training
 
 
@@ -85,3 +86,15 @@ def resumed_and_whole(config: RunConfig, data: Dataset, half: int) -> tuple[str,
     for _ in range(half):
         second.update()
     return digest(second), digest(whole)
+
+
+class Looks(Stop):
+    """Set once it was looked at `n` times."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.left = n
+
+    def __bool__(self) -> bool:
+        self.left -= 1
+        return self.left < 0
