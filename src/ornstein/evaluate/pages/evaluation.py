@@ -289,7 +289,7 @@ def _posterior(found: Calibration, words: Sequence[str]) -> list[Block]:
         Bars("the truth", [(s, (s * (1 - s) / n) ** 0.5) for s in shares]),
         Bars("expected", [(share, 0.0) for share in found.even]),
     ]
-    words_of = "Where the truth ranks among the draws: even if the posterior is right."
+    words_of = "Where the truth ranks among the draws: as often at each, if the posterior is right."
     return [
         Prose(found.sentence),
         Table(head=head, rows=rows, caption=caption),
