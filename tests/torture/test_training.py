@@ -4,6 +4,7 @@ import json
 import socket
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from ornstein.data.dataset import Dataset
 from ornstein.errors import DivergedError
+from ornstein.runs.checkpoint import Checkpoint
 from ornstein.runs.config import RunConfig
 from ornstein.runs.folder import RunFolder
 from ornstein.train.guard import Verdict
@@ -123,7 +125,12 @@ def test_no_checkpoint_is_made_of_weights_one_would_not_go_back_to(memory_path):
     loop = make(memory_path / "run", tiny_config(), points(), save_every=0.0)
     saved: list[int] = []
     save = loop.folder.save
-    loop.folder.save = lambda seen, *a, **b: (saved.append(seen), save(seen, *a, **b))[1]  # type: ignore
+
+    def remembered(seen: int, *arguments: Any, **more: Any) -> Checkpoint:
+        saved.append(seen)
+        return save(seen, *arguments, **more)
+
+    loop.folder.save = remembered
     spoil(loop.training, lambda t: t.seen in (96, 128))
     loop.run()
     assert 128 not in saved and 160 not in saved

@@ -258,11 +258,14 @@ class Zip(_Archive):
         for name in sorted(names, key=lambda name: self.infos[name].header_offset):
             try:
                 with self.zip.open(self.infos[name]) as member:
-                    yield name, member.read(self.sizes[name])
+                    found = member.read(self.sizes[name])
             except (DataError, MemoryError):
                 raise
-            except Exception as error:  # unpackers raise nearly anything on damaged members
-                yield name, Unusable(name, f"damaged in the archive ({error})")
+            # Nothing of ours runs in here but the reading of the file, which may say DataError. Of
+            # damaged members each unpacker has errors of its own, and they share no base.
+            except Exception as error:
+                found = Unusable(name, f"damaged in the archive ({error})")
+            yield name, found
 
     def close(self) -> None:
         self.zip.close()

@@ -254,8 +254,10 @@ def _known_to(model: Model, options: SampleOptions, weights: tuple[float, ...]) 
     Guided with the next of `weights`; as the run itself says, if there are none.
     """
     known, asked = model.vocabulary, options.attributes or {}
-    how = _unguided(options) if weights[:1] == (1.0,) else options
-    guiding = {name: getattr(how if weights else DrawOptions(), name) for name in GUIDING}
+    how = options if weights else DrawOptions()
+    if weights[:1] == (1.0,):
+        how = _unguided(options)
+    guiding = {name: getattr(how, name) for name in GUIDING}
     if not known.words:
         guiding["negative"] = None
     return replace(
